@@ -1,0 +1,47 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check style clean
+
+help:
+	@echo "make demo      install into .venv, then corpus -> tokenizer -> GLM -> filled blanks, offline, about 4 minutes"
+	@echo "make test      install into .venv, then the test suite (make test-all: the slow tests too)"
+	@echo "make check     lint, formatting, types, spelling      make style     fix formatting"
+
+demo: $(VENV)/.demo
+	HF_HUB_OFFLINE=1 $(BIN)/glmkit demo
+
+test: $(VENV)/.dev
+	HF_HUB_OFFLINE=1 $(BIN)/pytest
+
+test-all: $(VENV)/.dev
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -m "not gpu" --cov --cov-report=term-missing
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell README.md CHANGELOG.md src docs recipes tests benchmarks
+
+style: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage
+
+# The stamps install again whenever the dependencies or the lock change.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[corpus,train]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@ $(VENV)/.demo

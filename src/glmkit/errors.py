@@ -1,0 +1,52 @@
+"""The errors that glmkit raises on purpose.
+
+Every mistake that a user can mend is a `UserError`: it says what was given, what is allowed and what to
+do. Anything else that escapes is a bug of glmkit.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what was given to glmkit; the message says how to mend it."""
+
+
+class ConfigError(UserError):
+    """A recipe, setting or model configuration that contradicts itself or names an unknown key."""
+
+
+class DataError(UserError):
+    """A corpus, record or token store that cannot be used; names the file and, where known, the line."""
+
+
+class TokenizerError(UserError):
+    """A vocabulary that cannot be read, or a text that it cannot represent."""
+
+
+class CheckpointError(UserError):
+    """Weights that are missing, truncated, mis-shaped, of an unknown format, or unsafe to read."""
+
+
+class GenerationError(UserError):
+    """A prompt or generation setting that cannot be honoured."""
+
+
+class MissingDependencyError(UserError, ImportError):
+    """An optional dependency is not installed; the message has the install command."""
+
+
+def missing_dependency(package: str, purpose: str, extra: str) -> MissingDependencyError:
+    """Returns the error to raise where `package`, part of glmkit's `extra`, cannot be imported."""
+    return MissingDependencyError(
+        f"{purpose} needs the package {package!r}, which is not installed. "
+        f'Install it with: pip install "glmkit[{extra}]"'
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean 'x'?` for the known name nearest to `name`, or an empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
