@@ -1,0 +1,1 @@
+"""glmkit: the home of GLM (General Language Model, autoregressive blank infilling)."""
