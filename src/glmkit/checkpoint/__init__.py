@@ -1,0 +1,30 @@
+"""Folders of weights on disk, in three formats, to and from one configuration dict and one state dict.
+
+In: a folder (or a hub's name) of the published hub format, of the original training code (one or several
+model-parallel shards), or of glmkit. Out: `Checkpoint`, whose weights carry the same names whatever the
+format. This package knows tensors and files, never a model class; nothing in a file is ever executed.
+
+    resolve            name or path -> local folder
+    read_checkpoint    folder -> Checkpoint(format, config, state_dict, ...)
+    check_state_dict   state dict against expected names and shapes, one error with all problems
+    write_checkpoint   config, state dict -> folder
+"""
+
+from glmkit.checkpoint.checking import check_state_dict
+from glmkit.checkpoint.configs import normalize_config
+from glmkit.checkpoint.hub import resolve
+from glmkit.checkpoint.reading import Checkpoint, detect_format, read_checkpoint, read_config
+from glmkit.checkpoint.writing import new_folder, write_checkpoint, write_files
+
+__all__ = [
+    "Checkpoint",
+    "check_state_dict",
+    "detect_format",
+    "new_folder",
+    "normalize_config",
+    "read_checkpoint",
+    "read_config",
+    "resolve",
+    "write_checkpoint",
+    "write_files",
+]

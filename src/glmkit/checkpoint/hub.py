@@ -1,0 +1,97 @@
+"""A name or path -> a local folder.
+
+In: a path, or a name on the hub such as `THUDM/glm-large-chinese`. Out: a folder with configuration, weights
+and vocabulary, downloaded once through huggingface-hub; only the files that glmkit reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+from glmkit.errors import CheckpointError, nearest
+
+logger = logging.getLogger(__name__)
+
+_SMALL_FILES = ["*.json", "*.model", "vocab.txt", "merges.txt"]
+_SAFETENSORS = ["model*.safetensors"]
+_PICKLES = ["pytorch_model*.bin"]
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+
+
+def resolve(
+    path_or_name: str | Path,
+    revision: str | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """Returns the local folder of a checkpoint, downloading it where a hub name is given.
+
+    Args:
+        path_or_name: An existing path, or a hub name `owner/name`.
+        revision: Branch, tag or commit on the hub.
+        cache_dir: Where huggingface-hub keeps downloads; its own default otherwise.
+        token: As in huggingface-hub.
+        local_files_only: Use what is cached, never the network.
+        force_download: Download again.
+
+    Raises:
+        CheckpointError: No such path, or the name can neither be found in the cache nor downloaded.
+    """
+    path = Path(path_or_name).expanduser()
+    if path.exists():
+        return path
+    name = str(path_or_name)
+    if isinstance(path_or_name, Path) or not _is_hub_name(name):
+        raise CheckpointError(f"There is no {path}{_neighbours(path)}.")
+    options: dict[str, Any] = {
+        "revision": revision,
+        "cache_dir": cache_dir,
+        "token": token,
+        "local_files_only": local_files_only,
+        "force_download": force_download,
+    }
+    return _download(name, options)
+
+
+def _download(name: str, options: dict[str, Any]) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(
+            snapshot_download(name, allow_patterns=_SMALL_FILES + _SAFETENSORS, **options)
+        )
+        if not _has(folder, _SAFETENSORS):
+            folder = Path(
+                snapshot_download(name, allow_patterns=_SMALL_FILES + _PICKLES, **options)
+            )
+    except (OSError, LocalEntryNotFoundError, HFValidationError, httpx.HTTPError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise CheckpointError(
+            f"{name!r} is neither a folder here{_neighbours(Path(name))} nor could it be had from the hub "
+            f"({type(error).__name__}: {reason}), and it is not in the local cache. On a machine with a "
+            f"connection run `hf download {name} --local-dir FOLDER`, copy FOLDER here, and pass its path."
+        ) from error
+    return folder
+
+
+def _has(folder: Path, patterns: list[str]) -> bool:
+    return any(True for pattern in patterns for _ in folder.glob(pattern))
+
+
+def _is_hub_name(text: str) -> bool:
+    return bool(_HUB_NAME.fullmatch(text)) and not text.startswith(".")
+
+
+def _neighbours(path: Path) -> str:
+    parent = path.parent
+    if not parent.is_dir():
+        return f" (nor a folder {parent})" if parent != Path(".") else ""
+    return nearest(path.name, [child.name for child in parent.iterdir()])

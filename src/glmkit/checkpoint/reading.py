@@ -1,0 +1,179 @@
+"""A folder of any known format -> `Checkpoint`: one configuration dict, one state dict.
+
+In: a local path (`resolve` makes one of a hub name). Out: weights under the same names whatever the format,
+on the CPU memory-mapped where the file allows it. Does not know what shapes a model expects
+(`check_state_dict` does) nor any model class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from glmkit.checkpoint.configs import MODEL_TYPE, normalize_config, require_this_glm
+from glmkit.checkpoint.files import MapLocation, read_json, read_tensors
+from glmkit.checkpoint.megatron import is_training_folder, read_training_folder
+from glmkit.checkpoint.naming import plain_names
+from glmkit.errors import CheckpointError
+
+Format = Literal["glmkit", "hub", "megatron"]
+FORMATS: tuple[Format, ...] = ("glmkit", "hub", "megatron")
+
+CONFIG = "config.json"
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""In order of preference; each also sharded, with `<name>.index.json`."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The contents of a folder.
+
+    Attributes:
+        format: How the folder is laid out.
+        config: Keyword arguments of the model's configuration.
+        state_dict: Name -> tensor; backbone names without prefix (`word_embeddings.weight`,
+            `transformer.layers.0...`), heads under their own names. May be memory-mapped: copy before the
+            file changes.
+        path: Where it was read.
+        source_dtype: The type in which the word embeddings are stored.
+    """
+
+    format: Format
+    config: dict[str, Any]
+    state_dict: dict[str, torch.Tensor]
+    path: Path
+    source_dtype: torch.dtype
+
+
+def detect_format(path: str | Path) -> Format:
+    """Returns the format of a local folder (or `.pt` file).
+
+    Raises:
+        CheckpointError: There is nothing, it is of another model, or of no known format.
+    """
+    path = Path(path)
+    if (path / CONFIG).is_file():
+        raw = read_json(path / CONFIG)
+        require_this_glm(raw)
+        return "glmkit" if raw.get("model_type") == MODEL_TYPE else "hub"
+    if is_training_folder(path):
+        return "megatron"
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist.")
+    found = "a file" if path.is_file() else ", ".join(sorted(p.name for p in path.iterdir())[:8])
+    raise CheckpointError(
+        f"{path} is no checkpoint that glmkit knows (found: {found or 'an empty folder'}). Expected is a "
+        f"folder with {CONFIG} and {' or '.join(WEIGHT_FILES)}, or a training folder with "
+        "latest_checkpointed_iteration.txt or mp_rank_00_model_states.pt."
+    )
+
+
+def read_config(path: str | Path, *, num_attention_heads: int | None = None) -> dict[str, Any]:
+    """Returns the keyword arguments of the model's configuration, reading as little as possible.
+
+    Args:
+        path: As for `read_checkpoint`.
+        num_attention_heads: As for `read_checkpoint`.
+
+    Raises:
+        CheckpointError: As for `read_checkpoint`.
+    """
+    path = Path(path)
+    if detect_format(path) == "megatron":
+        return normalize_config(read_training_folder(path, "cpu", num_attention_heads)[0])
+    return _with_heads(normalize_config(read_json(path / CONFIG)), num_attention_heads, path)
+
+
+def read_checkpoint(
+    path: str | Path,
+    *,
+    map_location: MapLocation = "cpu",
+    num_attention_heads: int | None = None,
+) -> Checkpoint:
+    """Reads configuration and weights; executes nothing that the files contain.
+
+    Args:
+        path: A hub-format or glmkit folder; a training folder, one of its iterations or `.pt` files.
+        map_location: Device of the tensors.
+        num_attention_heads: For a training folder of an unpublished size, which does not tell it.
+
+    Returns:
+        The checkpoint, whose `config` goes into the model's configuration.
+
+    Raises:
+        CheckpointError: Unknown format or model; a file missing, cut short, damaged, or naming Python code;
+            shards that do not belong together; a training folder that does not tell its number of heads.
+    """
+    path = Path(path)
+    format_ = detect_format(path)
+    if format_ == "megatron":
+        raw, state = read_training_folder(path, map_location, num_attention_heads)
+        config = normalize_config(raw)
+    else:
+        config = read_config(path, num_attention_heads=num_attention_heads)
+        state = _read_weights(path, map_location)
+    state = plain_names(state)
+    embedding = state.get("word_embeddings.weight")
+    if embedding is None:
+        raise CheckpointError(
+            f"The weights in {path} have no 'word_embeddings.weight', so they are not a GLM's; found "
+            f"{', '.join(list(state)[:5]) or 'nothing'}."
+        )
+    return Checkpoint(format_, config, state, path, embedding.dtype)
+
+
+def _with_heads(config: dict[str, Any], heads: int | None, path: Path) -> dict[str, Any]:
+    if heads not in (None, config.get("num_attention_heads")):
+        raise CheckpointError(
+            f"num_attention_heads={heads} was given, but {path / CONFIG} says "
+            f"{config.get('num_attention_heads')}."
+        )
+    return config
+
+
+def _read_weights(folder: Path, map_location: MapLocation) -> dict[str, torch.Tensor]:
+    for name in WEIGHT_FILES:
+        single, index = folder / name, folder / f"{name}.index.json"
+        if single.is_file() and index.is_file():
+            raise CheckpointError(
+                f"{folder} has both {name} and {index.name}; remove the one that is not meant."
+            )
+        if single.is_file():
+            return read_tensors(single, map_location)
+        if index.is_file():
+            return _read_indexed(index, map_location)
+    stray = sorted(p.name for p in folder.iterdir() if "-of-" in p.name)
+    hint = f" {len(stray)} shards ({stray[0]} ...) are there, but no index file." if stray else ""
+    raise CheckpointError(
+        f"{folder} has a {CONFIG} but no weights ({', '.join(WEIGHT_FILES)}, or one of them in shards with "
+        f"its .index.json).{hint}"
+    )
+
+
+def _read_indexed(index: Path, map_location: MapLocation) -> dict[str, torch.Tensor]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no 'weight_map' from tensor names to files.")
+    files = sorted(set(weight_map.values()))
+    absent = [name for name in files if not (index.parent / name).is_file()]
+    if absent:
+        raise CheckpointError(
+            f"{index} names {len(files)} files, of which {len(absent)} are missing: {', '.join(absent[:5])}."
+        )
+    state: dict[str, torch.Tensor] = {}
+    for name in files:
+        shard = read_tensors(index.parent / name, map_location)
+        listed = {tensor for tensor, file in weight_map.items() if file == name}
+        if lacking := sorted(listed - set(shard)):
+            raise CheckpointError(
+                f"{index} says that {lacking[0]!r} is in {name}, but it is not there."
+            )
+        if unlisted := sorted(set(shard) - listed):
+            raise CheckpointError(
+                f"{index.parent / name} has {unlisted[0]!r}, which {index.name} lacks."
+            )
+        state.update(shard)
+    return state
