@@ -81,7 +81,7 @@ def read_pickle(path: Path, map_location: MapLocation = "cpu") -> Any:
             return torch.load(path, map_location=map_location, mmap=is_zip, weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from error
-    except (RuntimeError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # damaged bytes make the unpickler fail in any way
         raise CheckpointError(
             f"Cannot read {path}: damaged, or not written by torch.save ({_first_line(error)}). "
             "Fetch the file again."
@@ -91,8 +91,9 @@ def read_pickle(path: Path, map_location: MapLocation = "cpu") -> Any:
 def _read_safetensors(path: Path, map_location: MapLocation) -> dict[str, torch.Tensor]:
     _require_weights_file(path)
     try:
-        with safe_open(path, framework="pt", device=str(map_location)) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Mapped first, so that any device, "meta" included, is reached in the same way.
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name).to(map_location) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(
             f"Cannot read {path}: damaged, cut short, or not in safetensors format ({_first_line(error)}). "

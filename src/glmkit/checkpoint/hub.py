@@ -6,14 +6,11 @@ and vocabulary, downloaded once through huggingface-hub; only the files that glm
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 from typing import Any
 
 from glmkit.errors import CheckpointError, nearest
-
-logger = logging.getLogger(__name__)
 
 _SMALL_FILES = ["*.json", "*.model", "vocab.txt", "merges.txt"]
 _SAFETENSORS = ["model*.safetensors"]
@@ -60,30 +57,23 @@ def resolve(
 
 
 def _download(name: str, options: dict[str, Any]) -> Path:
-    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(
-            snapshot_download(name, allow_patterns=_SMALL_FILES + _SAFETENSORS, **options)
-        )
-        if not _has(folder, _SAFETENSORS):
-            folder = Path(
-                snapshot_download(name, allow_patterns=_SMALL_FILES + _PICKLES, **options)
-            )
-    except (OSError, LocalEntryNotFoundError, HFValidationError, httpx.HTTPError) as error:
+        patterns = _SMALL_FILES + _SAFETENSORS
+        folder = Path(snapshot_download(name, allow_patterns=patterns, **options))
+        if not any(folder.glob(_SAFETENSORS[0])):
+            patterns = _SMALL_FILES + _PICKLES
+            folder = Path(snapshot_download(name, allow_patterns=patterns, **options))
+    except Exception as error:
+        # The HTTP client, and with it the errors' base class, varies with huggingface-hub's version.
         reason = str(error).strip().split("\n", 1)[0]
         raise CheckpointError(
             f"{name!r} is neither a folder here{_neighbours(Path(name))} nor could it be had from the hub "
-            f"({type(error).__name__}: {reason}), and it is not in the local cache. On a machine with a "
+            f"({type(error).__name__}: {reason}), and the local cache has no copy of it. On a machine with a "
             f"connection run `hf download {name} --local-dir FOLDER`, copy FOLDER here, and pass its path."
         ) from error
     return folder
-
-
-def _has(folder: Path, patterns: list[str]) -> bool:
-    return any(True for pattern in patterns for _ in folder.glob(pattern))
 
 
 def _is_hub_name(text: str) -> bool:

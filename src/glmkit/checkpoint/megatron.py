@@ -40,10 +40,10 @@ def shard_files(path: Path) -> list[Path]:
     """Returns the files of all model-parallel ranks, in rank order.
 
     Args:
-        path: The training folder, an iteration's folder, or a `.pt` file.
+        path: The training folder, an iteration's folder, or a `.pt` file (`is_training_folder`).
 
     Raises:
-        CheckpointError: No iteration or several without one named latest, or a rank's file is missing.
+        CheckpointError: Several iterations and none named latest, or a rank's file is missing.
     """
     if path.is_file():
         if not _SHARD.fullmatch(path.name):
@@ -52,11 +52,6 @@ def shard_files(path: Path) -> list[Path]:
     elif not _ranks(path):
         path = _latest_iteration(path)
     ranks = _ranks(path)
-    if not ranks:
-        raise CheckpointError(
-            f"{path} has no mp_rank_00_model_states.pt; it holds {_listing(path)}. (Files named "
-            "zero_pp_rank_... are optimizer states, not weights.)"
-        )
     if absent := sorted(set(range(max(ranks) + 1)) - set(ranks)):
         raise CheckpointError(
             f"{path} lacks the model-parallel shard mp_rank_{absent[0]:02d}_model_states.pt: ranks "
@@ -156,13 +151,4 @@ def _latest_iteration(root: Path) -> Path:
             f"{root} has several iterations ({', '.join(iterations)}) and no "
             "latest_checkpointed_iteration.txt. Pass the folder of the one that you want."
         )
-    if not iterations:
-        raise CheckpointError(f"{root} has no iteration with weights; it holds {_listing(root)}.")
     return root / iterations[0]
-
-
-def _listing(folder: Path) -> str:
-    if not folder.is_dir():
-        return "nothing (it does not exist)"
-    names = sorted(child.name for child in folder.iterdir())
-    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") if names else "nothing"

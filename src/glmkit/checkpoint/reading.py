@@ -72,7 +72,7 @@ def detect_format(path: str | Path) -> Format:
 
 
 def read_config(path: str | Path, *, num_attention_heads: int | None = None) -> dict[str, Any]:
-    """Returns the keyword arguments of the model's configuration, reading as little as possible.
+    """Returns the keyword arguments of the model's configuration without reading any weights.
 
     Args:
         path: As for `read_checkpoint`.
@@ -83,7 +83,7 @@ def read_config(path: str | Path, *, num_attention_heads: int | None = None) -> 
     """
     path = Path(path)
     if detect_format(path) == "megatron":
-        return normalize_config(read_training_folder(path, "cpu", num_attention_heads)[0])
+        return normalize_config(read_training_folder(path, "meta", num_attention_heads)[0])
     return _with_heads(normalize_config(read_json(path / CONFIG)), num_attention_heads, path)
 
 
@@ -157,7 +157,9 @@ def _read_indexed(index: Path, map_location: MapLocation) -> dict[str, torch.Ten
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} has no 'weight_map' from tensor names to files.")
-    files = sorted(set(weight_map.values()))
+    files = sorted({str(name) for name in weight_map.values()})
+    if outside := [name for name in files if Path(name).name != name]:
+        raise CheckpointError(f"{index} names {outside[0]!r}, which is no file of its own folder.")
     absent = [name for name in files if not (index.parent / name).is_file()]
     if absent:
         raise CheckpointError(

@@ -91,7 +91,7 @@ def _join(name: str, pieces: list[torch.Tensor]) -> torch.Tensor:
     split = _split_of(name)
     if split is None:
         for rank, piece in enumerate(pieces[1:], start=1):
-            if not torch.equal(pieces[0], piece):
+            if not piece.is_meta and not torch.equal(pieces[0], piece):
                 raise CheckpointError(
                     f"{name} should be the same on every model-parallel rank, but ranks 0 and {rank} differ. "
                     "Are they shards of one checkpoint?"

@@ -133,18 +133,23 @@ def write_files(
             "max_shard_size."
         )
     state = plain_names(dict(state_dict))
+    if "word_embeddings.weight" not in state:
+        raise CheckpointError(
+            "The weights have no 'word_embeddings.weight', so they are not a GLM's."
+        )
     if format != "glmkit":
-        _require_expressible(config, state)
+        _require_expressible(config)
     state = {name: _stored(tensor, dtype) for name, tensor in state.items()}
+    dtype_name = str(state["word_embeddings.weight"].dtype).removeprefix("torch.")
+    own_config = {**config, "model_type": MODEL_TYPE, "dtype": dtype_name}
     if format == "megatron":
-        _write_training_files(folder, config, state, shards, iteration)
+        _write_training_files(folder, own_config, state, shards, iteration)
     elif format == "hub":
-        dtype_name = str(state["word_embeddings.weight"].dtype).removeprefix("torch.")
-        raw = hub_config(config, dtype_name, _architecture(config, state))
+        raw = hub_config(config, dtype_name, _architecture(state))
         _write_json(folder / CONFIG, raw)
         _write_sharded(folder, "pytorch_model", ".bin", published_names(state), max_shard_size)
     else:
-        _write_json(folder / CONFIG, {**config, "model_type": MODEL_TYPE})
+        _write_json(folder / CONFIG, own_config)
         _write_sharded(folder, "model", ".safetensors", published_names(state), max_shard_size)
 
 
@@ -165,7 +170,7 @@ def _require_replaceable(folder: Path, overwrite: bool) -> None:
         ) from error
 
 
-def _require_expressible(config: Mapping[str, Any], state: State) -> None:
+def _require_expressible(config: Mapping[str, Any]) -> None:
     """The original's code has the width of the MLP built in."""
     missing = [name for name in HUB_DEFAULTS if name not in config]
     if missing:
@@ -175,10 +180,6 @@ def _require_expressible(config: Mapping[str, Any], state: State) -> None:
         raise CheckpointError(
             f"intermediate_size={width} is not 4 x hidden_size ({4 * hidden}), which is the only width that the "
             "original formats can express; write the format 'glmkit'."
-        )
-    if "word_embeddings.weight" not in state:
-        raise CheckpointError(
-            "The weights have no 'word_embeddings.weight', so they are not a GLM's."
         )
 
 
@@ -190,7 +191,7 @@ def _stored(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     return tensor.clone() if is_view else tensor
 
 
-def _architecture(config: Mapping[str, Any], state: State) -> str:
+def _architecture(state: State) -> str:
     heads = head_names(dict(state))
     if any(name.startswith(("dense.", "out_proj.")) for name in heads):
         return "GLMForSequenceClassification"
@@ -207,7 +208,7 @@ def _write_training_files(
     inner = folder / str(iteration)
     inner.mkdir()
     for rank, module in enumerate(split_state_dict(state, shards)):
-        contents = {
+        contents: dict[str, Any] = {
             "module": module,
             "optimizer": None,
             "lr_scheduler": None,
@@ -220,7 +221,7 @@ def _write_training_files(
             "client_lr_scheduler": {},
         }
         torch.save(contents, inner / f"mp_rank_{rank:02d}_model_states.pt")
-    _write_json(inner / SIDECAR, {**config, "model_type": MODEL_TYPE})
+    _write_json(inner / SIDECAR, config)
     for name in LATEST_FILES:
         (folder / name).write_text(f"{iteration}\n", encoding="utf-8")
 
