@@ -1,0 +1,166 @@
+"""Files, folders and globs -> Documents, whatever the format.
+
+In: JSON lines, plain text, Wikipedia XML dumps, each plain or .gz or .bz2. Out: an iterator of Documents in
+a fixed order. Whatever is read and not handed out is counted in the `ReadLog` and logged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from glmkit.corpus.document import Document, ReadLog
+from glmkit.corpus.files import SourceFile, decode, find_files, opened
+from glmkit.corpus.records import record_text
+from glmkit.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+Part = tuple[int, int]
+"""(k, n): of a file's records take those whose index leaves the remainder k when divided by n."""
+
+MAX_TEXT_CHARS = 1_000_000
+"""A plain text file longer than this is cut, at the next blank line, into several documents."""
+
+END_OF_TEXT = "<|endoftext|>"
+"""A line of plain text that holds only this ends a document."""
+
+
+def read_documents(
+    source: str | Path, *, text_field: str | None = None, log: ReadLog | None = None
+) -> Iterator[Document]:
+    r"""Yields the documents of a source in a fixed order; nothing is cleaned yet.
+
+    A plain text file is one document (paragraphs stay together), unless lines that hold only
+    `<|endoftext|>` divide it or it is longer than `MAX_TEXT_CHARS`. A JSON line is one document. Of a
+    Wikipedia dump, each article that is neither a redirect nor a stub is one, without its markup.
+
+    Args:
+        source: A file, a folder or a glob.
+        text_field: How to make the text of a JSON record: a field, several (`"title,lines"`), or a
+            template (`"{title}\n{lines}"`); None finds it, see `glmkit.corpus.records`.
+        log: Counts what was read and dropped, updated in place.
+
+    Raises:
+        DataError: A missing, empty, damaged or wrongly encoded file, or a record without text in a known
+            field; names the file, the line and the remedy.
+        MissingDependencyError: A Wikipedia dump without the extra `glmkit[corpus]`.
+    """
+    log = log if log is not None else ReadLog()
+    for file in find_files(source):
+        yield from read_file(file, text_field=text_field, log=log)
+
+
+def read_file(
+    file: SourceFile, *, text_field: str | None, log: ReadLog, part: Part = (0, 1)
+) -> Iterator[Document]:
+    """Yields the documents of one file, or of one part of it; see `read_documents`."""
+    if file.format == "wikipedia":
+        from glmkit.corpus.wikipedia import read_dump
+
+        documents = read_dump(file, log, part)
+    elif file.format == "jsonl":
+        documents = _read_jsonl(file, text_field, log, part)
+    else:
+        documents = _read_text(file, log)
+    before, dropped_before = log.documents, log.dropped.total()
+    for document in documents:
+        log.documents += 1
+        yield document
+    found, dropped = log.documents - before, log.dropped.total() - dropped_before
+    logger.info("%s: %d documents, %d dropped", file.path, found, dropped)
+
+
+def track(log: ReadLog, position: Callable[[], int], part: Part) -> Callable[[], None]:
+    """Returns a function that brings `log.bytes_read` up to date with the position in one file."""
+    start = log.bytes_read
+
+    def update() -> None:
+        log.bytes_read = start + position() // part[1]
+
+    return update
+
+
+def _read_jsonl(
+    file: SourceFile, text_field: str | None, log: ReadLog, part: Part
+) -> Iterator[Document]:
+    path, any_line = file.path, False
+    with opened(path) as (stream, raw):
+        update = track(log, raw.tell, part)
+        for number, line in enumerate(stream, 1):
+            any_line = any_line or not line.isspace()
+            if (number - 1) % part[1] != part[0]:
+                continue
+            update()
+            if line.isspace():
+                log.dropped["blank line"] += 1
+                continue
+            where = f"{path}:{number}"
+            record = _parse(decode(line, path, number), where)
+            text = record_text(record, text_field, where)
+            if text.strip():
+                yield Document(text, f"{path.name}:{number}", record)
+            else:
+                log.dropped["empty record"] += 1
+    if not any_line:
+        _empty(file, log)
+
+
+def _parse(line: str, where: str) -> dict:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        hint = " It looks like one JSON array: write it as one record a line (jq -c '.[]')."
+        raise DataError(
+            f"{where}: not valid JSON ({error}).{hint if line.lstrip().startswith('[') else ''}"
+            f" The line begins: {line[:60]!r}"
+        ) from error
+    if not isinstance(record, dict):
+        raise DataError(
+            f"{where}: expected one JSON object a line, found a {type(record).__name__}. "
+            'Write each text as {"text": …} on its own line.'
+        )
+    return record
+
+
+def _read_text(file: SourceFile, log: ReadLog) -> Iterator[Document]:
+    path, piece, any_text = file.path, 0, False
+    lines: list[str] = []
+    length = 0
+
+    def collected() -> Iterator[Document]:
+        nonlocal piece, length, any_text
+        text = "".join(lines).strip()
+        lines.clear()
+        length = 0
+        if text:
+            any_text = True
+            piece += 1
+            yield Document(text, f"{path.name}:{piece}", {"source": path.name})
+
+    with opened(path) as (stream, raw):
+        update = track(log, raw.tell, (0, 1))
+        for number, line in enumerate(stream, 1):
+            text = decode(line, path, number)
+            stripped = text.strip()
+            if stripped == END_OF_TEXT or (not stripped and length > MAX_TEXT_CHARS):
+                update()
+                yield from collected()
+            else:
+                lines.append(text)
+                length += len(text)
+        update()
+        yield from collected()
+    if not any_text:
+        _empty(file, log)
+
+
+def _empty(file: SourceFile, log: ReadLog) -> None:
+    if file.named:
+        raise DataError(
+            f"{file.path} is empty: it holds no text. Check the step that wrote it, or leave it out."
+        )
+    logger.warning("%s is empty", file.path)
+    log.dropped["empty file"] += 1
