@@ -1,0 +1,1 @@
+"""Documents -> ids: tokenizers (published and trained), vocabulary training, and the token store."""
