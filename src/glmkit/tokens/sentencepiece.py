@@ -27,6 +27,8 @@ _CONVERTER = "1"
 _BPE, _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 1, 2, 3, 4
 """Enum values of sentencepiece_model.proto: a model type, then piece types."""
 _SPACE = "▁"
+_EXTENDERS = r"\p{M}\u200C\u200D\u0E33\u0EB3\uFF9E\uFF9F"
+"""Characters that form one grapheme with the one before: marks, joiners, two vowels, half-width voice marks."""
 
 
 def cache_folder() -> Path:
@@ -116,20 +118,20 @@ def convert(content: bytes, path: Path) -> Tokenizer:
 def _normalizer(charsmap: bytes) -> normalizers.Normalizer:
     """Returns SentencePiece's normalisation: its character map, then single spaces, none at the ends, `▁`.
 
-    The library's `Precompiled` looks a character and its combining marks up together and drops the marks where
-    only the character is in the map. So marks are composed first, and what is left of them is cut off with U+0001,
-    which the map deletes.
+    The library's `Precompiled` looks the characters of a grapheme up together and drops the rest where only the first
+    is in the map. So marks are composed first, and what is left of them is cut off with U+0001, which the map deletes. It panics where the first character is deleted; the space in front prevents that, and
+    becomes the `▁` that starts every text.
     """
     return normalizers.Sequence(
         [
+            normalizers.Prepend(" "),
             normalizers.NFC(),
-            normalizers.Replace(Regex(r"(?=\p{M})"), "\u0001"),
+            normalizers.Replace(Regex(f"(?=[{_EXTENDERS}])"), "\u0001"),
             normalizers.Precompiled(charsmap),
             normalizers.NFC(),
             normalizers.Replace(Regex(" {2,}"), " "),
-            normalizers.Replace(Regex("^ | $"), ""),
+            normalizers.Replace(Regex(" $"), ""),
             normalizers.Replace(" ", _SPACE),
-            normalizers.Prepend(_SPACE),
         ]
     )
 
