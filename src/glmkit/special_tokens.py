@@ -7,7 +7,9 @@ Source: shared special-token table of the original tokenizers (THUDM/GLM, `data_
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 SOP = "<|startofpiece|>"
 """Starts every blank in part B."""
@@ -58,3 +60,50 @@ class SpecialTokenIds:
     def masks(self) -> tuple[int, ...]:
         """The distinct mask ids, in the order mask, smask, gmask."""
         return tuple(dict.fromkeys((self.mask, self.smask, self.gmask)))
+
+
+PUBLISHED = {
+    "chinese": SpecialTokenIds(
+        cls=50002, eos=50000, pad=50000, sop=50006, eop=50007, mask=50003, smask=50008, gmask=50009, block=50010
+    ),
+    "gpt2": SpecialTokenIds(
+        cls=50259, eos=50256, pad=50256, sop=50257, eop=50258, mask=50260, smask=50264, gmask=50263, block=50265
+    ),
+    "bert": SpecialTokenIds(cls=101, eos=102, pad=0, sop=30522, eop=30523, mask=103, smask=103, gmask=103),
+    "roberta": SpecialTokenIds(
+        cls=0, eos=2, pad=1, sop=50265, eop=50266, mask=50264, smask=50264, gmask=50264
+    ),
+}  # fmt: skip
+"""Ids in the four published vocabularies, as recorded from the original tokenizers."""
+
+PUBLISHED_SIZES = {"chinese": 50010, "gpt2": 50265, "bert": 30524, "roberta": 50267}
+"""Tokens of the published vocabularies that a tokenizer can decode; a model's rows above are padding."""
+
+_TOKENIZER_CLASSES = {
+    "GLMChineseTokenizer": "chinese",
+    "GLMGPT2Tokenizer": "gpt2",
+    "GLMBertTokenizer": "bert",
+    "GLMRobertaTokenizer": "roberta",
+}
+
+
+def published_kind(folder: Path) -> str | None:
+    """Returns which published vocabulary lies in `folder`: a key of `PUBLISHED`, or None.
+
+    The tokenizer class named in `tokenizer_config.json` decides; without it, the vocabulary files.
+    """
+    config_file = folder / "tokenizer_config.json"
+    if config_file.is_file():
+        name = json.loads(config_file.read_text(encoding="utf-8")).get("tokenizer_class")
+        if name in _TOKENIZER_CLASSES:
+            return _TOKENIZER_CLASSES[name]
+        if name is not None:
+            return None
+    if (folder / "cog-pretrain.model").is_file():
+        return "chinese"
+    if (folder / "vocab.txt").is_file():
+        return "bert"
+    if (folder / "merges.txt").is_file() and (folder / "vocab.json").is_file():
+        vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        return "roberta" if "<mask>" in vocab else "gpt2"
+    return None

@@ -1,0 +1,228 @@
+"""`model.generate`: transformers' generation on GLM's layout.
+
+In: a list of ids (the tutorial's call), a tensor of prompts, or what
+`tokenizer.build_inputs_for_generation` made. Out: transformers' generation output. The layout comes from
+`blanks.layout`; the cache, sampling, beams, streamers and processors are transformers' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GenerationMixin
+from transformers.cache_utils import Cache
+
+from glmkit.blanks.layout import Piece, collate, find_masks, lay_out
+from glmkit.errors import GenerationError
+
+
+class GLMGenerationMixin(GenerationMixin):
+    """Lets transformers' `generate` feed 2-D positions and GLM's mask."""
+
+    def generate(self: Any, inputs: Any = None, **kwargs: Any) -> Any:
+        """Fills the first blank of each prompt; as transformers' `generate`, and more lenient in its input.
+
+        Args:
+            inputs: A list of ids, a list of such lists, or a tensor [B, S] (also as `input_ids=`). A prompt
+                without a mask gets `[gMASK]` at its end, before a final end-of-text token; the start
+                marker is added. Given `position_ids` and `generation_attention_mask` (as
+                `tokenizer.build_inputs_for_generation` returns them), ids are taken as they are.
+            **kwargs: transformers' generation arguments (`max_new_tokens`, `max_length`, `do_sample`,
+                `num_beams`, `streamer` …). Generation ends at `<|endofpiece|>` unless `eos_token_id` says
+                otherwise.
+
+        Returns:
+            As transformers: int64 [B, prompt + new tokens], or a generation output object.
+
+        Raises:
+            GenerationError: No prompt, an empty prompt, or a model whose configuration lacks the ids needed.
+        """
+        ids = kwargs.pop("input_ids", None) if inputs is None else inputs
+        if ids is None:
+            if kwargs.get("inputs_embeds") is None:
+                raise GenerationError(
+                    "generate was given no prompt; pass a list or tensor of token ids"
+                )
+        elif kwargs.get("position_ids") is None:
+            kwargs.pop("generation_attention_mask", None)
+            prepared = self.prepare_prompts(ids, kwargs.pop("attention_mask", None))
+            ids = prepared.pop("input_ids")
+            kwargs.update(prepared)
+        elif (mask := kwargs.get("generation_attention_mask")) is not None:
+            # transformers wants to know the padding as a 2-D mask; a prompt's first row sees what is real.
+            kwargs.setdefault("attention_mask", mask[:, 0, 0, : ids.shape[1] - 1].long())
+            kwargs["attention_mask"] = torch.nn.functional.pad(
+                kwargs["attention_mask"],
+                (0, ids.shape[1] - kwargs["attention_mask"].shape[1]),
+                value=1,
+            )
+        if self.config.eop_token_id is not None and kwargs.get("generation_config") is None:
+            kwargs.setdefault("eos_token_id", self.config.eop_token_id)
+            kwargs.setdefault("pad_token_id", self.config.pad_token_id)
+        return super().generate(ids, **kwargs)
+
+    def prepare_prompts(
+        self: Any, ids: Any, attention_mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Lays out raw prompts for generation, padded on the left.
+
+        Args:
+            ids: A list of ids, a list of such lists, or an int64 tensor [B, S].
+            attention_mask: [B, S], 1 = real token, where `ids` is padded.
+
+        Returns:
+            `input_ids` [B, L] ending in the start marker, `position_ids` [B, 2, L], `attention_mask` [B, L]
+            and `prefix_lengths` [B], on the model's device.
+
+        Raises:
+            GenerationError: As `generate`.
+        """
+        config = self.config
+        if config.sop_token_id is None or config.mask_token_id is None:
+            raise GenerationError(
+                "this model's configuration does not know the ids of the start marker and the masks; "
+                "use tokenizer.build_inputs_for_generation, or set config.sop_token_id, config.mask_token_id …"
+            )
+        examples = []
+        for prompt in _prompt_lists(ids, attention_mask):
+            if not prompt:
+                raise GenerationError("a prompt is empty; give at least one token")
+            if prompt[-1] == config.sop_token_id:
+                prompt = prompt[:-1]
+            mask_ids = [
+                token
+                for token in (config.mask_token_id, config.smask_token_id, config.gmask_token_id)
+                if token is not None
+            ]
+            if not len(find_masks(prompt, mask_ids)):
+                ends = int(prompt[-1] == config.eos_token_id and len(prompt) > 1)
+                at = len(prompt) - ends
+                prompt = [*prompt[:at], mask_ids[-1], *prompt[at:]]
+            blank = Piece(int(find_masks(prompt, mask_ids)[0]), np.empty(0, np.int64), scored=False)
+            examples.append(lay_out(prompt, [blank], config.sop_token_id))
+        pad = config.pad_token_id if config.pad_token_id is not None else 0
+        batch = collate(examples, pad, side="left")
+        del batch["labels"]
+        # Every row's part A ends where the start marker stands, the last column.
+        return {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
+
+    def prepare_inputs_for_generation(
+        self: Any,
+        input_ids: torch.Tensor,
+        next_sequence_length: int | None = None,
+        cache: Cache | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        prefix_lengths: torch.Tensor | None = None,
+        generation_attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Returns the forward pass's arguments for the tokens that the cache has not seen."""
+        total = input_ids.shape[1]
+        count = total if next_sequence_length is None else next_sequence_length
+        first = total - count
+        assert position_ids is not None
+        positions = _extended_positions(position_ids, total)[:, :, first:total]
+        inputs: dict[str, Any] = {
+            "input_ids": input_ids[:, first:].contiguous(),
+            "position_ids": positions.contiguous(),
+            "cache": cache,
+            "use_cache": kwargs.get("use_cache"),
+        }
+        for name in ("output_attentions", "output_hidden_states", "logits_to_keep"):
+            if name in kwargs:
+                inputs[name] = kwargs[name]
+        if generation_attention_mask is not None:
+            mask = _extended_mask(generation_attention_mask, total)
+            inputs["attention_mask"] = mask[:, :, first:total, :total]
+        else:
+            inputs["attention_mask"] = attention_mask
+            inputs["prefix_lengths"] = prefix_lengths
+        return inputs
+
+    def _prepare_position_ids_for_generation(
+        self: Any, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any]
+    ) -> torch.Tensor:
+        raise GenerationError(
+            "generation needs position_ids; call generate with token ids, or with the output of "
+            "tokenizer.build_inputs_for_generation"
+        )
+
+    @staticmethod
+    def _expand_inputs_for_generation(  # type: ignore[override]
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
+        """Repeats rows for beams; GLM's 3-D positions have the batch first, unlike transformers' own."""
+        if expand_size == 1:
+            return input_ids, model_kwargs
+        expanded = {
+            name: value.repeat_interleave(expand_size, dim=0)
+            if isinstance(value, torch.Tensor) and value.dim()
+            else value
+            for name, value in model_kwargs.items()
+        }
+        if input_ids is not None:
+            input_ids = input_ids.repeat_interleave(expand_size, dim=0)
+        return input_ids, expanded
+
+    def _update_model_kwargs_for_generation(
+        self: Any,
+        outputs: Any,
+        model_kwargs: dict[str, Any],
+        is_encoder_decoder: bool = False,
+        num_new_tokens: int = 1,
+    ) -> dict[str, Any]:
+        positions = model_kwargs.pop("position_ids", None)
+        model_kwargs = super()._update_model_kwargs_for_generation(
+            outputs, model_kwargs, is_encoder_decoder, num_new_tokens
+        )
+        model_kwargs["position_ids"] = positions
+        return model_kwargs
+
+
+def _prompt_lists(ids: Any, attention_mask: torch.Tensor | None) -> list[list[int]]:
+    """Returns the prompts as lists of ids, padding removed."""
+    if isinstance(ids, torch.Tensor | np.ndarray):
+        rows = np.atleast_2d(ids.cpu().numpy() if isinstance(ids, torch.Tensor) else ids)
+        if attention_mask is None:
+            return [row.tolist() for row in rows]
+        real = np.atleast_2d(np.asarray(torch.as_tensor(attention_mask).cpu())) > 0
+        return [row[keep].tolist() for row, keep in zip(rows, real, strict=True)]
+    if not isinstance(ids, Sequence) or isinstance(ids, str):
+        raise GenerationError(
+            f"generate takes token ids (a list or tensor), not {type(ids).__name__}; encode the text first"
+        )
+    prompts = list(ids)
+    return (
+        [prompts] if not prompts or isinstance(prompts[0], int) else [list(row) for row in prompts]
+    )
+
+
+def _extended_positions(position_ids: torch.Tensor, total: int) -> torch.Tensor:
+    """Continues positions [B, 2, n] to `total` tokens: same position, block positions counting on."""
+    missing = total - position_ids.shape[-1]
+    if missing <= 0:
+        return position_ids
+    last = position_ids[:, :, -1:]
+    step = torch.arange(1, missing + 1, device=last.device)
+    more = torch.stack((torch.zeros_like(step), step))
+    return torch.cat((position_ids, last + more), dim=-1)
+
+
+def _extended_mask(mask: torch.Tensor, total: int) -> torch.Tensor:
+    """Continues a mask [B, 1, n, n] to `total` tokens, each seeing what the last saw, and itself."""
+    missing = total - mask.shape[-1]
+    if missing <= 0:
+        return mask
+    size = mask.shape[-1]
+    extended = torch.nn.functional.pad(mask, (0, missing, 0, missing))
+    extended[:, :, size:, :size] = mask[:, :, -1:, :]
+    extended[:, :, size:, size:] = torch.ones(missing, missing, device=mask.device).tril()
+    return extended
