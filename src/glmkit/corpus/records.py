@@ -68,8 +68,8 @@ def _guess(record: Mapping[str, Any], where: str) -> str:
 def _value(record: Mapping[str, Any], name: str, where: str) -> str:
     if name not in record:
         raise DataError(
-            f"{where}: the record has no field {name!r}{nearest(name, record)}; "
-            f"it has {', '.join(record) or 'no fields'}. Change text_field."
+            f"{where}: the record has no field {name!r}, it has {', '.join(record) or 'none'}"
+            f"{nearest(name, record) or '.'} Change text_field."
         )
     value = record[name]
     if value is None:

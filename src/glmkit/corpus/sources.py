@@ -111,11 +111,11 @@ def _read_jsonl(
 def _parse(line: str, where: str) -> dict:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         hint = " It looks like one JSON array: write it as one record a line (jq -c '.[]')."
         raise DataError(
-            f"{where}: not valid JSON ({error}).{hint if line.lstrip().startswith('[') else ''}"
-            f" The line begins: {line[:60]!r}"
+            f"{where}: not valid JSON ({error.msg} at column {error.pos + 1}).{hint if line.lstrip().startswith('[') else ''}"
+            f" The line begins: {line.strip()[:60]!r}"
         ) from error
     if not isinstance(record, dict):
         raise DataError(

@@ -179,8 +179,11 @@ def _choose_variant(match: re.Match[str]) -> str:
 
 def _tidy(text: str) -> str:
     """Removes what broken markup leaves over, and the punctuation around what has gone."""
-    text = _QUOTES.sub("", _MAGIC.sub("", text))
-    text = _LEFTOVER.sub("", _LEFTOVER_LINE.sub("", text))
+    before = None
+    while text != before:  # what one pass removes can bring brackets together
+        before = text
+        text = _QUOTES.sub("", _MAGIC.sub("", text))
+        text = _LEFTOVER.sub("", _LEFTOVER_LINE.sub("", text))
     text = _HOLLOW.sub("", text)
     text = _HOLLOW_END.sub(r"\1", _HOLLOW_START.sub(r"\1", text))
     text = re.sub(r"[ \t\xa0]+", " ", text)
