@@ -177,7 +177,7 @@ class GLMTokenizer(GLMInputsMixin, PreTrainedTokenizerFast):
     def _encode_plus(  # type: ignore[override]  # passed on, whatever they are
         self, text: Any, text_pair: Any = None, **kwargs: Any
     ) -> BatchEncoding:
-        return super()._encode_plus(_well_formed(text), _well_formed(text_pair), **kwargs)
+        return super()._encode_plus(well_formed(text), well_formed(text_pair), **kwargs)
 
     def _decode(
         self,
@@ -213,14 +213,14 @@ class GLMTokenizer(GLMInputsMixin, PreTrainedTokenizerFast):
                 yield self._tokenizer.decoder.decode(tokens)
 
 
-def _well_formed(text: Any) -> Any:
+def well_formed(text: Any) -> Any:
     """Returns `text` (a string or nested lists of them) with surrogate pairs joined and lone ones replaced."""
     if isinstance(text, str):
         if not text.isascii() and _SURROGATE.search(text):
             return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return text
     if isinstance(text, list | tuple):
-        return type(text)(map(_well_formed, text))
+        return type(text)(map(well_formed, text))
     return text
 
 

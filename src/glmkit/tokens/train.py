@@ -27,7 +27,7 @@ from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordPieceTrainer
 from glmkit.corpus.sources import read_documents
 from glmkit.errors import DataError, TokenizerError, nearest
 from glmkit.special_tokens import CLS, DBLOCK, EOP, EOS, GMASK, MASK, SEP, SMASK, SOP
-from glmkit.tokens.tokenizer import GLMTokenizer
+from glmkit.tokens.tokenizer import GLMTokenizer, well_formed
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ WORDS = (
 )
 """Regular expression (Oniguruma) of a word. Lengths are bounded so that no text takes quadratic time."""
 
-MAX_CHARACTERS = {"unigram": 4_000_000, "bpe": 30_000_000, "wordpiece": 30_000_000}
+MAX_CHARACTERS = {"unigram": 4_000_000, "bpe": 16_000_000, "wordpiece": 8_000_000}
 """Characters of the corpus that each algorithm learns from by default; on two cores about a minute at most."""
 
 _UNK = "[UNK]"
@@ -218,15 +218,19 @@ def _sample(texts: Iterable[str], max_characters: int) -> list[str]:
         raise DataError("The corpus has no text to learn a vocabulary from.")
     if stride > 1:
         logger.info("Learning from one text in %d, %d characters.", stride, characters)
-    return [text.encode("utf-8", "replace").decode("utf-8") for text in kept]
+    return [well_formed(text) for text in kept]
 
 
 def _alphabet(sample: list[str], largest: int) -> list[str]:
-    """Returns the most frequent characters: enough for `_COVERAGE` of the text, at most `largest`; a newline always."""
+    """Returns the most frequent characters: enough for `_COVERAGE` of the text, at most `largest`.
+
+    A newline is always one; NUL, which separates words inside the Unigram trainer, never.
+    """
     counts: Counter[str] = Counter()
     for text in sample:
         counts.update(text)
-    counts.pop("\n", None)
+    for separate in "\n\0":
+        counts.pop(separate, None)
     wanted = _COVERAGE * counts.total()
     chosen, covered = ["\n"], 0
     for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
@@ -251,7 +255,8 @@ def _train_characters(sample: list[str], learned: int, kind: str, progress: bool
             vocab_size=learned, special_tokens=[], initial_alphabet=alphabet, show_progress=progress
         )
     )
-    tokenizer.train_from_iterator((rare.sub("\n", text) for text in sample), trainer)
+    lines = (rare.sub("\n", text) for text in sample)
+    tokenizer.train_from_iterator(itertools.chain(["\n"], lines), trainer)
     state = json.loads(tokenizer.to_str())["model"]
     tokenizer = Tokenizer(_unigram(state["vocab"]) if kind == "unigram" else _bpe(state))
     tokenizer.pre_tokenizer = words
