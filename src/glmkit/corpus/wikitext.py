@@ -40,6 +40,7 @@ KEPT_TEMPLATES: dict[str, Callable[[list[str]], str]] = {
     "convert": lambda a: " ".join(a[:2]),
     "cvt": lambda a: " ".join(a[:2]),
     "frac": lambda a: "/".join(a),
+    "as of": lambda a: " ".join(["As of", *a[:1]]),
     "spaced ndash": lambda a: " – ",
     "snd": lambda a: " – ",
     "ndash": lambda a: "–",
@@ -196,7 +197,7 @@ def _sections(text: str) -> str:
     headings: list[tuple[int, str]] = []  # not yet written: they wait for their first line
     skipped_level = 0
     for raw in text.split("\n"):
-        line = raw.strip().lstrip("*#:; ")
+        line = raw.strip().lstrip("*#:; ,，；、")
         title = raw.strip().lstrip(_HEADING)
         level = len(raw.strip()) - len(title)
         if level:

@@ -46,6 +46,7 @@ def strip(wikitext):
         ("北京（{{lang-en}}；{{x}}）是城市。", "北京是城市。"),
         ("-{zh-hans:计算机;zh-hant:電腦}-和-{网络}--{H|zh-cn:a;zh-tw:b}-", "计算机和网络"),
         ("__NOTOC__a", "a"),
+        ("{{As of|2010}}, it grew.\n{{x}}, then fell.", "As of 2010, it grew.\nthen fell."),
         ("{{broken|[[x]] text", "broken|x text"),
         ("a {{{1|b}}} c", "a c"),
     ],

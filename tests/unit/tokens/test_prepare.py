@@ -19,8 +19,8 @@ from prepare_samples import CharacterTokenizer, write_corpus
 pytest.importorskip("datatrove")
 
 from glmkit.corpus import pipeline
-from glmkit.errors import ConfigError, DataError
-from glmkit.tokens.encoding import encode
+from glmkit.errors import ConfigError, DataError, MissingDependencyError
+from glmkit.tokens.encoding import EncodedPart, EncodeStep, encode
 from glmkit.tokens.prepare import prepare
 from glmkit.tokens.prepare_report import PrepareReport
 from glmkit.tokens.store import TokenStore
@@ -178,6 +178,26 @@ def test_killed_and_run_again(corpus, tmp_path, workers):
     kept = (out / ".work" / "parts" / "00001").stat().st_ino
     prepare(corpus, out, InodeCheck(out / ".work" / "parts" / "00001", kept), valid_ratio=0.2)
     assert files_of(out) == files_of(tmp_path / "expected")
+
+
+def test_two_processes_at_the_same_part(tmp_path):
+    """A worker that outlives its killed parent may finish a part first: the second leaves it as it is."""
+    document = pipeline.PipelineDocument("abc", "1", metadata={"digest": bytes(16)})
+
+    step = EncodeStep(TOKENIZER, tmp_path, pipeline.Tally())
+    for _ in range(2):
+        step._write(iter([document]), tmp_path / "00000")
+    assert len(EncodedPart(tmp_path / "00000").store) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000", "progress"]
+
+
+def test_without_datatrove(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("text")
+    for name in ("datatrove.data", "glmkit.corpus.pipeline"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "glmkit.corpus.pipeline")
+    with pytest.raises(MissingDependencyError, match=r'pip install "glmkit\[corpus\]"'):
+        prepare(tmp_path / "a.txt", tmp_path / "out", TOKENIZER)
 
 
 class InodeCheck(CharacterTokenizer):
