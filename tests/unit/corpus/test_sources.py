@@ -66,10 +66,10 @@ def test_text_of_records(tmp_path, record, text_field, text):
         ({}, None, "no fields"),
         (
             POEM,
-            "titel",
-            r"a.jsonl:1: .*no field 'titel', it has text, title.*did you mean 'title'\?",
+            "ttitle",
+            r"a.jsonl:1: .*no field 'ttitle', it has text, title.*did you mean 'title'\?",
         ),
-        (POEM, "{tilte}", "did you mean 'title'"),
+        (POEM, "{tittles}", "did you mean 'title'"),
         ({"text": [{"a": 1}]}, None, "holds a list of records"),
         ({"text": {"a": 1}}, "text", "holds a dict"),
     ],
