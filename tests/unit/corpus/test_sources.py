@@ -69,7 +69,7 @@ def test_text_of_records(tmp_path, record, text_field, text):
             "ttitle",
             r"a.jsonl:1: .*no field 'ttitle', it has text, title.*did you mean 'title'\?",
         ),
-        (POEM, "{tittles}", "did you mean 'title'"),
+        (POEM, "{ttitle}", "did you mean 'title'"),
         ({"text": [{"a": 1}]}, None, "holds a list of records"),
         ({"text": {"a": 1}}, "text", "holds a dict"),
     ],
