@@ -1,0 +1,1 @@
+"""Text with blanks -> filled text: prompts, the decoding loop, and results."""

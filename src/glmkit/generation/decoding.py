@@ -1,0 +1,214 @@
+"""The decoding loop: part A is read once, then every blank is written, left to right.
+
+In: a model and prompts with blanks. Out: the tokens of every blank and their log-probabilities. A blank is
+conditioned on the ones before it; its start marker is fed where the last one ended, on the same cache, so
+nothing is ever computed twice. Rows of a batch run independently and leave the batch when they are done.
+
+Shapes: B rows still running, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LogitsProcessorList
+from transformers.cache_utils import DynamicCache
+from transformers.generation.logits_process import (
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from glmkit.blanks.layout import Piece, collate, lay_out
+from glmkit.generation.prompts import Prompt
+from glmkit.generation.settings import DecodingSettings
+
+MIN_SCORE = -torch.inf
+
+
+@dataclass
+class BlankTokens:
+    """The contents of one blank, while and after they are written.
+
+    Attributes:
+        tokens: Ids, without the end marker.
+        log_probabilities: One for each token, and one for the end marker if the blank ended by itself.
+        finished: Whether it ended by itself.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    log_probabilities: list[float] = field(default_factory=list)
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Event:
+    """A token was written (`token`), or the blank ended (`token` is None), in `row`'s blank `blank`."""
+
+    row: int
+    blank: int
+    token: int | None
+
+
+@dataclass
+class _Row:
+    """One prompt while it is decoded; `pending` are the inputs still to be fed: (id, position, block)."""
+
+    number: int
+    masks: np.ndarray
+    blanks: list[BlankTokens]
+    generator: torch.Generator | None
+    pending: deque[tuple[int, int, int]] = field(default_factory=deque)
+    done: bool = False
+
+
+class TokenChooser:
+    """Chooses the next token of a row from its logits; holds what is forbidden and how to draw."""
+
+    def __init__(
+        self, settings: DecodingSettings, forbidden: Sequence[int], ends: Sequence[int], num_tokens: int
+    ):
+        """Prepares the processors.
+
+        Args:
+            settings: How to choose.
+            forbidden: Ids never to be written (special tokens).
+            ends: Ids that end a blank.
+            num_tokens: Real tokens of the vocabulary; padding rows from there on are never written.
+        """
+        self.settings = settings
+        self.forbidden = torch.tensor(sorted(forbidden), dtype=torch.long)
+        self.ends = torch.tensor(sorted(ends), dtype=torch.long)
+        self.num_tokens = num_tokens
+        penalties: list[Any] = []
+        if settings.repetition_penalty != 1.0:
+            penalties.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+        if settings.no_repeat_ngram_size:
+            penalties.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
+        warpers: list[Any] = []
+        if settings.temperature != 1.0:
+            warpers.append(TemperatureLogitsWarper(settings.temperature))
+        if settings.top_k:
+            warpers.append(TopKLogitsWarper(settings.top_k))
+        if settings.top_p < 1.0:
+            warpers.append(TopPLogitsWarper(settings.top_p))
+        self.processors = LogitsProcessorList(penalties + warpers)
+
+    def choose(
+        self, logits: torch.Tensor, blank: BlankTokens, generator: torch.Generator | None
+    ) -> tuple[int, float]:
+        """Returns the chosen id and its log-probability among what is allowed, from logits [V] on the CPU."""
+        logits = logits.float().clone()
+        logits[self.num_tokens :] = MIN_SCORE
+        logits[self.forbidden] = MIN_SCORE
+        if len(blank.tokens) < self.settings.min_new_tokens:
+            logits[self.ends] = MIN_SCORE
+        scores = logits
+        if self.processors:
+            history = torch.tensor([blank.tokens], dtype=torch.long)
+            scores = self.processors(history, logits[None].clone())[0]
+        if self.settings.do_sample:
+            token = int(torch.multinomial(torch.softmax(scores, -1), 1, generator=generator))
+        else:
+            token = int(scores.argmax())
+        return token, float(logits[token] - torch.logsumexp(logits, -1))
+
+
+@torch.inference_mode()
+def decode_events(
+    model: Any, prompts: Sequence[Prompt], chooser: TokenChooser, sop: int, pad: int
+) -> Iterator[tuple[Event, list[list[BlankTokens]]]]:
+    """Writes every blank of every prompt, yielding each token as it comes.
+
+    Args:
+        model: A `GLMForConditionalGeneration` in evaluation mode.
+        prompts: Prompts with at least one blank each.
+        chooser: How tokens are chosen.
+        sop: Id of the start marker.
+        pad: Id that fills up rows.
+
+    Yields:
+        The event, and the contents of all blanks of all prompts so far (the same lists, growing).
+    """
+    seed = chooser.settings.seed
+    rows = [
+        _Row(
+            number=number,
+            masks=prompt.mask_indices,
+            blanks=[BlankTokens()],
+            generator=_generator(seed) if chooser.settings.do_sample else None,
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+    contents = [row.blanks for row in rows]
+    first = [Piece(int(prompt.mask_indices[0]), np.empty(0, np.int64), scored=False) for prompt in prompts]
+    batch = collate(
+        [lay_out(prompt.ids, [piece], sop) for prompt, piece in zip(prompts, first, strict=True)],
+        pad,
+        side="left",
+    )
+    inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
+    visible, prefix = inputs["attention_mask"], inputs["prefix_lengths"]
+    unpadded = bool(visible.all())
+    ids, positions = inputs["input_ids"], inputs["position_ids"]
+    cache = DynamicCache(config=model.config)
+    while True:
+        logits = model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=None if unpadded else visible,
+            prefix_lengths=prefix,
+            cache=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1].cpu()
+        for row, row_logits in zip(rows, logits, strict=True):
+            if not row.pending:
+                yield _advance(row, row_logits, chooser, sop, model.config.max_sequence_length), contents
+        running = [place for place, row in enumerate(rows) if not row.done]
+        if not running:
+            return
+        if len(running) < len(rows):
+            rows = [rows[place] for place in running]
+            keep = torch.tensor(running, device=model.device)
+            cache.batch_select_indices(keep)
+            visible, prefix = visible[keep], prefix[keep]
+        fed = torch.tensor([row.pending.popleft() for row in rows], device=model.device)
+        ids, positions = fed[:, :1], fed[:, 1:, None]
+        visible = torch.nn.functional.pad(visible, (0, 1), value=1)
+
+
+def _advance(
+    row: _Row, logits: torch.Tensor, chooser: TokenChooser, sop: int, max_positions: int
+) -> Event:
+    """Adds a token to the row's current blank, or ends it and opens the next one."""
+    number = len(row.blanks) - 1
+    blank, position = row.blanks[-1], int(row.masks[number])
+    token, log_probability = chooser.choose(logits, blank, row.generator)
+    blank.log_probabilities.append(log_probability)
+    blank.finished = token in chooser.ends
+    if not blank.finished:
+        blank.tokens.append(token)
+        row.pending.append((token, position, len(blank.tokens) + 1))
+        if len(blank.tokens) < min(chooser.settings.max_new_tokens, max_positions - 1):
+            return Event(row.number, number, token)
+    if number + 1 < len(row.masks):
+        row.blanks.append(BlankTokens())
+        row.pending.append((sop, int(row.masks[number + 1]), 1))
+    else:
+        row.done = True
+    return Event(row.number, number, None if blank.finished else token)
+
+
+def _generator(seed: int | None) -> torch.Generator:
+    generator = torch.Generator()
+    if seed is None:
+        seed = int(torch.randint(2**62, ()))
+    return generator.manual_seed(seed)

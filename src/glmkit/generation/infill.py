@@ -1,0 +1,166 @@
+"""Filling: texts with blanks -> `Filled`, batched; and one text as a stream.
+
+In: a model, its tokenizer, texts, decoding settings. Out: results in the order of the texts. A batch gives
+the tokens that its texts give one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from glmkit.blanks.layout import Piece, collate, lay_out
+from glmkit.generation.decoding import BlankTokens, TokenChooser, decode_events
+from glmkit.generation.prompts import Prompt, build_prompt
+from glmkit.generation.results import Filled
+from glmkit.generation.settings import DecodingSettings
+
+
+def fill(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    settings: DecodingSettings,
+    *,
+    batch_size: int = 8,
+) -> list[Filled]:
+    """Fills every blank of every text, left to right, each conditioned on the earlier ones.
+
+    Args:
+        model: A `GLMForConditionalGeneration` in evaluation mode.
+        tokenizer: Its `GLMTokenizer`.
+        texts: Texts with `[MASK]`, `[sMASK]` or `[gMASK]`; one without gets `[gMASK]` at its end.
+        settings: How tokens are chosen.
+        batch_size: Texts decoded together; texts of similar length share a batch.
+
+    Raises:
+        GenerationError: As `build_prompt`.
+    """
+    prompts = [
+        build_prompt(tokenizer, text, model.config.max_sequence_length) for text in texts
+    ]
+    results: list[Filled | None] = [None] * len(texts)
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
+    if settings.num_beams > 1:
+        for index in order:
+            results[index] = _fill_with_beams(model, tokenizer, prompts[index], settings)
+    else:
+        chooser = make_chooser(model, tokenizer, settings)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            contents: list[list[BlankTokens]] = []
+            events = decode_events(
+                model, [prompts[i] for i in chosen], chooser, *_sop_and_pad(tokenizer)
+            )
+            for _, contents in events:
+                pass
+            for index, blanks in zip(chosen, contents, strict=True):
+                results[index] = _filled(tokenizer, prompts[index], blanks)
+    return [result for result in results if result is not None]
+
+
+def stream(model: Any, tokenizer: Any, text: str, settings: DecodingSettings) -> Iterator[str]:
+    """Yields the contents of a text's first blank as they are written, in pieces that are whole characters.
+
+    The pieces joined are what `fill` gives for that blank.
+    """
+    prompt = build_prompt(tokenizer, text, model.config.max_sequence_length)
+    prompt = Prompt(prompt.ids, prompt.parts, prompt.mask_indices[:1])
+    chooser = make_chooser(model, tokenizer, settings)
+    sent = written = ""
+    for _, contents in decode_events(model, [prompt], chooser, *_sop_and_pad(tokenizer)):
+        written = tokenizer.decode(contents[0][0].tokens, skip_special_tokens=True)
+        # A character of several byte tokens shows as U+FFFD until it is whole; a space may still be cleaned up.
+        ready = written.rstrip("�").rstrip()
+        if ready.startswith(sent) and len(ready) > len(sent):
+            yield ready[len(sent) :]
+            sent = ready
+    if len(written) > len(sent):
+        yield written[len(sent) :]
+
+
+def make_chooser(model: Any, tokenizer: Any, settings: DecodingSettings) -> TokenChooser:
+    """Returns the chooser for this vocabulary: no special token but the ends, no padding row is written."""
+    ids = tokenizer.special_ids
+    ends = {ids.eop, ids.eos}
+    forbidden = (set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)) - ends
+    return TokenChooser(settings, sorted(forbidden), sorted(ends), len(tokenizer))
+
+
+def _sop_and_pad(tokenizer: Any) -> tuple[int, int]:
+    return tokenizer.special_ids.sop, tokenizer.special_ids.pad
+
+
+def _filled(tokenizer: Any, prompt: Prompt, blanks: list[BlankTokens]) -> Filled:
+    texts = [tokenizer.decode(blank.tokens, skip_special_tokens=True) for blank in blanks]
+    return Filled(
+        text=prompt.assemble(texts),
+        blanks=[text.strip() for text in texts],
+        scores=[sum(blank.log_probabilities) for blank in blanks],
+        finished=[blank.finished for blank in blanks],
+    )
+
+
+@torch.inference_mode()
+def _fill_with_beams(
+    model: Any, tokenizer: Any, prompt: Prompt, settings: DecodingSettings
+) -> Filled:
+    """Searches the blanks one after the other with transformers' beam search; the best one is kept."""
+    ids = tokenizer.special_ids
+    chooser = make_chooser(model, tokenizer, settings)
+    suppressed = [*chooser.forbidden.tolist(), *range(chooser.num_tokens, model.config.vocab_size)]
+    written: list[Piece] = []
+    blanks: list[BlankTokens] = []
+    alternatives = []
+    for mask_index in prompt.mask_indices:
+        open_blank = Piece(int(mask_index), np.empty(0, np.int64), scored=False)
+        batch = collate([lay_out(prompt.ids, [*written, open_blank], ids.sop)], ids.pad)
+        inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
+        del inputs["labels"]
+        output = model.generate(
+            **inputs,
+            max_new_tokens=settings.max_new_tokens,
+            min_new_tokens=settings.min_new_tokens,
+            num_beams=settings.num_beams,
+            num_return_sequences=settings.num_return_sequences,
+            length_penalty=settings.length_penalty,
+            repetition_penalty=settings.repetition_penalty,
+            no_repeat_ngram_size=settings.no_repeat_ngram_size,
+            suppress_tokens=suppressed,
+            eos_token_id=sorted((ids.eop, ids.eos)),
+            pad_token_id=ids.pad,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        steps = model.compute_transition_scores(
+            output.sequences, output.scores, output.beam_indices
+        )
+        new = output.sequences[:, inputs["input_ids"].shape[1] :]
+        candidates = [
+            _until_end(tokens.tolist(), scores.tolist(), {ids.eop, ids.eos})
+            for tokens, scores in zip(new, steps, strict=True)
+        ]
+        blanks.append(candidates[0])
+        written.append(Piece(int(mask_index), np.asarray(candidates[0].tokens), scored=False))
+        alternatives.append(
+            [
+                (
+                    tokenizer.decode(candidate.tokens, skip_special_tokens=True).strip(),
+                    sum(candidate.log_probabilities),
+                )
+                for candidate in candidates
+            ]
+        )
+    filled = _filled(tokenizer, prompt, blanks)
+    return Filled(filled.text, filled.blanks, filled.scores, alternatives, filled.finished)
+
+
+def _until_end(tokens: list[int], scores: list[float], ends: set[int]) -> BlankTokens:
+    for place, token in enumerate(tokens):
+        if token in ends:
+            return BlankTokens(tokens[:place], scores[: place + 1], finished=True)
+    return BlankTokens(tokens, scores[: len(tokens)])

@@ -1,0 +1,99 @@
+"""Texts with blanks -> part A.
+
+In: a text in which blanks are written `[MASK]`, `[sMASK]` or `[gMASK]` (in every vocabulary). Out: the ids of
+part A within the model's positions, and the way back from blank contents to text. Other special tokens'
+strings in a text are plain text here: a user's text cannot end or restructure the prompt.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from glmkit.blanks.layout import find_masks
+from glmkit.errors import GenerationError
+from glmkit.special_tokens import GMASK, MASK, MASKS, SMASK
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Part A of one text.
+
+    Attributes:
+        ids: int64 [n], specials included.
+        parts: The text between the blanks, one more than there are blanks.
+        mask_indices: int64, where the masks stand in `ids`.
+    """
+
+    ids: np.ndarray
+    parts: list[str]
+    mask_indices: np.ndarray
+
+    def assemble(self, blanks: list[str]) -> str:
+        """Returns the text with its blanks replaced; spaces double neither before nor after a blank."""
+        text = self.parts[0]
+        for blank, part in zip(blanks, self.parts[1:], strict=True):
+            if not text or text[-1].isspace():
+                blank = blank.lstrip()
+            if part and part[0].isspace():
+                blank = blank.rstrip()
+            text += blank + part
+        return text
+
+
+def build_prompt(tokenizer: Any, text: str, max_positions: int) -> Prompt:
+    """Encodes a text with blanks; a text that is too long is cut on the left, with a warning.
+
+    Args:
+        tokenizer: A `GLMTokenizer`.
+        text: The text; without a blank it gets `[gMASK]` at its end.
+        max_positions: Most tokens of part A (the model's `max_sequence_length`).
+
+    Raises:
+        GenerationError: `text` is not a string, or cutting would lose a blank.
+    """
+    if not isinstance(text, str):
+        raise GenerationError(f"a text must be a string, not {type(text).__name__}")
+    masks = tokenizer.special_ids
+    mask_ids = {MASK: masks.mask, SMASK: masks.smask, GMASK: masks.gmask}
+    mask_ids[tokenizer.mask_token] = masks.mask
+    pattern = "|".join(re.escape(name) for name in mask_ids)
+    pieces = re.split(f"({pattern})", text)
+    if len(pieces) == 1:
+        pieces = [text, GMASK, ""]
+    body: list[int] = []
+    for place, piece in enumerate(pieces):
+        if place % 2:
+            body.append(mask_ids[piece])
+        elif piece.strip():
+            # The original tokenizers strip whitespace next to a mask; see the golden README.
+            inner = piece.lstrip() if place else piece
+            inner = inner.rstrip() if place < len(pieces) - 1 else inner
+            body += tokenizer(inner, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    room = max_positions - 2
+    if len(body) > room:
+        lost = find_masks(body[: len(body) - room], masks.masks)
+        if len(lost):
+            raise GenerationError(
+                f"the text has {len(body) + 2} tokens, the model reads {max_positions}; cutting it on the left "
+                f"would lose {len(lost)} of its blanks. Shorten the text after its first blank"
+            )
+        logger.warning(
+            "a text of %d tokens was cut on the left to the %d that the model reads",
+            len(body) + 2,
+            max_positions,
+        )
+        body = body[len(body) - room :]
+    ids = np.asarray([masks.cls, *body, masks.eos], np.int64)
+    return Prompt(ids, pieces[::2], find_masks(ids, masks.masks))
+
+
+def has_blank(tokenizer: Any, text: str) -> bool:
+    """Returns whether a blank is marked in the text."""
+    return any(name in text for name in (*MASKS, tokenizer.mask_token))

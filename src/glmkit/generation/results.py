@@ -1,0 +1,49 @@
+"""What generation returns: small frozen records that print well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A text with its blanks filled.
+
+    Attributes:
+        text: The whole text, blanks replaced.
+        blanks: The contents of each blank, in the order of the text.
+        scores: For each blank the sum of its tokens' log-probabilities, the end marker included.
+        alternatives: For each blank other contents with their scores, best first (with beams).
+        finished: For each blank whether it ended by itself and not at `max_new_tokens`.
+    """
+
+    text: str
+    blanks: list[str]
+    scores: list[float]
+    alternatives: list[list[tuple[str, float]]] = field(default_factory=list)
+    finished: list[bool] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Score:
+    """The log-probability of a text.
+
+    Attributes:
+        text: The text scored.
+        log_probability: Sum over its tokens, in nats.
+        tokens: Its tokens, as text.
+        token_log_probabilities: Log-probability of each token, in nats.
+        perplexity: exp of the mean negative log-probability of a token.
+    """
+
+    text: str
+    log_probability: float
+    tokens: list[str]
+    token_log_probabilities: list[float]
+    perplexity: float
+
+    def __str__(self) -> str:
+        return f"{self.log_probability:.3f} nats over {len(self.tokens)} tokens, perplexity {self.perplexity:.2f}"
