@@ -179,6 +179,12 @@ class GLMTokenizer(GLMInputsMixin, PreTrainedTokenizerFast):
     ) -> BatchEncoding:
         return super()._encode_plus(well_formed(text), well_formed(text_pair), **kwargs)
 
+    def _save_pretrained(self, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        # The padding and truncation of the last call would come back as settings of the loaded tokenizer.
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        return super()._save_pretrained(*args, **kwargs)
+
     def _decode(
         self,
         token_ids: int | list[int],

@@ -35,11 +35,11 @@ Kind = Literal["unigram", "bpe", "wordpiece"]
 
 WORDS = (
     r"\n"
-    r"|\p{Han}{1,64}"
-    r"| ?[\p{L}\p{M}&&[^\p{Han}]]{1,64}"
+    r"|\p{Han}{1,32}"
+    r"| ?[\p{L}\p{M}&&[^\p{Han}]]{1,32}"
     r"|\p{N}"
     r"| ?([^\s\p{L}\p{M}\p{N}])\1{0,15}"
-    r"|[^\S\n]{1,64}(?!\S)|[^\S\n]"
+    r"|[^\S\n]{1,32}(?!\S)|[^\S\n]"
 )
 """Regular expression (Oniguruma) of a word. Lengths are bounded so that no text takes quadratic time."""
 
@@ -318,7 +318,7 @@ def _train_wordpiece(sample: list[str], learned: int, progress: bool) -> Tokeniz
             vocab={token: i for i, token in enumerate(tokens[: len(fixed) + learned])},
             unk_token=_UNK,
             continuing_subword_prefix=_CONTINUED,
-            max_input_chars_per_word=1024,  # a word has at most 64 characters, of at most 4 bytes
+            max_input_chars_per_word=256,  # a word has at most 33 characters, of at most 4 bytes
         )
     )
     tokenizer.pre_tokenizer = words
