@@ -17,12 +17,15 @@ from transformers.cache_utils import Cache
 
 from glmkit.blanks.layout import Piece, collate, find_masks, lay_out
 from glmkit.errors import GenerationError
+from glmkit.model.beams import beam_search_with_prompt, pad_after_end
 
 
 class GLMGenerationMixin(GenerationMixin):
     """Lets transformers' `generate` feed 2-D positions and GLM's mask."""
 
-    def generate(self: Any, inputs: Any = None, **kwargs: Any) -> Any:
+    def generate(
+        self: Any, inputs: Any = None, *, prompt_in_length_penalty: bool = False, **kwargs: Any
+    ) -> Any:
         """Fills the first blank of each prompt; as transformers' `generate`, and more lenient in its input.
 
         Args:
@@ -30,6 +33,9 @@ class GLMGenerationMixin(GenerationMixin):
                 without a mask gets `[gMASK]` at its end, before a final end-of-text token; the start
                 marker is added. Given `position_ids` and `generation_attention_mask` (as
                 `tokenizer.build_inputs_for_generation` returns them), ids are taken as they are.
+            prompt_in_length_penalty: Beam scores as in the original's library, which divided by the length
+                of prompt and answer to the power of `length_penalty` (see `beams`). By default
+                transformers 5 decides, which leaves the prompt out.
             **kwargs: transformers' generation arguments (`max_new_tokens`, `max_length`, `do_sample`,
                 `num_beams`, `streamer` …). Generation ends at `<|endofpiece|>` unless `eos_token_id` says
                 otherwise.
@@ -62,7 +68,19 @@ class GLMGenerationMixin(GenerationMixin):
         if self.config.eop_token_id is not None and kwargs.get("generation_config") is None:
             kwargs.setdefault("eos_token_id", self.config.eop_token_id)
             kwargs.setdefault("pad_token_id", self.config.pad_token_id)
+        if prompt_in_length_penalty:
+            kwargs["custom_generate"] = beam_search_with_prompt
         return super().generate(ids, **kwargs)
+
+    def _beam_search(
+        self: Any, input_ids: torch.Tensor, *args: Any, generation_config: Any, **kwargs: Any
+    ) -> Any:
+        output = super()._beam_search(
+            input_ids, *args, generation_config=generation_config, **kwargs
+        )
+        sequences = output if isinstance(output, torch.Tensor) else output.sequences
+        pad_after_end(sequences, input_ids.shape[1], generation_config)
+        return output
 
     def prepare_prompts(
         self: Any, ids: Any, attention_mask: torch.Tensor | None = None
