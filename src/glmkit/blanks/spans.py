@@ -1,0 +1,187 @@
+"""Which tokens of a sample are hidden: spans for the token, sentence and document objectives.
+
+In: one sample's ids and a random generator. Out: spans, int64 [n, 2] of half-open (start, end) index pairs
+that never overlap. Knows ids only; what a span becomes is decided in `objectives`.
+
+A sample is a chunk of the token stream: it may begin with `[CLS]`, end with the end-of-text token, and hold
+several documents. A *document* is here a run of ordinary tokens between those two.
+
+Source: THUDM/GLM `blocklm_utils.py` (`ConstructBlockStrategy`), by its recorded statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+
+SENTENCE_ENDS = ".?!;:。？！；…\n"
+"""Characters that end a sentence: at the end of a token, a newline anywhere in it."""
+
+
+def ends_sentence(pieces: Iterable[str]) -> np.ndarray:
+    """Returns bool [vocab]: which of a vocabulary's pieces, in the order of their ids, end a sentence."""
+    ends = tuple(SENTENCE_ENDS)
+    return np.array([piece.endswith(ends) or "\n" in piece for piece in pieces], dtype=bool)
+
+
+def document_spans(ids: np.ndarray, cls: int, eos: int) -> np.ndarray:
+    """Returns int64 [n, 2]: the runs of tokens between `[CLS]` and end-of-text tokens, empty runs left out."""
+    borders = np.flatnonzero((ids == cls) | (ids == eos))
+    starts = np.concatenate(([0], borders + 1))
+    ends = np.concatenate((borders, [len(ids)]))
+    return np.stack((starts, ends), axis=1)[starts < ends]
+
+
+def draw_lengths(rng: np.random.Generator, total: int, mean: float, longest: int) -> np.ndarray:
+    """Draws span lengths until their sum reaches `total`.
+
+    Args:
+        rng: The only source of randomness.
+        total: Tokens to hide, at least.
+        mean: Mean of the Poisson distribution that, cut to 1 … `longest`, the lengths follow.
+        longest: Longest span, in tokens.
+
+    Returns:
+        int64 [n]; the last length is not cut, so the sum can exceed `total`.
+    """
+    table = _poisson_cumulative(mean, longest)
+    lengths = np.searchsorted(table, rng.random(total), side="right") + 1
+    return lengths[: int(np.searchsorted(np.cumsum(lengths), total)) + 1]
+
+
+@lru_cache(maxsize=8)
+def _poisson_cumulative(mean: float, longest: int) -> np.ndarray:
+    """Returns float64 [longest]: the distribution function of a Poisson variable given 1 … `longest`."""
+    log_weights = np.cumsum(np.log(mean) - np.log(np.arange(1, longest + 1)))
+    weights = np.exp(log_weights - log_weights.max())
+    cumulative = np.cumsum(weights)
+    return cumulative / cumulative[-1]
+
+
+def place_spans(rng: np.random.Generator, lengths: np.ndarray, start: int, end: int) -> np.ndarray:
+    """Places spans of these lengths, in this order, between `start` and `end`, no two touching.
+
+    Every arrangement is equally likely. The lengths must fit: their sum and one token between neighbours.
+
+    Returns:
+        int64 [n, 2], ascending.
+    """
+    n = len(lengths)
+    free = end - start - int(lengths.sum())
+    # n different gaps among the free tokens' free + 1: two spans never share one, so they never touch.
+    gaps = np.sort(rng.choice(free + 1, size=n, replace=False, shuffle=False))
+    ends = start + gaps + np.cumsum(lengths)
+    return np.stack((ends - lengths, ends), axis=1)
+
+
+def token_spans(
+    ids: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    cls: int,
+    eos: int,
+    ratio: float,
+    mean: float,
+    longest: int,
+) -> np.ndarray:
+    """Draws short spans that hide `int(ratio * len(ids))` tokens or a few more.
+
+    `[CLS]`, end-of-text tokens and the sample's last token are never hidden, and spans never touch. Of several
+    documents, each but the longest gives at most its own `ratio`; the longest gives the rest. Spans for which
+    there is no room are left out.
+
+    Returns:
+        int64 [n, 2]; empty if the sample is too short for a span.
+    """
+    lengths = rng.permutation(draw_lengths(rng, int(ratio * len(ids)), mean, longest))
+    documents = document_spans(ids[:-1], cls, eos)
+    sizes = documents[:, 1] - documents[:, 0]
+    by_size = np.argsort(sizes, kind="stable")
+    quotas = np.where(
+        np.arange(len(sizes)) == by_size[-1:], sizes, (ratio * sizes).astype(np.int64)
+    )
+    placed = [np.empty((0, 2), np.int64)]
+    for number in by_size:
+        sums = np.cumsum(lengths)
+        fits = (sums <= quotas[number]) & (sums + np.arange(len(sums)) <= sizes[number])
+        here, lengths = np.split(lengths, [np.count_nonzero(fits)])
+        if len(here):
+            placed.append(place_spans(rng, here, *documents[number]))
+    return np.concatenate(placed)
+
+
+def sentence_spans(
+    ids: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    cls: int,
+    eos: int,
+    is_end: np.ndarray,
+    ratio: float,
+) -> np.ndarray:
+    """Draws whole sentences that hide `int(ratio * len(ids))` tokens or more.
+
+    A sentence cut off by an end-of-text token is never hidden; one cut off by the end of the sample can be.
+    The `[CLS]` of a second or later document belongs to the sentence after it. Neighbouring sentences stay
+    two spans. One sentence at least stays visible where there is no other text.
+
+    Args:
+        ids: int64 [S].
+        rng: The only source of randomness.
+        cls: Id of `[CLS]`.
+        eos: Id of the end-of-text token.
+        is_end: bool [S], whether a token ends a sentence.
+        ratio: Share of the tokens to hide, at least.
+
+    Returns:
+        int64 [n, 2] in random order; empty if there is no sentence to hide.
+    """
+    borders = np.flatnonzero(is_end | (ids == eos)) + 1
+    starts = np.concatenate(([0], borders))
+    ends = np.concatenate((borders, [len(ids)]))
+    starts[0] = ids[0] == cls
+    spans = np.stack((starts, ends), axis=1)[starts < ends]
+    opened = spans[:, 0] + (ids[spans[:, 0]] == cls)
+    spans = spans[(opened < spans[:, 1]) & (ids[spans[:, 1] - 1] != eos)]
+    spans = rng.permutation(spans)
+    hidden = np.cumsum(spans[:, 1] - spans[:, 0])
+    n = int(np.searchsorted(hidden, int(ratio * len(ids)))) + 1
+    if n >= len(spans) and len(spans) and not _shows_text(ids, spans, cls, eos):
+        n = len(spans) - 1
+    return spans[:n]
+
+
+def _shows_text(ids: np.ndarray, hidden: np.ndarray, cls: int, eos: int) -> bool:
+    """Returns whether a token other than `[CLS]` and end of text lies outside the spans `hidden`."""
+    change = np.zeros(len(ids) + 1, np.int64)
+    change[hidden[:, 0]] += 1
+    change[hidden[:, 1]] -= 1
+    return bool(np.any((np.cumsum(change)[:-1] == 0) & (ids != cls) & (ids != eos)))
+
+
+def document_span(
+    ids: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    cls: int,
+    eos: int,
+    min_ratio: float,
+    infill_prob: float,
+) -> tuple[np.ndarray, bool]:
+    """Draws one long span, of `int(min_ratio * len(ids))` to `len(ids) - 2` tokens.
+
+    Returns:
+        The span, int64 [1, 2] (or [0, 2] if the sample is too short), and whether it lies inside the text.
+        If not, it reaches to the sample's end, as it always does where there are several documents.
+    """
+    shortest, longest = max(1, int(min_ratio * len(ids))), len(ids) - 2
+    documents = document_spans(ids, cls, eos)
+    if shortest > longest or not len(documents):
+        return np.empty((0, 2), np.int64), False
+    length = int(rng.integers(shortest, longest + 1))
+    start, end = int(documents[0, 0]), min(int(documents[0, 1]), len(ids) - 1)
+    if len(documents) == 1 and start < end and rng.random() < infill_prob:
+        return place_spans(rng, np.array([min(length, end - start)]), start, end), True
+    return np.array([[len(ids) - length, len(ids)]]), False
