@@ -156,6 +156,8 @@ def make_example(
             f"known are {', '.join(OBJECTIVES)}"
         )
     ids = np.asarray(ids, dtype=np.int64)
+    if not len(ids):
+        return None
     ends_open, mask = False, specials.mask
     if objective == "token":
         spans = token_spans(
