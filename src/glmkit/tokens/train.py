@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordPieceTrainer
+from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
 from glmkit.corpus.sources import read_documents
 from glmkit.errors import DataError, TokenizerError, nearest
@@ -67,7 +67,7 @@ class TokenizerReport:
         documents: Texts that were encoded.
         characters: Their Unicode characters.
         tokens: Their tokens, without special tokens around each text.
-        byte_tokens: Those of the tokens that are bytes or parts of characters.
+        byte_tokens: Those of the tokens that are bytes or other parts of characters.
     """
 
     vocab_size: int
@@ -101,9 +101,8 @@ def train_tokenizer(
 ) -> GLMTokenizer:
     """Learns a vocabulary; the same texts always give the same one.
 
-    Unigram and BPE learn from characters: those that cover 99.95 % of the text (at most 60 % of the learned tokens)
-    become tokens, all others are written as their UTF-8 bytes. WordPiece has no such way out in the Rust library, so
-    it learns from bytes, and its pieces may end inside a character.
+    The characters that cover 99.95 % of the text (at most 60 % of the learned tokens) become tokens, all others are
+    written as their UTF-8 bytes; no token is a part of a character, unless a byte.
 
     Args:
         texts: The corpus. Lone surrogates count as U+FFFD.
@@ -120,10 +119,14 @@ def train_tokenizer(
     _check(vocab_size, kind)
     sample = _sample(texts, max_characters or MAX_CHARACTERS[kind])
     learned = vocab_size - _fixed_tokens(kind)
+    alphabet = _alphabet(sample, int(learned * _ALPHABET_RATIO))
+    rare = re.compile(f"[^{re.escape(''.join(alphabet))}]+")
+    lines = ["\n", *(rare.sub("\n", text) for text in sample)]
+    trained = _learn(lines, alphabet, learned, kind, progress)
     if kind == "wordpiece":
-        backend = _train_wordpiece(sample, learned, progress)
+        backend = _wordpiece(trained, lines, learned)
     else:
-        backend = _train_characters(sample, learned, kind, progress)
+        backend = _with_bytes(trained, kind)
     if (found := backend.get_vocab_size() + len(_SPECIAL)) < vocab_size:
         logger.warning("The corpus gives only %d tokens, not %d.", found, vocab_size)
     return _finish(backend)
@@ -241,13 +244,12 @@ def _alphabet(sample: list[str], largest: int) -> list[str]:
     return chosen
 
 
-def _train_characters(sample: list[str], learned: int, kind: str, progress: bool) -> Tokenizer:
-    """Returns a Unigram or BPE tokenizer over characters, all others falling back to bytes."""
-    alphabet = _alphabet(sample, int(learned * _ALPHABET_RATIO))
-    rare = re.compile(f"[^{re.escape(''.join(alphabet))}]+")
-    words = pre_tokenizers.Split(Regex(WORDS), "isolated")
+def _learn(
+    lines: list[str], alphabet: list[str], learned: int, kind: str, progress: bool
+) -> Tokenizer:
+    """Returns what the library's trainer makes of `lines`, which have no character but those of `alphabet`."""
     tokenizer = Tokenizer(models.Unigram() if kind == "unigram" else models.BPE())
-    tokenizer.pre_tokenizer = words
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), "isolated")
     trainer = (
         UnigramTrainer(vocab_size=learned, special_tokens=[], show_progress=progress)
         if kind == "unigram"
@@ -255,11 +257,15 @@ def _train_characters(sample: list[str], learned: int, kind: str, progress: bool
             vocab_size=learned, special_tokens=[], initial_alphabet=alphabet, show_progress=progress
         )
     )
-    lines = (rare.sub("\n", text) for text in sample)
-    tokenizer.train_from_iterator(itertools.chain(["\n"], lines), trainer)
-    state = json.loads(tokenizer.to_str())["model"]
+    tokenizer.train_from_iterator(lines, trainer)
+    return tokenizer
+
+
+def _with_bytes(trained: Tokenizer, kind: str) -> Tokenizer:
+    """Returns the Unigram or BPE tokenizer with all other characters written as their bytes."""
+    state = json.loads(trained.to_str())["model"]
     tokenizer = Tokenizer(_unigram(state["vocab"]) if kind == "unigram" else _bpe(state))
-    tokenizer.pre_tokenizer = words
+    tokenizer.pre_tokenizer = trained.pre_tokenizer
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     return tokenizer
 
@@ -287,41 +293,43 @@ def _unigram(pieces: list[tuple[str, float]]) -> models.Unigram:
         for piece, score in pieces
     }
     ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-    fixed = [(token, lowest) for token in (_UNK, *_BYTES)]  # no word of text looks like one of them
+    fixed = [
+        (token, round(lowest, 6)) for token in (_UNK, *_BYTES)
+    ]  # no word of text looks like one of them
     return models.Unigram(vocab=[*fixed, *ordered], unk_id=0, byte_fallback=True)
 
 
-def _train_wordpiece(sample: list[str], learned: int, progress: bool) -> Tokenizer:
-    """Returns a WordPiece tokenizer over the bytes of UTF-8."""
+def _wordpiece(trained: Tokenizer, lines: list[str], learned: int) -> Tokenizer:
+    """Returns the WordPiece tokenizer over UTF-8 bytes whose pieces are the most frequent ones of a BPE tokenizer.
+
+    The library's WordPiece trainer depends on the order of a hash map, and WordPiece has no bytes to fall back to.
+    So the text is written in ByteLevel's characters for bytes; a piece that continues a word is another token than
+    the same piece at its start, and the more frequent of both kinds are taken.
+    """
+    counts: Counter[tuple[bool, str]] = Counter()
+    for start in range(0, len(lines), 10_000):
+        for encoding in trained.encode_batch(lines[start : start + 10_000]):
+            words = encoding.word_ids
+            continues = (a == b for a, b in zip(words, [None, *words], strict=False))
+            counts.update(zip(continues, encoding.tokens, strict=True))
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    fixed = [_UNK, *alphabet, *(_CONTINUED + character for character in alphabet)]
-    words = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(WORDS), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer = Tokenizer(models.WordPiece(unk_token=_UNK))
-    tokenizer.pre_tokenizer = words
-    trainer = WordPieceTrainer(
-        vocab_size=learned + len(fixed),
-        special_tokens=[],
-        initial_alphabet=alphabet,
-        continuing_subword_prefix=_CONTINUED,
-        show_progress=progress,
-    )
-    tokenizer.train_from_iterator(sample, trainer)
-    found = tokenizer.get_vocab(with_added_tokens=False)
-    tokens = list(dict.fromkeys([*fixed, *sorted(found, key=found.__getitem__)]))
+    tokens = dict.fromkeys([_UNK, *alphabet, *(_CONTINUED + character for character in alphabet)])
+    size = len(tokens) + learned
+    for (continued, token), _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        [(text, _)] = to_bytes.pre_tokenize_str(token)
+        tokens[_CONTINUED + text if continued else text] = None
+        if len(tokens) == size:
+            break
     tokenizer = Tokenizer(
         models.WordPiece(
-            vocab={token: i for i, token in enumerate(tokens[: len(fixed) + learned])},
+            vocab={token: index for index, token in enumerate(tokens)},
             unk_token=_UNK,
             continuing_subword_prefix=_CONTINUED,
             max_input_chars_per_word=256,  # a word has at most 33 characters, of at most 4 bytes
         )
     )
-    tokenizer.pre_tokenizer = words
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([trained.pre_tokenizer, to_bytes])
     tokenizer.decoder = decoders.Sequence([decoders.Replace(_CONTINUED, ""), decoders.ByteLevel()])
     return tokenizer
 
