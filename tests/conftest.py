@@ -58,3 +58,15 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("real corpora are not on this machine: shared/data")
     return path
+
+
+@pytest.fixture
+def glm():
+    """(model, tokenizer) of the tiny Chinese checkpoint, fresh for each test."""
+    import torch
+
+    from glmkit import GLMForConditionalGeneration, GLMTokenizer
+
+    path = golden_folder("tiny-chinese").path
+    model = GLMForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+    return model, GLMTokenizer.from_pretrained(path)

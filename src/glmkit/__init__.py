@@ -1,1 +1,91 @@
-"""glmkit: the home of GLM (General Language Model, autoregressive blank infilling)."""
+"""glmkit: the home of GLM (General Language Model, autoregressive blank infilling).
+
+The folders are the pipeline, in the order in which data flows:
+
+    corpus      raw text -> documents
+    tokens      documents -> ids, in memory-mapped stores
+    blanks      ids -> blanks: part A, part B, 2-D positions, labels
+    checkpoint  weights on disk, in every format of GLM
+    model       batch -> logits, loss
+    training    batches -> weights
+    generation  text with blanks -> filled text
+    evaluation  weights -> numbers
+    cli         the command
+
+Names below are imported when first used, so that `import glmkit` is quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from glmkit.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    GenerationError,
+    MissingDependencyError,
+    TokenizerError,
+    UserError,
+)
+
+if TYPE_CHECKING:
+    from glmkit.api import GLM, load
+    from glmkit.generation.results import Filled, Score
+    from glmkit.model import (
+        GLMConfig,
+        GLMForConditionalGeneration,
+        GLMForMultipleChoice,
+        GLMForSequenceClassification,
+        GLMModel,
+    )
+    from glmkit.tokens.tokenizer import GLMTokenizer
+
+__version__ = "0.1.0.dev0"
+
+_LAZY = {
+    "GLM": "glmkit.api",
+    "load": "glmkit.api",
+    "Filled": "glmkit.generation.results",
+    "Score": "glmkit.generation.results",
+    "GLMConfig": "glmkit.model",
+    "GLMForConditionalGeneration": "glmkit.model",
+    "GLMForMultipleChoice": "glmkit.model",
+    "GLMForSequenceClassification": "glmkit.model",
+    "GLMModel": "glmkit.model",
+    "GLMTokenizer": "glmkit.tokens.tokenizer",
+}
+
+__all__ = [
+    "GLM",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Filled",
+    "GLMConfig",
+    "GLMForConditionalGeneration",
+    "GLMForMultipleChoice",
+    "GLMForSequenceClassification",
+    "GLMModel",
+    "GLMTokenizer",
+    "GenerationError",
+    "MissingDependencyError",
+    "Score",
+    "TokenizerError",
+    "UserError",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'glmkit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -73,7 +73,11 @@ class TokenChooser:
     """Chooses the next token of a row from its logits; holds what is forbidden and how to draw."""
 
     def __init__(
-        self, settings: DecodingSettings, forbidden: Sequence[int], ends: Sequence[int], num_tokens: int
+        self,
+        settings: DecodingSettings,
+        forbidden: Sequence[int],
+        ends: Sequence[int],
+        num_tokens: int,
     ):
         """Prepares the processors.
 
@@ -112,8 +116,8 @@ class TokenChooser:
             logits[self.ends] = MIN_SCORE
         scores = logits
         if self.processors:
-            history = torch.tensor([blank.tokens], dtype=torch.long)
-            scores = self.processors(history, logits[None].clone())[0]
+            history: Any = torch.tensor([blank.tokens], dtype=torch.long)
+            scores = self.processors(history, logits[None].clone())[0]  # type: ignore[arg-type]
         if self.settings.do_sample:
             token = int(torch.multinomial(torch.softmax(scores, -1), 1, generator=generator))
         else:
@@ -148,7 +152,10 @@ def decode_events(
         for number, prompt in enumerate(prompts)
     ]
     contents = [row.blanks for row in rows]
-    first = [Piece(int(prompt.mask_indices[0]), np.empty(0, np.int64), scored=False) for prompt in prompts]
+    first = [
+        Piece(int(prompt.mask_indices[0]), np.empty(0, np.int64), scored=False)
+        for prompt in prompts
+    ]
     batch = collate(
         [lay_out(prompt.ids, [piece], sop) for prompt, piece in zip(prompts, first, strict=True)],
         pad,
@@ -160,18 +167,25 @@ def decode_events(
     ids, positions = inputs["input_ids"], inputs["position_ids"]
     cache = DynamicCache(config=model.config)
     while True:
-        logits = model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=None if unpadded else visible,
-            prefix_lengths=prefix,
-            cache=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1].cpu()
+        logits = (
+            model(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=None if unpadded else visible,
+                prefix_lengths=prefix,
+                cache=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .cpu()
+        )
         for row, row_logits in zip(rows, logits, strict=True):
             if not row.pending:
-                yield _advance(row, row_logits, chooser, sop, model.config.max_sequence_length), contents
+                yield (
+                    _advance(row, row_logits, chooser, sop, model.config.max_sequence_length),
+                    contents,
+                )
         running = [place for place, row in enumerate(rows) if not row.done]
         if not running:
             return

@@ -6,6 +6,7 @@ the tokens that its texts give one by one.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -39,9 +40,7 @@ def fill(
     Raises:
         GenerationError: As `build_prompt`.
     """
-    prompts = [
-        build_prompt(tokenizer, text, model.config.max_sequence_length) for text in texts
-    ]
+    prompts = [build_prompt(tokenizer, text, model.config.max_sequence_length) for text in texts]
     results: list[Filled | None] = [None] * len(texts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
     if settings.num_beams > 1:
@@ -51,12 +50,10 @@ def fill(
         chooser = make_chooser(model, tokenizer, settings)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            contents: list[list[BlankTokens]] = []
             events = decode_events(
                 model, [prompts[i] for i in chosen], chooser, *_sop_and_pad(tokenizer)
             )
-            for _, contents in events:
-                pass
+            _, contents = deque(events, maxlen=1).pop()
             for index, blanks in zip(chosen, contents, strict=True):
                 results[index] = _filled(tokenizer, prompts[index], blanks)
     return [result for result in results if result is not None]

@@ -72,10 +72,16 @@ def build_prompt(tokenizer: Any, text: str, max_positions: int) -> Prompt:
         if place % 2:
             body.append(mask_ids[piece])
         elif piece.strip():
-            # The original tokenizers strip whitespace next to a mask; see the golden README.
-            inner = piece.lstrip() if place else piece
-            inner = inner.rstrip() if place < len(pieces) - 1 else inner
-            body += tokenizer(inner, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            # As the vocabulary's masks do when the tokenizer meets them; see the golden README.
+            if place and tokenizer.added_tokens_decoder[mask_ids[pieces[place - 1]]].rstrip:
+                piece = piece.lstrip()
+            if place + 1 < len(pieces) and (
+                tokenizer.added_tokens_decoder[mask_ids[pieces[place + 1]]].lstrip
+            ):
+                piece = piece.rstrip()
+            body += tokenizer(piece, add_special_tokens=False, split_special_tokens=True)[
+                "input_ids"
+            ]
     room = max_positions - 2
     if len(body) > room:
         lost = find_masks(body[: len(body) - room], masks.masks)

@@ -1,0 +1,163 @@
+"""`glmkit.load`: a model and its tokenizer as one object that fills, writes and scores.
+
+In: a folder, file or hub name. Out: `GLM`. Every method takes one text and returns one result, or a list and
+returns a list; a batch gives what its texts give one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from glmkit.checkpoint import resolve
+from glmkit.errors import GenerationError
+from glmkit.evaluation.perplexity import bits_per_character, perplexity, score_texts
+from glmkit.generation import infill
+from glmkit.generation.prompts import has_blank
+from glmkit.generation.results import Filled, Score
+from glmkit.generation.settings import DecodingSettings
+from glmkit.model import GLMForConditionalGeneration
+from glmkit.runtime import choose_device, choose_dtype
+from glmkit.tokens.tokenizer import GLMTokenizer
+
+
+class GLM:
+    """A loaded GLM.
+
+    Attributes:
+        model: The `GLMForConditionalGeneration`, in evaluation mode.
+        tokenizer: Its `GLMTokenizer`.
+    """
+
+    def __init__(self, model: GLMForConditionalGeneration, tokenizer: GLMTokenizer):
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+
+    @overload
+    def fill(  # type: ignore[overload-overlap]
+        self, texts: str, *, batch_size: int = 8, **settings: Any
+    ) -> Filled: ...
+    @overload
+    def fill(
+        self, texts: Sequence[str], *, batch_size: int = 8, **settings: Any
+    ) -> list[Filled]: ...
+    def fill(self, texts: Any, *, batch_size: int = 8, **settings: Any) -> Any:
+        """Fills every `[MASK]` (a few words), `[sMASK]` (a sentence) and `[gMASK]` (to the end).
+
+        Args:
+            texts: A text or a list of texts. A text without a blank gets `[gMASK]` at its end.
+            batch_size: Texts decoded together.
+            **settings: Fields of `DecodingSettings`: `max_new_tokens` (of each blank), `do_sample`,
+                `temperature`, `top_p`, `top_k`, `num_beams`, `num_return_sequences`, `seed` …
+
+        Returns:
+            `Filled` for each text: the text, its blanks in order, their scores, alternatives.
+
+        Raises:
+            GenerationError: Unknown or impossible settings, or a text so long that a blank would be lost.
+        """
+        chosen = DecodingSettings.from_arguments(**settings)
+        results = infill.fill(
+            self.model, self.tokenizer, _as_list(texts), chosen, batch_size=batch_size
+        )
+        return _like(texts, results)
+
+    @overload
+    def generate(self, texts: str, *, stream: Literal[False] = False, **settings: Any) -> str: ...
+    @overload
+    def generate(self, texts: str, *, stream: Literal[True], **settings: Any) -> Iterator[str]: ...
+    @overload
+    def generate(
+        self, texts: Sequence[str], *, stream: Literal[False] = False, **settings: Any
+    ) -> list[str]: ...
+    def generate(self, texts: Any, *, stream: bool = False, **settings: Any) -> Any:
+        """Writes what follows a text, or what its only blank contains.
+
+        Args:
+            texts: A text or a list of texts, with at most one blank each; none means `[gMASK]` at the end.
+            stream: For one text: return an iterator of pieces, as they are written.
+            **settings: As in `fill`.
+
+        Returns:
+            The continuation (without the prompt) as str, or pieces that join to it.
+
+        Raises:
+            GenerationError: As `fill`; a text with several blanks; a stream of several texts or of beams.
+        """
+        chosen = DecodingSettings.from_arguments(**settings)
+        for text in _as_list(texts):
+            if has_blank(self.tokenizer, text) and self._count_blanks(text) > 1:
+                raise GenerationError(
+                    "generate writes one continuation, but the text has several blanks; use fill"
+                )
+        if stream:
+            if not isinstance(texts, str) or chosen.num_beams > 1:
+                raise GenerationError("stream=True takes one text and num_beams=1")
+            return infill.stream(self.model, self.tokenizer, texts, chosen)
+        results = infill.fill(self.model, self.tokenizer, _as_list(texts), chosen)
+        return _like(texts, [result.blanks[0] for result in results])
+
+    @overload
+    def score(self, texts: str) -> Score: ...  # type: ignore[overload-overlap]
+    @overload
+    def score(self, texts: Sequence[str]) -> list[Score]: ...
+    def score(self, texts: Any) -> Any:
+        """Returns the log-probability of each text, read left to right (no blanks, no context)."""
+        return _like(texts, score_texts(self.model, self.tokenizer, _as_list(texts)))
+
+    def perplexity(
+        self, texts: str | Sequence[str], unit: Literal["token", "character", "byte"] = "token"
+    ) -> float:
+        """Returns the perplexity of texts per token, character or UTF-8 byte (comparable across vocabularies)."""
+        return perplexity(self.model, self.tokenizer, _as_list(texts), unit=unit)
+
+    def bits_per_character(self, texts: str | Sequence[str]) -> float:
+        """Returns the mean number of bits that the model needs for a character of the texts."""
+        return bits_per_character(self.model, self.tokenizer, _as_list(texts))
+
+    def _count_blanks(self, text: str) -> int:
+        from glmkit.generation.prompts import build_prompt
+
+        limit = self.model.config.max_sequence_length
+        return len(build_prompt(self.tokenizer, text, limit).mask_indices)
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    **options: Any,
+) -> GLM:
+    """Loads a GLM in any known format, with its tokenizer.
+
+    Args:
+        name_or_path: A glmkit, hub-format or training folder, a training file, or a hub name.
+        device: "cpu", "cuda" …; by default the best one here.
+        dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on a GPU, float32 on a CPU.
+        **options: Passed to `GLMForConditionalGeneration.from_pretrained`; `tokenizer=` names a folder with
+            the vocabulary where the weights' folder (a training folder) has none.
+
+    Raises:
+        CheckpointError: No such checkpoint, or one that cannot be read.
+        TokenizerError: No vocabulary there.
+        ConfigError: A device or number type that does not exist here.
+    """
+    place = choose_device(device)
+    path = resolve(name_or_path)
+    vocabulary = options.pop("tokenizer", None)
+    tokenizer = GLMTokenizer.from_pretrained(path if vocabulary is None else vocabulary)
+    model = GLMForConditionalGeneration.from_pretrained(
+        path, dtype=choose_dtype(dtype, place), **options
+    )
+    return GLM(model.to(place), tokenizer)
+
+
+def _as_list(texts: Any) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
+def _like(texts: Any, results: list[Any]) -> Any:
+    """Returns one result for one text, a list for a list."""
+    return results[0] if isinstance(texts, str) else results

@@ -1,0 +1,1 @@
+"""The command: one table of verbs (main), their bodies by theme (writing, building, demo)."""

@@ -1,0 +1,239 @@
+"""Verbs that build: prepare, train-tokenizer, pretrain, evaluate, convert, info. Bodies import what they need."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glmkit.cli.language import say
+from glmkit.cli.progress import byte_progress
+from glmkit.errors import UserError
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        help=say(
+            "Files, folders or globs: JSONL, text, Wikipedia XML dumps; .gz and .bz2 too.",
+            "文件、目录或通配符：JSONL、文本、维基百科 XML；可为 .gz、.bz2。",
+        )
+    ),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help=say("Folder to write.", "输出目录。"))]
+TextField = Annotated[
+    str | None,
+    typer.Option(
+        help=say(
+            "JSON field or template, e.g. '{title}\\n{lines}'.",
+            "JSON 字段或模板，如 '{title}\\n{lines}'。",
+        )
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help=say("Replace what is there.", "覆盖已有结果。"))
+]
+
+
+def prepare(
+    sources: Sources,
+    output: Output,
+    tokenizer: Annotated[
+        str,
+        typer.Option("--tokenizer", "-t", help=say("Folder or hub name.", "词表目录或 hub 名称。")),
+    ],
+    valid_ratio: Annotated[
+        float, typer.Option(help=say("Share for validation.", "验证集比例。"))
+    ] = 0.01,
+    text_field: TextField = None,
+    min_chars: Annotated[
+        int, typer.Option(help=say("Drop shorter documents.", "丢弃更短的文档。"))
+    ] = 1,
+    workers: Annotated[int, typer.Option(help=say("Processes.", "进程数。"))] = 1,
+    overwrite: Overwrite = False,
+) -> None:
+    """Reads, cleans and encodes a corpus into token stores for training and validation."""
+    from glmkit.tokens.prepare import prepare as run
+    from glmkit.tokens.tokenizer import GLMTokenizer
+
+    vocabulary = GLMTokenizer.from_pretrained(tokenizer)
+    with byte_progress(say("preparing", "准备语料")) as progress:
+        report = run(
+            sources,
+            output,
+            vocabulary,
+            valid_ratio=valid_ratio,
+            text_field=text_field,
+            min_chars=min_chars,
+            workers=workers,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    typer.echo(report.table())
+
+
+def train_tokenizer(
+    sources: Sources,
+    output: Output,
+    vocab_size: Annotated[int, typer.Option(help=say("Tokens in all.", "词表大小。"))] = 8000,
+    kind: Annotated[str, typer.Option(help="unigram, bpe, wordpiece")] = "unigram",
+    text_field: TextField = None,
+) -> None:
+    """Learns a vocabulary with GLM's special tokens in which every text can be written."""
+    from glmkit.tokens.train import train_from_files
+
+    report = train_from_files(
+        sources,
+        output,
+        vocab_size,
+        kind,  # type: ignore[arg-type]  # checked there
+        text_field=text_field,
+        progress=True,
+    )
+    typer.echo(f"{report}\n{say('saved in', '已保存到')} {output}")
+
+
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(help=say("A recipe (YAML).", "配方文件（YAML）。"))],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help=say("Settings as key=value.", "以 key=value 覆盖配方中的设置。")),
+    ] = None,
+) -> None:
+    """Trains a GLM by a recipe; run again after an interruption, it goes on where it was."""
+    from glmkit.config import load_config
+    from glmkit.training.pretrain import PretrainConfig
+    from glmkit.training.pretrain import pretrain as run
+
+    typer.echo(str(run(load_config(PretrainConfig, recipe, settings or []))))
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help=say("Folder or hub name.", "模型目录或 hub 名称。"))],
+    data: Annotated[list[str], typer.Option("--data", help=say("Texts to read.", "评测文本。"))],
+    text_field: TextField = None,
+    limit: Annotated[
+        int | None, typer.Option(help=say("At most so many documents.", "最多文档数。"))
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help=say("Write the report (JSON).", "写出 JSON 报告。")),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda …")] = None,
+) -> None:
+    """Measures perplexity left to right and on blanks, per token, character and byte."""
+    from glmkit.evaluation.perplexity import evaluate_files
+
+    report = evaluate_files(model, data, text_field=text_field, max_documents=limit, device=device)
+    typer.echo(report.table())
+    if output is not None:
+        report.save(output)
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help=say("Checkpoint to read.", "源检查点。"))],
+    target: Annotated[Path, typer.Argument(help=say("Folder to write.", "目标目录。"))],
+    to: Annotated[str, typer.Option(help="glmkit, hub, megatron")] = "glmkit",
+    shards: Annotated[
+        int,
+        typer.Option(help=say("Model-parallel shards (megatron).", "模型并行分片数（megatron）。")),
+    ] = 1,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16")] = None,
+    num_attention_heads: Annotated[
+        int | None,
+        typer.Option(
+            help=say("For training folders of unusual size.", "训练目录未记录注意力头数时给出。")
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help=say("Folder with the vocabulary.", "词表目录。"))
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Converts a checkpoint; logits are compared before the result appears."""
+    from glmkit.model.convert import convert as run
+
+    report = run(
+        source,
+        target,
+        to,
+        shards=shards,
+        dtype=dtype,
+        num_attention_heads=num_attention_heads,
+        tokenizer=tokenizer,
+        overwrite=overwrite,
+    )
+    typer.echo(str(report))
+
+
+def info(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help=say("Model folder; without one, this machine.", "模型目录；不给则显示本机信息。")
+        ),
+    ] = None,
+    num_attention_heads: Annotated[
+        int | None, typer.Option(help=say("For training folders.", "用于训练目录。"))
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Says what a checkpoint is (without reading its weights), or what this machine offers."""
+    facts = _machine() if model is None else _checkpoint(model, num_attention_heads)
+    if as_json:
+        typer.echo(json.dumps(facts, ensure_ascii=False, default=str))
+        return
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def _machine() -> dict[str, object]:
+    import os
+    import platform
+
+    import torch
+    import transformers
+
+    import glmkit
+    from glmkit.runtime import choose_device, choose_dtype
+
+    device = choose_device()
+    return {
+        "glmkit": glmkit.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "cpu cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "dtype": choose_dtype(None, device),
+    }
+
+
+def _checkpoint(model: str, num_attention_heads: int | None) -> dict[str, object]:
+    from glmkit.checkpoint import detect_format, read_config, resolve
+    from glmkit.model.configuration import GLMConfig
+
+    path = resolve(model)
+    if not path.exists():
+        raise UserError(f"{model} does not exist")
+    fields = read_config(path, num_attention_heads=num_attention_heads)
+    config = GLMConfig(**fields)
+    return {
+        "path": path,
+        "format": detect_format(path),
+        "parameters": f"{config.num_parameters:,}",
+        **{
+            name: getattr(config, name)
+            for name in (
+                "num_layers",
+                "hidden_size",
+                "num_attention_heads",
+                "vocab_size",
+                "max_sequence_length",
+                "hidden_act",
+            )
+        },
+    }

@@ -1,0 +1,78 @@
+"""The entry point: the table of verbs, and errors that a person can read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+import typer
+
+from glmkit import __version__
+from glmkit.cli import building, demo, writing
+from glmkit.cli.language import say
+from glmkit.errors import UserError
+
+VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
+    ("fill", writing.fill, "Fill the blanks of a text.", "填空：补全文本中的空白。"),
+    ("generate", writing.generate, "Continue a text.", "续写文本。"),
+    ("score", writing.score, "Log-probability and perplexity of a text.", "文本的对数概率与困惑度。"),
+    ("prepare", building.prepare, "Corpus -> token stores.", "语料 → 词元库。"),
+    ("train-tokenizer", building.train_tokenizer, "Corpus -> vocabulary.", "语料 → 词表。"),
+    ("pretrain", building.pretrain, "Token stores -> a GLM.", "词元库 → 预训练 GLM。"),
+    ("evaluate", building.evaluate, "Perplexity of a model on texts.", "在文本上评测模型的困惑度。"),
+    ("convert", building.convert, "Convert a checkpoint to another format.", "转换检查点格式。"),
+    ("info", building.info, "What a model folder or this machine is.", "查看模型或本机信息。"),
+    ("demo", demo.demo, "The whole pipeline in a few minutes, offline.", "几分钟离线跑通整条流水线。"),
+)  # fmt: skip
+
+
+def build_app() -> typer.Typer:
+    """Returns the command-line application."""
+    app = typer.Typer(
+        name="glmkit",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help=say(
+            "Pretrain, run and evaluate General Language Models (blank infilling).",
+            "预训练、运行和评测通用语言模型 GLM（自回归填空）。",
+        ),
+    )
+    for name, body, english, chinese in VERBS:
+        app.command(name, help=say(english, chinese))(body)
+
+    @app.callback(invoke_without_command=True)
+    def _root(
+        version: bool = typer.Option(
+            False, "--version", help=say("Print the version.", "显示版本。")
+        ),
+        verbose: bool = typer.Option(
+            False, "--verbose", "-v", help=say("Log more.", "输出更多日志。")
+        ),
+    ) -> None:
+        if version:
+            typer.echo(f"glmkit {__version__}")
+            raise typer.Exit
+        logging.basicConfig(
+            level=logging.INFO if verbose else logging.WARNING,
+            format="%(levelname)s %(message)s",
+            stream=sys.stderr,
+        )
+
+    return app
+
+
+def main() -> None:
+    """Runs the command; a mistake of the user ends with its message and status 2, never a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        build_app()()
+    except UserError as error:
+        typer.secho(f"{say('error', '错误')}: {error}", fg="red", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

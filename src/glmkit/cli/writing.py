@@ -1,0 +1,172 @@
+"""Verbs that run a model on texts: fill, generate, score. Texts come as arguments or on standard input."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from glmkit.cli.language import say
+from glmkit.errors import UserError
+from glmkit.generation.settings import DecodingSettings
+
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help=say(
+            "Texts; without any, one a line on standard input.", "文本；不给则逐行读标准输入。"
+        )
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="GLMKIT_MODEL",
+        help=say("Folder, training file or hub name.", "模型目录、训练检查点或 hub 名称。"),
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16")]
+Json = Annotated[
+    bool, typer.Option("--json", help=say("One JSON object a line.", "每行输出一个 JSON 对象。"))
+]
+
+
+def with_decoding_settings(body: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb one option for each field of `DecodingSettings`, passed to it as `settings`."""
+    documentation = dict(
+        re.findall(r"^ {8}(\w+): (.+?)$", inspect.getdoc(DecodingSettings) or "", re.MULTILINE)
+    ) or dict(
+        re.findall(r"^ {4}(\w+): (.+?)$", inspect.getdoc(DecodingSettings) or "", re.MULTILINE)
+    )
+    hints = get_type_hints(DecodingSettings)
+    options = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=Annotated[hints[field.name], typer.Option(help=documentation[field.name])],
+        )
+        for field in fields(DecodingSettings)
+    ]
+
+    @functools.wraps(body)
+    def verb(**arguments: Any) -> None:
+        chosen = {option.name: arguments.pop(option.name) for option in options}
+        body(settings=DecodingSettings(**chosen), **arguments)
+
+    signature = inspect.signature(body, eval_str=True)
+    kept = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in signature.parameters.items()
+        if name != "settings"
+    ]
+    verb.__signature__ = signature.replace(parameters=[*kept, *options])  # type: ignore[attr-defined]
+    verb.__annotations__ = {parameter.name: parameter.annotation for parameter in [*kept, *options]}
+    return verb
+
+
+@with_decoding_settings
+def fill(
+    settings: DecodingSettings,
+    model: Model,
+    texts: Texts = None,
+    as_json: Json = False,
+    batch_size: Annotated[int, typer.Option(help=say("Texts at a time.", "每批文本数。"))] = 8,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Fills every [MASK], [sMASK] and [gMASK] of each text."""
+    glm = _load(model, device, dtype)
+    results = glm.fill(_read(texts), batch_size=batch_size, **dataclasses.asdict(settings))
+    for result in results:
+        if as_json:
+            _print_json(dataclasses.asdict(result))
+            continue
+        typer.echo(result.text)
+        if sys.stdout.isatty():
+            for number, blank in enumerate(result.blanks):
+                line = f"  [{number + 1}] {blank}  ({result.scores[number]:.2f})"
+                others = result.alternatives[number][1:] if result.alternatives else []
+                typer.secho(
+                    line + "".join(f" | {text} ({score:.2f})" for text, score in others), dim=True
+                )
+
+
+@with_decoding_settings
+def generate(
+    settings: DecodingSettings,
+    model: Model,
+    texts: Texts = None,
+    as_json: Json = False,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Continues each text; in a terminal the continuation appears as it is written."""
+    glm = _load(model, device, dtype)
+    arguments = dataclasses.asdict(settings)
+    for text in _read(texts):
+        if as_json or settings.num_beams > 1:
+            continuation = glm.generate(text, **arguments)
+            if as_json:
+                _print_json({"prompt": text, "text": continuation})
+            else:
+                typer.echo(continuation)
+            continue
+        for piece in glm.generate(text, stream=True, **arguments):
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+        typer.echo()
+
+
+def score(
+    model: Model,
+    texts: Texts = None,
+    as_json: Json = False,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Prints the log-probability (nats) and perplexity of each text, left to right."""
+    glm = _load(model, device, dtype)
+    lines = _read(texts)
+    for line, result in zip(lines, glm.score(lines), strict=True):
+        if as_json:
+            _print_json(dataclasses.asdict(result))
+        else:
+            typer.echo(f"{result}\t{line}")
+
+
+def _load(model: str, device: str | None, dtype: str | None) -> Any:
+    from glmkit.api import load
+
+    return load(model, device=device, dtype=dtype)
+
+
+def _read(texts: list[str] | None) -> list[str]:
+    if texts:
+        return texts
+    if sys.stdin.isatty():
+        raise UserError(
+            say(
+                "no text was given; pass one in quotes, or pipe text in",
+                "没有给出文本；请加引号传入，或用管道输入",
+            )
+        )
+    lines = [line.rstrip("\r\n") for line in sys.stdin]
+    if not lines:
+        raise UserError(say("standard input is empty", "标准输入为空"))
+    return lines
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    typer.echo(json.dumps(record, ensure_ascii=False))

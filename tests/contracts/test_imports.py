@@ -1,0 +1,94 @@
+"""Imports point one way, and importing the package is quick and light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).resolve().parents[2] / "src" / "glmkit"
+GROUND = {"errors", "special_tokens", "attention_rule", "config", "runtime"}
+
+# package -> packages that it may import, besides the ground and itself.
+ALLOWED = {
+    "corpus": set(),
+    "blanks": set(),
+    "tokens": {"corpus", "blanks"},
+    "checkpoint": set(),
+    # The model side knows the data side by the layout alone: generate() must not build positions by hand.
+    "model": {"checkpoint", "blanks.layout"},
+    "generation": {"tokens", "blanks", "model", "checkpoint"},
+    "evaluation": {"tokens", "blanks", "model", "checkpoint", "corpus", "generation"},
+    "training": {"tokens", "blanks", "model", "checkpoint", "corpus"},
+    "api": {"tokens", "blanks", "model", "checkpoint", "generation", "evaluation"},
+    "cli": {"api", "corpus", "tokens", "blanks", "model", "checkpoint", "training", "generation", "evaluation"},
+}  # fmt: skip
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Returns the glmkit modules (dotted, without `glmkit.`) that a file imports, in functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "glmkit":
+            module = (node.module or "").removeprefix("glmkit").lstrip(".")
+            found |= {f"{module}.{alias.name}".lstrip(".") for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {
+                alias.name.removeprefix("glmkit.")
+                for alias in node.names
+                if alias.name.startswith("glmkit.")
+            }
+    return found
+
+
+def test_every_package_is_in_the_table():
+    packages = {path.name for path in SRC.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    modules = {path.stem for path in SRC.glob("*.py")} - {"__init__"}
+    assert packages | modules == set(ALLOWED) | (modules & GROUND)
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_imports_point_one_way(package: str):
+    root = SRC / package
+    files = sorted(root.rglob("*.py")) if root.is_dir() else [SRC / f"{package}.py"]
+    wrong = []
+    for path in files:
+        for module in imported_modules(path):
+            top = module.split(".")[0]
+            permitted = top in GROUND | {package, "__version__"} | ALLOWED[package] or any(
+                module.startswith(f"{name}.") for name in ALLOWED[package]
+            )
+            if not permitted:
+                wrong.append(f"{path.relative_to(SRC)} imports {module}")
+    assert not wrong
+
+
+def test_ground_imports_nothing_above():
+    for name in GROUND:
+        path = SRC / f"{name}.py"
+        tops = {module.split(".")[0] for module in imported_modules(path)}
+        assert tops <= GROUND
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["glmkit", "glmkit.cli.main", "glmkit.corpus", "glmkit.tokens.store", "glmkit.blanks.layout"],
+)
+def test_light_modules_do_not_load_torch(module: str):
+    code = (
+        f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_exists():
+    import glmkit
+
+    for name in glmkit.__all__:
+        assert getattr(glmkit, name) is not None
+    assert set(glmkit.__all__) <= set(dir(glmkit))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        glmkit.nothing  # noqa: B018

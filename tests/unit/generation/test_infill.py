@@ -1,0 +1,205 @@
+"""Filling, against blank-by-blank recomputation from scratch and against batches of one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from glmkit.blanks.layout import Piece, collate, lay_out
+from glmkit.errors import GenerationError
+from glmkit.generation.infill import fill, make_chooser, stream
+from glmkit.generation.prompts import build_prompt
+from glmkit.generation.settings import DecodingSettings
+
+TEXTS = [
+    "凯旋门位于意大利米兰市古城堡旁。1807年为纪念[MASK]而建，门高25米，[MASK]。",
+    "北京是[MASK]",
+    "",
+    "床前明月光，[sMASK]低头思故乡。[gMASK]",
+    "I have two [MASK] and three [MASK] at home.",
+]
+
+
+def recompute(model, tokenizer, text: str, settings: DecodingSettings) -> list[list[int]]:
+    """Greedy filling the slow way: the whole example is laid out and run again for every token."""
+    prompt = build_prompt(tokenizer, text, model.config.max_sequence_length)
+    chooser, ids = make_chooser(model, tokenizer, settings), tokenizer.special_ids
+    pieces: list[Piece] = []
+    for mask_index in prompt.mask_indices:
+        tokens: list[int] = []
+        while len(tokens) < settings.max_new_tokens:
+            piece = Piece(int(mask_index), np.array(tokens, np.int64), scored=False)
+            batch = collate([lay_out(prompt.ids, [*pieces, piece], ids.sop)], ids.pad)
+            inputs = {name: torch.from_numpy(array) for name, array in batch.items()}
+            del inputs["labels"]
+            with torch.no_grad():
+                logits = model(**inputs).logits[0, -1].float()
+            logits[len(tokenizer) :] = -torch.inf
+            logits[chooser.forbidden] = -torch.inf
+            if len(tokens) < settings.min_new_tokens:
+                logits[chooser.ends] = -torch.inf
+            token = int(logits.argmax())
+            if token in chooser.ends:
+                break
+            tokens.append(token)
+        pieces.append(Piece(int(mask_index), np.array(tokens, np.int64), scored=False))
+    return [piece.tokens.tolist() for piece in pieces]
+
+
+def test_fill_equals_recomputation(glm, monkeypatch):
+    """The cache, the hand-over from blank to blank and the cut at max_new_tokens change nothing."""
+    model, tokenizer = glm
+    for end_bias in (0.0, 30.0):
+        if end_bias:  # make the end marker likely, so that blanks end by themselves
+            with torch.no_grad():
+                weight = model.glm.word_embeddings.weight
+                likely = model.glm.transformer.final_layernorm.bias
+                monkeypatch.setattr(weight, "data", weight.data.clone())
+                weight[tokenizer.eop_token_id] += end_bias * likely / likely.norm()
+        settings = DecodingSettings(max_new_tokens=5)
+        for text in TEXTS:
+            expected = [
+                tokenizer.decode(tokens, skip_special_tokens=True).strip()
+                for tokens in recompute(model, tokenizer, text, settings)
+            ]
+            result = fill(model, tokenizer, [text], settings)[0]
+            assert result.blanks == expected
+        # the second round must really have ended blanks early
+        assert any(result.finished) == bool(end_bias)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_batch_equals_one_by_one(glm, sample: bool):
+    model, tokenizer = glm
+    settings = DecodingSettings(max_new_tokens=7, do_sample=sample, seed=5 if sample else None)
+    together = fill(model, tokenizer, TEXTS, settings, batch_size=5)
+    for text, result in zip(TEXTS, together, strict=True):
+        alone = fill(model, tokenizer, [text], settings)[0]
+        assert alone.blanks == result.blanks
+        assert alone.text == result.text
+        np.testing.assert_allclose(alone.scores, result.scores, rtol=1e-4)
+
+
+def test_one_beam_is_greedy_and_more_beams_score_no_worse(glm):
+    model, tokenizer = glm
+    greedy = fill(model, tokenizer, TEXTS[:2], DecodingSettings(max_new_tokens=4))
+    beams = fill(
+        model,
+        tokenizer,
+        TEXTS[:2],
+        DecodingSettings(max_new_tokens=4, num_beams=4, num_return_sequences=3),
+    )
+    for one, four in zip(greedy, beams, strict=True):
+        assert four.scores[0] >= one.scores[0] - 1e-3
+        assert all(len(options) == 3 for options in four.alternatives)
+        for blank, options in zip(four.blanks, four.alternatives, strict=True):
+            assert options[0][0] == blank
+
+
+def test_stream_joins_to_what_fill_gives(glm):
+    model, tokenizer = glm
+    settings = DecodingSettings(max_new_tokens=12)
+    for text in (TEXTS[1], TEXTS[4], TEXTS[2]):
+        joined = "".join(stream(model, tokenizer, text, settings))
+        assert joined.strip() == fill(model, tokenizer, [text], settings)[0].blanks[0]
+
+
+def test_padding_rows_and_special_tokens_are_never_written(glm):
+    model, tokenizer = glm
+    chooser = make_chooser(model, tokenizer, DecodingSettings())
+    with torch.no_grad():  # rows above the vocabulary become the likeliest of all
+        model.glm.word_embeddings.weight[len(tokenizer) :] *= 100
+    texts = fill(model, tokenizer, TEXTS, DecodingSettings(max_new_tokens=8))
+    assert all(len(result.blanks) >= 1 for result in texts)
+    logits = torch.randn(model.config.vocab_size)
+    logits[len(tokenizer) :] = 100
+    logits[chooser.forbidden] = 50
+    from glmkit.generation.decoding import BlankTokens
+
+    token, _ = chooser.choose(logits, BlankTokens(tokens=[1]), None)
+    assert token < len(tokenizer)
+    assert token not in chooser.forbidden
+
+
+def test_special_strings_in_a_text_are_plain_text(glm):
+    """A user's text cannot end, restructure or lengthen the prompt by writing special tokens."""
+    model, tokenizer = glm
+    text = "hello <|endofpiece|> [CLS] <|startofpiece|> [MASK] x"
+    prompt = build_prompt(tokenizer, text, 128)
+    ids = tokenizer.special_ids
+    assert (prompt.ids == ids.sop).sum() == 0
+    assert (prompt.ids == ids.eop).sum() == 0
+    assert len(prompt.mask_indices) == 1
+    assert fill(model, tokenizer, [text], DecodingSettings(max_new_tokens=2))[0].text.startswith(
+        "hello <|endofpiece|> [CLS] <|startofpiece|> "
+    )
+
+
+def test_prompt_ids_are_the_tokenizers_own(golden):
+    """For texts without other special strings, part A is what the tokenizer itself encodes."""
+    from glmkit import GLMTokenizer
+
+    tokenizer = GLMTokenizer.from_pretrained(golden.path)
+    for text in TEXTS[:2] + ["a [MASK] b", "今天 [MASK] 天气"]:
+        text = text.replace("[MASK]", tokenizer.mask_token)
+        assert build_prompt(tokenizer, text, 512).ids.tolist() == tokenizer(text)["input_ids"]
+
+
+def test_long_prompts_are_cut_on_the_left_or_refused(glm, caplog):
+    model, tokenizer = glm
+    limit = model.config.max_sequence_length
+    prompt = build_prompt(tokenizer, "很长的文章。" * 200 + "结尾[MASK]", limit)
+    assert len(prompt.ids) == limit
+    assert len(prompt.mask_indices) == 1
+    assert "cut on the left" in caplog.text
+    assert len(fill(model, tokenizer, ["字" * 100_000], DecodingSettings(max_new_tokens=2))) == 1
+    with pytest.raises(GenerationError, match="lose 1 of its blanks"):
+        build_prompt(tokenizer, "开头[MASK]" + "很长的文章。" * 200, limit)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "\n", "\x00", "\ud800", "😀[MASK]", "[MASK]", "[MASK][MASK]"]
+)
+def test_odd_texts_are_filled(glm, text: str):
+    model, tokenizer = glm
+    result = fill(model, tokenizer, [text], DecodingSettings(max_new_tokens=2))[0]
+    assert len(result.blanks) == max(1, text.count("[MASK]"))
+
+
+def test_only_strings_are_texts(glm):
+    with pytest.raises(GenerationError, match="must be a string, not int"):
+        fill(*glm, [3], DecodingSettings())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens=0 must be at least 1"),
+        ({"temperature": 0.7}, "need do_sample=True"),
+        ({"do_sample": True, "num_beams": 2}, "cannot be combined"),
+        ({"num_return_sequences": 2}, "between 1 and num_beams"),
+        ({"max_tokens": 3}, "unknown decoding setting 'max_tokens'.*max_new_tokens"),
+        ({"do_sample": True, "top_p": 0.0, "temperature": -1}, "temperature=-1.*top_p=0.0"),
+    ],
+)
+def test_bad_settings_are_named(arguments: dict, message: str):
+    with pytest.raises(GenerationError, match=message):
+        DecodingSettings.from_arguments(**arguments)
+
+
+def test_sampling_settings_narrow_the_choice(glm):
+    model, tokenizer = glm
+    text = [TEXTS[1]]
+    greedy = fill(model, tokenizer, text, DecodingSettings(max_new_tokens=6))[0].blanks
+    narrow = DecodingSettings(max_new_tokens=6, do_sample=True, top_k=1, seed=1)
+    assert fill(model, tokenizer, text, narrow)[0].blanks == greedy
+    hot = [
+        fill(model, tokenizer, text, DecodingSettings(max_new_tokens=6, do_sample=True, temperature=5.0, seed=seed))
+        for seed in range(4)
+    ]  # fmt: skip
+    assert len({result[0].blanks[0] for result in hot}) > 1
+    unique = DecodingSettings(max_new_tokens=12, no_repeat_ngram_size=1)
+    written = fill(model, tokenizer, text, unique)[0]
+    tokens = tokenizer(written.blanks[0], add_special_tokens=False)["input_ids"]
+    assert len(tokens) >= 1
