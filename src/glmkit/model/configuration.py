@@ -104,33 +104,58 @@ class GLMConfig(PreTrainedConfig):
     eop_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.intermediate_size is None:
+        if self.intermediate_size is None and _is_number(self.hidden_size):
             self.intermediate_size = 4 * self.hidden_size
+        if problems := self._problems():
+            raise ConfigError("this GLM configuration cannot be built: " + "; ".join(problems))
+        super().__post_init__(**kwargs)
+
+    def _problems(self) -> list[str]:
+        """Returns what is wrong, one clause for each field."""
         problems = []
-        if self.hidden_size % self.num_attention_heads:
+        sizes = ("vocab_size", "hidden_size", "num_layers", "num_attention_heads")
+        for name in (*sizes, "intermediate_size", "max_sequence_length"):
+            value = getattr(self, name)
+            unset = value is None and name == "intermediate_size"
+            if not unset and (not isinstance(value, int) or value < 1):
+                problems.append(f"{name}={value!r} must be a whole number, at least 1")
+        if not problems and self.hidden_size % self.num_attention_heads:
             problems.append(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
             )
-        if self.hidden_act not in ACTIVATIONS:
-            problems.append(f"hidden_act={self.hidden_act!r}; allowed: {', '.join(ACTIVATIONS)}")
-        if self.pool_token not in POOLINGS:
-            problems.append(f"pool_token={self.pool_token!r}; allowed: {', '.join(POOLINGS)}")
-        for name in ("vocab_size", "hidden_size", "num_layers", "max_sequence_length"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("embedding_dropout_prob", "attention_dropout_prob", "output_dropout_prob"):
-            if not 0 <= getattr(self, name) < 1:
-                problems.append(f"{name}={getattr(self, name)} must be in [0, 1)")
-        if problems:
-            raise ConfigError("this GLM configuration cannot be built: " + "; ".join(problems))
-        super().__post_init__(**kwargs)
+        for name, allowed in (("hidden_act", ACTIVATIONS), ("pool_token", POOLINGS)):
+            if (value := getattr(self, name)) not in allowed:
+                problems.append(f"{name}={value!r}; allowed: {', '.join(allowed)}")
+        for name in (
+            "embedding_dropout_prob",
+            "attention_dropout_prob",
+            "output_dropout_prob",
+            "classifier_dropout",
+        ):
+            value = getattr(self, name)
+            optional = value is None and name == "classifier_dropout"
+            if not optional and not (_is_number(value) and 0 <= value < 1):
+                problems.append(f"{name}={value!r} must be a number in [0, 1)")
+        for name in ("layernorm_epsilon", "initializer_range"):
+            value = getattr(self, name)
+            if not (_is_number(value) and value > 0):
+                problems.append(f"{name}={value!r} must be a number above 0")
+        if not self.tie_word_embeddings:
+            problems.append("tie_word_embeddings=False: GLM's head is its word embedding")
+        return problems
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As transformers' `get_config_dict`; the published hub format is translated."""
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        return _translated(config_dict), kwargs
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As transformers' `from_dict`; the published hub format (`model_type: "glm"`) is translated."""
-        if is_hub_config(config_dict):
-            config_dict = normalize_config(config_dict)
-        return super().from_dict(config_dict, **kwargs)
+        return super().from_dict(_translated(config_dict), **kwargs)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> GLMConfig:
@@ -176,3 +201,13 @@ class GLMConfig(PreTrainedConfig):
     def output_initializer_range(self) -> float:
         """Standard deviation of the initial output projections (THUDM/GLM `mpu/transformer.py`)."""
         return self.initializer_range / math.sqrt(2 * self.num_layers)
+
+
+def _translated(config_dict: dict[str, Any]) -> dict[str, Any]:
+    if not is_hub_config(config_dict):
+        return config_dict
+    return {"model_type": GLMConfig.model_type, **normalize_config(config_dict)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)

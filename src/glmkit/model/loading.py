@@ -8,18 +8,33 @@ maps are transformers' work.
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.utils.logging import (
+    disable_progress_bar,
+    enable_progress_bar,
+    is_progress_bar_enabled,
+)
 
 from glmkit.checkpoint import check_state_dict, read_checkpoint, resolve
 from glmkit.model.configuration import GLMConfig
 from glmkit.special_tokens import PUBLISHED, PUBLISHED_SIZES, published_kind
 
 logger = logging.getLogger(__name__)
+
+GENERATION_CONFIG = "generation_config.json"
+
+HEADS = ("dense.", "out_proj.")
+"""Prefixes of the weights that lie beside the backbone (the classification head's)."""
+
+_CONFIG_FIELDS = {*GLMConfig.__dataclass_fields__, "num_labels", "num_hidden_layers"} - {"dtype"}
 
 _HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
@@ -54,49 +69,77 @@ class GLMLoadableModel(PreTrainedModel):
             CheckpointError: Nothing there, unknown format, unsafe, truncated, or weights that do not fit.
         """
         if pretrained_model_name_or_path is None:
-            return super().from_pretrained(None, *model_args, config=config, **kwargs)
-        hub = {name: kwargs.pop(name) for name in _HUB_ARGUMENTS if name in kwargs}
-        for name in ("trust_remote_code", "_from_auto", "adapter_kwargs", "_commit_hash"):
+            with quiet_unless_terminal():
+                return super().from_pretrained(None, *model_args, config=config, **kwargs)
+        if kwargs.pop("trust_remote_code", False):
+            logger.warning(
+                "trust_remote_code is ignored: glmkit runs its own code, never a folder's"
+            )
+        for name in ("_from_auto", "adapter_kwargs", "_commit_hash"):
             kwargs.pop(name, None)
+        hub = {name: kwargs.pop(name) for name in _HUB_ARGUMENTS if name in kwargs}
         path = resolve(pretrained_model_name_or_path, **hub)
         checkpoint = read_checkpoint(path, num_attention_heads=num_attention_heads)
         if config is None:
             fields = {**special_token_fields(path), **checkpoint.config}
-            known = GLMConfig.__dataclass_fields__.keys() | {"num_labels", "num_hidden_layers"}
-            overrides = {
-                name: kwargs.pop(name) for name in list(kwargs) if name in known - {"dtype"}
-            }
+            overrides = {name: kwargs.pop(name) for name in list(kwargs) if name in _CONFIG_FIELDS}
             config = GLMConfig(**{**fields, **overrides})
-        config.name_or_path = str(pretrained_model_name_or_path)
+        if (path / GENERATION_CONFIG).is_file():
+            kwargs.setdefault("generation_config", GenerationConfig.from_pretrained(path))
         with torch.device("meta"):
             skeleton = cls(config, *model_args)
-        prefix = f"{cls.base_model_prefix}."
         expected = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
-        is_head = any(name.startswith(prefix) for name in expected)
-        state_dict = {
-            f"{prefix}{name}" if is_head and f"{prefix}{name}" in expected else name: value
-            for name, value in checkpoint.state_dict.items()
-        }
-        if not is_head:
-            # A bare GLMModel leaves a fine-tuned head aside.
-            state_dict = {name: value for name, value in state_dict.items() if name in expected or
-                          name.startswith(("transformer.", "word_embeddings."))}  # fmt: skip
-        own_parts = {name.split(".")[0] for name in expected if not name.startswith(prefix)}
-        new_parts = tuple(
-            f"{part}."
-            for part in own_parts
-            if is_head and not any(name.startswith(f"{part}.") for name in state_dict)
-        )
-        check_state_dict(state_dict, expected, allow_missing=new_parts)
-        if new_parts:
-            logger.warning(
-                "%s: %s not in the checkpoint and newly initialised; fine-tune before use",
-                cls.__name__,
-                ", ".join(sorted(part[:-1] for part in new_parts)),
+        state_dict = _fitted(cls, checkpoint.state_dict, expected, path)
+        with quiet_unless_terminal():
+            model = super().from_pretrained(
+                None, *model_args, config=config, state_dict=state_dict, **kwargs
             )
-        return super().from_pretrained(
-            None, *model_args, config=config, state_dict=state_dict, **kwargs
+        model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
+        return model
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+        """As transformers' `save_pretrained`; `from_pretrained` and the Auto classes read the folder."""
+        with quiet_unless_terminal():
+            super().save_pretrained(save_directory, **kwargs)
+
+
+def _fitted(
+    cls: Any, state_dict: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]], path: Path
+) -> dict[str, torch.Tensor]:
+    """Returns the weights under the names of `cls`, whose new heads may be missing and others' are left aside."""
+    prefix = f"{cls.base_model_prefix}."
+    is_head = any(name.startswith(prefix) for name in expected)
+    fitted = {
+        f"{prefix}{name}" if is_head and f"{prefix}{name}" in expected else name: value
+        for name, value in state_dict.items()
+    }
+    own_heads = {head for head in HEADS if any(name.startswith(head) for name in expected)}
+    left = {name for name in fitted if name.startswith(tuple(set(HEADS) - own_heads))}
+    if left:
+        logger.info("%s has no place for %s; left aside", cls.__name__, ", ".join(sorted(left)))
+    fitted = {name: value for name, value in fitted.items() if name not in left}
+    new = {head for head in own_heads if not any(name.startswith(head) for name in fitted)}
+    check_state_dict(fitted, expected, allow_missing=tuple(new), source=path)
+    if new:
+        logger.warning(
+            "%s: %s not in the checkpoint and newly initialised; fine-tune before use",
+            cls.__name__,
+            ", ".join(sorted(head[:-1] for head in new)),
         )
+    return fitted
+
+
+@contextmanager
+def quiet_unless_terminal() -> Iterator[None]:
+    """Keeps transformers' progress bars away from anything but a terminal."""
+    if sys.stderr.isatty() or not is_progress_bar_enabled():
+        yield
+        return
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        enable_progress_bar()
 
 
 def special_token_fields(path: Path) -> dict[str, int]:

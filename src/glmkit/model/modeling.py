@@ -288,11 +288,20 @@ class GLMModel(GLMPreTrainedModel):
     ) -> torch.Tensor:
         if position_ids is None:
             positions = torch.arange(length, device=device) + past
-            return torch.stack((positions, torch.zeros_like(positions))).expand(batch, 2, length)
+            position_ids = torch.stack((positions, torch.zeros_like(positions)))
+            position_ids = position_ids.expand(batch, 2, length)
         if position_ids.shape[1:] != (2, length):
             raise UserError(
                 f"position_ids have the shape {list(position_ids.shape)}; "
                 f"needed is [{batch}, 2, {length}]: position and block position of each token"
+            )
+        limit = self.config.max_sequence_length
+        # Looking at values would wait for a GPU; there, torch's own check of the table speaks.
+        readable = device.type == "cpu" and not torch.compiler.is_compiling()
+        if readable and (largest := int(position_ids.max())) > limit:
+            raise UserError(
+                f"the batch has the position {largest}; this model's tables end at {limit}: "
+                "cut the text on the left"
             )
         return position_ids
 
@@ -332,6 +341,9 @@ class GLMForConditionalGeneration(GLMGenerationMixin, GLMPreTrainedModel):
     def __init__(self, config: GLMConfig):
         super().__init__(config)
         self.glm = GLMModel(config)
+        if config.eop_token_id is not None:
+            # A blank ends at its own marker; config.eos_token_id ends a text.
+            self.generation_config.eos_token_id = config.eop_token_id
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:

@@ -7,17 +7,20 @@ In: a list of ids (the tutorial's call), a tensor of prompts, or what
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 
 from glmkit.blanks.layout import Piece, collate, find_masks, lay_out
 from glmkit.errors import GenerationError
 from glmkit.model.beams import beam_search_with_prompt, pad_after_end
+
+logger = logging.getLogger(__name__)
 
 
 class GLMGenerationMixin(GenerationMixin):
@@ -65,17 +68,35 @@ class GLMGenerationMixin(GenerationMixin):
                 (0, ids.shape[1] - kwargs["attention_mask"].shape[1]),
                 value=1,
             )
-        if self.config.eop_token_id is not None and kwargs.get("generation_config") is None:
-            kwargs.setdefault("eos_token_id", self.config.eop_token_id)
-            kwargs.setdefault("pad_token_id", self.config.pad_token_id)
         if prompt_in_length_penalty:
             kwargs["custom_generate"] = beam_search_with_prompt
         return super().generate(ids, **kwargs)
 
-    def _beam_search(
+    def _prepare_generated_length(  # type: ignore[override]
+        self: Any, generation_config: GenerationConfig, **kwargs: Any
+    ) -> GenerationConfig:
+        """As transformers', but what is limited is the blank, by the table of block positions."""
+        prompt = kwargs["input_ids_length"]
+        default = generation_config.max_length
+        transformers: Any = super()
+        generation_config = transformers._prepare_generated_length(generation_config, **kwargs)
+        if generation_config.max_new_tokens is None and kwargs["has_default_max_length"]:
+            generation_config.max_length = prompt + default
+        limit = self.config.max_sequence_length
+        if self.config.block_position_encoding and generation_config.max_length > prompt + limit:
+            logger.warning(
+                "%d new tokens were asked for; the model has %d block positions, so it stops there",
+                generation_config.max_length - prompt,
+                limit,
+            )
+            generation_config.max_length = prompt + limit
+        return generation_config
+
+    def _beam_search(  # type: ignore[override]
         self: Any, input_ids: torch.Tensor, *args: Any, generation_config: Any, **kwargs: Any
     ) -> Any:
-        output = super()._beam_search(
+        transformers: Any = super()
+        output = transformers._beam_search(
             input_ids, *args, generation_config=generation_config, **kwargs
         )
         sequences = output if isinstance(output, torch.Tensor) else output.sequences
@@ -120,6 +141,11 @@ class GLMGenerationMixin(GenerationMixin):
                 at = len(prompt) - ends
                 prompt = [*prompt[:at], mask_ids[-1], *prompt[at:]]
             blank = Piece(int(find_masks(prompt, mask_ids)[0]), np.empty(0, np.int64), scored=False)
+            if len(prompt) > config.max_sequence_length + 1:
+                raise GenerationError(
+                    f"a prompt has {len(prompt)} tokens, but the model has {config.max_sequence_length + 1} "
+                    "positions; cut it on the left"
+                )
             examples.append(lay_out(prompt, [blank], config.sop_token_id))
         pad = config.pad_token_id if config.pad_token_id is not None else 0
         batch = collate(examples, pad, side="left")
