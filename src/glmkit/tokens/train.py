@@ -4,58 +4,39 @@ In: an iterable of texts, or files that `corpus` can read. Out: a tokenizer of k
 behind the learned ones, and a report (characters per token, share of byte tokens). Every Unicode text without lone
 surrogates comes back from its ids exactly, spaces and newlines included.
 
-Text is first split into words (`WORDS`): a newline, a run of Chinese characters, a run of other letters with the
-space before it, one digit, one punctuation mark (or the same one repeated), a run of blanks. Tokens never cross
+Text is first split into words (`vocabulary.WORDS`): a newline, a run of Chinese characters, a run of other letters
+with the space before it, one digit, one punctuation mark (or the same one repeated), a run of blanks. Tokens never cross
 words, so newlines and sentence ends are tokens of their own, as the sentence objective needs.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-from tokenizers.trainers import BpeTrainer, UnigramTrainer
+from tokenizers import AddedToken, Tokenizer, processors
 
 from glmkit.corpus.sources import read_documents
 from glmkit.errors import DataError, TokenizerError, nearest
 from glmkit.special_tokens import CLS, DBLOCK, EOP, EOS, GMASK, MASK, SEP, SMASK, SOP
 from glmkit.tokens.tokenizer import GLMTokenizer, well_formed
+from glmkit.tokens.vocabulary import BYTES, UNK, fixed_tokens, learn
 
 logger = logging.getLogger(__name__)
 
 Kind = Literal["unigram", "bpe", "wordpiece"]
 
-WORDS = (
-    r"\n"
-    r"|\p{Han}{1,32}"
-    r"| ?[\p{L}\p{M}&&[^\p{Han}]]{1,32}"
-    r"|\p{N}"
-    r"| ?([^\s\p{L}\p{M}\p{N}])\1{0,15}"
-    r"|[^\S\n]{1,32}(?!\S)|[^\S\n]"
-)
-"""Regular expression (Oniguruma) of a word. Lengths are bounded so that no text takes quadratic time."""
-
 MAX_CHARACTERS = {"unigram": 4_000_000, "bpe": 16_000_000, "wordpiece": 8_000_000}
 """Characters of the corpus that each algorithm learns from by default; on two cores about a minute at most."""
 
-_UNK = "[UNK]"
 _SPECIAL = (CLS, SEP, EOS, MASK, SMASK, GMASK, SOP, EOP, DBLOCK)
-_BYTES = [f"<0x{value:02X}>" for value in range(256)]
-_CONTINUED = "＃＃"
-"""WordPiece's mark of a word's later pieces: no byte's character, so that a piece of text never looks like it."""
-_COVERAGE = 0.9995
-"""Share of the characters of the corpus that shall be tokens, as in SentencePiece."""
-_ALPHABET_RATIO = 0.6
-"""Largest share of the learned tokens that may be single characters; measured best on Chinese at 8,000 tokens."""
 _FEWEST_LEARNED = 16
+_PIECE = 10_000
+"""Characters of a text that are sampled together."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +99,8 @@ def train_tokenizer(
     """
     _check(vocab_size, kind)
     sample = _sample(texts, max_characters or MAX_CHARACTERS[kind])
-    learned = vocab_size - _fixed_tokens(kind)
-    alphabet = _alphabet(sample, int(learned * _ALPHABET_RATIO))
-    rare = re.compile(f"[^{re.escape(''.join(alphabet))}]+")
-    lines = ["\n", *(rare.sub("\n", text) for text in sample)]
-    trained = _learn(lines, alphabet, learned, kind, progress)
-    if kind == "wordpiece":
-        backend = _wordpiece(trained, lines, learned)
-    else:
-        backend = _with_bytes(trained, kind)
+    learned = vocab_size - fixed_tokens(kind) - len(_SPECIAL)
+    backend = learn(sample, learned, kind, progress)
     if (found := backend.get_vocab_size() + len(_SPECIAL)) < vocab_size:
         logger.warning("The corpus gives only %d tokens, not %d.", found, vocab_size)
     return _finish(backend)
@@ -176,7 +150,7 @@ def measure(tokenizer: GLMTokenizer, texts: Iterable[str]) -> TokenizerReport:
     byte_ids = {
         index
         for token, index in backend.get_vocab(with_added_tokens=False).items()
-        if token in _BYTES or "\ufffd" in backend.decoder.decode([token])
+        if token in BYTES or "\ufffd" in backend.decoder.decode([token])
     }
     documents = characters = tokens = byte_tokens = 0
     for text in texts:
@@ -188,28 +162,27 @@ def measure(tokenizer: GLMTokenizer, texts: Iterable[str]) -> TokenizerReport:
     return TokenizerReport(len(tokenizer), documents, characters, tokens, byte_tokens)
 
 
-def _fixed_tokens(kind: str) -> int:
-    """Returns the number of tokens that are not learned: special ones and bytes."""
-    return 1 + len(_SPECIAL) + len(_BYTES) * (2 if kind == "wordpiece" else 1)
-
-
 def _check(vocab_size: int, kind: str) -> None:
     if kind not in (kinds := get_args(Kind)):
         raise TokenizerError(
             f"There is no kind {kind!r} of vocabulary{nearest(kind, kinds)}; choose from {', '.join(kinds)}."
         )
-    if vocab_size < (fewest := _fixed_tokens(kind) + _FEWEST_LEARNED):
+    if vocab_size < (fewest := fixed_tokens(kind) + len(_SPECIAL) + _FEWEST_LEARNED):
         raise TokenizerError(
             f"vocab_size={vocab_size} is too small: a {kind} vocabulary needs at least {fewest}, of which "
-            f"{_fixed_tokens(kind)} are special tokens and bytes. For Chinese 8000 is a sensible start."
+            f"{fixed_tokens(kind) + len(_SPECIAL)} are special tokens and bytes. For Chinese 8000 is a sensible start."
         )
 
 
 def _sample(texts: Iterable[str], max_characters: int) -> list[str]:
-    """Returns every n-th text, with the smallest power of two n for which they have at most `max_characters`."""
+    """Returns every n-th text, with the smallest power of two n for which they have at most `max_characters`.
+
+    A long text counts as several, so that one file without divisions is sampled too.
+    """
     kept: list[str] = []
     stride, characters = 1, 0
-    for index, text in enumerate(texts):
+    pieces = (text[i : i + _PIECE] for text in texts for i in range(0, len(text), _PIECE))
+    for index, text in enumerate(pieces):
         if index % stride:
             continue
         kept.append(text)
@@ -224,120 +197,10 @@ def _sample(texts: Iterable[str], max_characters: int) -> list[str]:
     return [well_formed(text) for text in kept]
 
 
-def _alphabet(sample: list[str], largest: int) -> list[str]:
-    """Returns the most frequent characters: enough for `_COVERAGE` of the text, at most `largest`.
-
-    A newline is always one; NUL, which separates words inside the Unigram trainer, never.
-    """
-    counts: Counter[str] = Counter()
-    for text in sample:
-        counts.update(text)
-    for separate in "\n\0":
-        counts.pop(separate, None)
-    wanted = _COVERAGE * counts.total()
-    chosen, covered = ["\n"], 0
-    for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        if len(chosen) >= largest or covered >= wanted:
-            break
-        chosen.append(character)
-        covered += count
-    return chosen
-
-
-def _learn(
-    lines: list[str], alphabet: list[str], learned: int, kind: str, progress: bool
-) -> Tokenizer:
-    """Returns what the library's trainer makes of `lines`, which have no character but those of `alphabet`."""
-    tokenizer = Tokenizer(models.Unigram() if kind == "unigram" else models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), "isolated")
-    trainer = (
-        UnigramTrainer(vocab_size=learned, special_tokens=[], show_progress=progress)
-        if kind == "unigram"
-        else BpeTrainer(
-            vocab_size=learned, special_tokens=[], initial_alphabet=alphabet, show_progress=progress
-        )
-    )
-    tokenizer.train_from_iterator(lines, trainer)
-    return tokenizer
-
-
-def _with_bytes(trained: Tokenizer, kind: str) -> Tokenizer:
-    """Returns the Unigram or BPE tokenizer with all other characters written as their bytes."""
-    state = json.loads(trained.to_str())["model"]
-    tokenizer = Tokenizer(_unigram(state["vocab"]) if kind == "unigram" else _bpe(state))
-    tokenizer.pre_tokenizer = trained.pre_tokenizer
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    return tokenizer
-
-
-def _bpe(state: dict[str, Any]) -> models.BPE:
-    tokens = [_UNK, *_BYTES, *sorted(state["vocab"], key=state["vocab"].__getitem__)]
-    return models.BPE(
-        vocab={token: index for index, token in enumerate(tokens)},
-        merges=[(left, right) for left, right in state["merges"]],
-        unk_token=_UNK,
-        byte_fallback=True,
-    )
-
-
-def _unigram(pieces: list[tuple[str, float]]) -> models.Unigram:
-    """Returns the model with scores that do not depend on the run.
-
-    The library sums in no fixed order, and gives characters that it had pruned, in no fixed order either, the lowest
-    score plus multiples of 0.0001: the former are rounded, the latter all get the lowest score.
-    """
-    lowest = min(score for _, score in pieces)
-    pruned = lowest + 0.0001 * sum(len(piece) == 1 for piece, _ in pieces)
-    scores = {
-        piece: round(lowest if len(piece) == 1 and score < pruned else score, 6)
-        for piece, score in pieces
-    }
-    ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-    fixed = [
-        (token, round(lowest, 6)) for token in (_UNK, *_BYTES)
-    ]  # no word of text looks like one of them
-    return models.Unigram(vocab=[*fixed, *ordered], unk_id=0, byte_fallback=True)
-
-
-def _wordpiece(trained: Tokenizer, lines: list[str], learned: int) -> Tokenizer:
-    """Returns the WordPiece tokenizer over UTF-8 bytes whose pieces are the most frequent ones of a BPE tokenizer.
-
-    The library's WordPiece trainer depends on the order of a hash map, and WordPiece has no bytes to fall back to.
-    So the text is written in ByteLevel's characters for bytes; a piece that continues a word is another token than
-    the same piece at its start, and the more frequent of both kinds are taken.
-    """
-    counts: Counter[tuple[bool, str]] = Counter()
-    for start in range(0, len(lines), 10_000):
-        for encoding in trained.encode_batch(lines[start : start + 10_000]):
-            words = encoding.word_ids
-            continues = (a == b for a, b in zip(words, [None, *words], strict=False))
-            counts.update(zip(continues, encoding.tokens, strict=True))
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = dict.fromkeys([_UNK, *alphabet, *(_CONTINUED + character for character in alphabet)])
-    size = len(tokens) + learned
-    for (continued, token), _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        [(text, _)] = to_bytes.pre_tokenize_str(token)
-        tokens[_CONTINUED + text if continued else text] = None
-        if len(tokens) == size:
-            break
-    tokenizer = Tokenizer(
-        models.WordPiece(
-            vocab={token: index for index, token in enumerate(tokens)},
-            unk_token=_UNK,
-            continuing_subword_prefix=_CONTINUED,
-            max_input_chars_per_word=256,  # a word has at most 33 characters, of at most 4 bytes
-        )
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([trained.pre_tokenizer, to_bytes])
-    tokenizer.decoder = decoders.Sequence([decoders.Replace(_CONTINUED, ""), decoders.ByteLevel()])
-    return tokenizer
-
-
 def _finish(backend: Tokenizer) -> GLMTokenizer:
     """Returns the tokenizer with GLM's special tokens behind the learned ones."""
     backend.add_special_tokens(
-        [AddedToken(name, normalized=False, special=True) for name in (_UNK, *_SPECIAL)]
+        [AddedToken(name, normalized=False, special=True) for name in (UNK, *_SPECIAL)]
     )
     backend.post_processor = processors.TemplateProcessing(
         single=f"{CLS} $A {EOS}",
@@ -352,7 +215,7 @@ def _finish(backend: Tokenizer) -> GLMTokenizer:
         eos_token=EOS,
         pad_token=EOS,
         mask_token=MASK,
-        unk_token=_UNK,
+        unk_token=UNK,
         extra_special_tokens=[SMASK, GMASK, SOP, EOP, DBLOCK],
         clean_up_tokenization_spaces=False,
     )

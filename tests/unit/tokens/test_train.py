@@ -203,6 +203,12 @@ def test_only_evenly_spread_texts_are_learned_from() -> None:
     assert "天地" in tokenizer.get_vocab()
 
 
+def test_one_long_text_is_sampled_too() -> None:
+    text = "天地。" * 20_000 + "日月。" * 20_000
+    vocab = train_tokenizer([text], 400, "bpe", max_characters=30_000).get_vocab()
+    assert {"天地", "日月"} <= set(vocab)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_corpora_are_no_problem(kind: str) -> None:
     for corpus in (["\0"], ["\ud800z"], [" a"], ["", "x", ""], ["x" * 2000], ["中" * 2000]):
