@@ -106,7 +106,7 @@ def pretrain(
     from glmkit.training.pretrain import PretrainConfig
     from glmkit.training.pretrain import pretrain as run
 
-    typer.echo(str(run(load_config(PretrainConfig, recipe, settings or []))))
+    typer.echo(run(load_config(PretrainConfig, recipe, settings or [])).table())
 
 
 def evaluate(

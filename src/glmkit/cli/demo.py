@@ -75,13 +75,13 @@ def demo(
         )
     )
     report = pretrain(from_values(PretrainConfig, _run_settings(output, steps)))
-    console.print(str(report))
+    console.print(report.table(), soft_wrap=True)
 
     step(say("5/5 result: text that the model has never seen", "5/5 结果：模型从未见过的文本"))
-    _show_result(console, output, report.model_folder)
+    _show_result(console, output, report.model)
     minutes = (time.monotonic() - started) / 60
     console.print(Rule(style="dim"))
-    model = report.model_folder
+    model = report.model
     console.print(
         say(
             f"Done in {minutes:.1f} minutes. A model of this size shows the pipeline, not knowledge. What next:",
@@ -95,7 +95,7 @@ def demo(
             "your own corpus: README.md, 'From a corpus to your own GLM'",
             "用自己的语料：README.zh.md 的“从语料到你自己的 GLM”",
         ),
-        say(f"the loss curve: {report.curve}", f"损失曲线：{report.curve}"),
+        say(f"the loss curve: {report.folder / 'loss.png'}", f"损失曲线：{report.folder / 'loss.png'}"),
     ):
         console.print(f"  {line}", soft_wrap=True, markup=False)
 

@@ -1,0 +1,121 @@
+"""The command, run as a person runs it: good calls, wrong calls, pipes, both languages."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import golden_folder
+
+
+def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from glmkit.cli.main import main; main()", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GLMKIT_LANG": "en", "COLUMNS": "100", "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def model() -> str:
+    return str(golden_folder("tiny-chinese").path)
+
+
+def test_help_lists_every_verb_in_both_languages():
+    from glmkit.cli.main import VERBS
+
+    english, chinese = run("--help"), run("--help", GLMKIT_LANG="zh")
+    assert english.returncode == chinese.returncode == 0
+    for name, _, english_help, chinese_help in VERBS:
+        assert name in english.stdout
+        assert english_help in english.stdout
+        assert chinese_help in chinese.stdout
+    assert run("--version").stdout.startswith("glmkit 0.1.0")
+
+
+@pytest.mark.parametrize("verb", ["fill", "generate", "score", "prepare", "pretrain", "demo"])
+def test_every_verb_has_help(verb: str):
+    result = run(verb, "--help")
+    assert result.returncode == 0
+    assert "Usage" in result.stdout
+
+
+def test_fill_prints_text_or_json(model: str):
+    text = "北京是中国的[MASK]，[MASK]。"
+    plain = run("fill", text, "-m", model, "--max-new-tokens", "3")
+    assert plain.returncode == 0, plain.stderr
+    assert plain.stdout.startswith("北京是中国的")
+    assert "MASK" not in plain.stdout
+    record = json.loads(
+        run("fill", "-m", model, "--json", "--max-new-tokens", "3", stdin=text + "\n").stdout
+    )
+    assert record["text"] == plain.stdout.strip()
+    assert len(record["blanks"]) == len(record["scores"]) == 2
+
+
+def test_generate_streams_what_json_gives(model: str):
+    arguments = ("generate", "今天天气", "-m", model, "--max-new-tokens", "5")
+    streamed, record = run(*arguments), run(*arguments, "--json")
+    assert streamed.stdout.strip() == json.loads(record.stdout)["text"]
+
+
+def test_score_reads_lines(model: str):
+    result = run("score", "-m", model, "--json", stdin="春眠不觉晓\nHello world\n")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["text"] for record in records] == ["春眠不觉晓", "Hello world"]
+    assert all(record["log_probability"] < 0 for record in records)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("fil",), ("No such command", "fill")),
+        (("fill", "x"), ("--model",)),
+        (("fill", "x", "-m", "/no/such/folder"), ("/no/such/folder",)),
+        (("fill", "x", "-m", "MODEL", "--temperature", "2"), ("need do_sample=True",)),
+        (("fill", "-m", "MODEL"), ("standard input is empty",)),
+        (("fill", "x", "-m", "MODEL", "--device", "gpu9"), ("gpu9", "cpu")),
+        (("fill", "x", "-m", "MODEL", "--dtype", "int3"), ("int3", "bfloat16")),
+        (("score", "x", "-m", "MODEL", "--nonsense"), ("--nonsense",)),
+        (("convert", "MODEL", "OUT", "--to", "onnx"), ("onnx", "megatron")),
+        (("prepare", "/no/such.jsonl", "-o", "OUT", "-t", "MODEL"), ("/no/such.jsonl",)),
+        (("train-tokenizer", "/no/such.jsonl", "-o", "OUT"), ("/no/such.jsonl",)),
+        (("pretrain", "/no/such.yaml"), ("/no/such.yaml",)),
+    ],
+)
+def test_mistakes_are_explained(model: str, tmp_path: Path, arguments, words):
+    """Status 2 and a message that names what was given; never a traceback, nothing half written."""
+    named = {"MODEL": model, "OUT": str(tmp_path / "out")}
+    result = run(*(named.get(word, word) for word in arguments))
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    message = " ".join(result.stderr.split())
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "out").exists()
+
+
+def test_info_and_convert(model: str, tmp_path: Path):
+    facts = json.loads(run("info", model, "--json").stdout)
+    assert facts["format"] == "hub"
+    assert facts["vocab_size"] == 50048
+    assert "torch" in run("info").stdout
+    result = run("convert", model, str(tmp_path / "out"), "--to", "megatron", "--shards", "2")
+    assert result.returncode == 0, result.stderr
+    assert "largest difference" in result.stdout
+
+
+def test_a_closed_pipe_is_no_error(model: str):
+    """`glmkit … | head -1` ends quietly."""
+    command = (
+        f"{sys.executable} -c 'from glmkit.cli.main import main; main()' info {model} | head -1"
+    )
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
