@@ -1,0 +1,1 @@
+"""Weights -> numbers: how surprised a model is by texts, left to right and on blanks."""

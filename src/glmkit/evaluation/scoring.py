@@ -1,0 +1,105 @@
+"""Log-probabilities of tokens, batched: the one place where evaluation runs the model.
+
+In: texts (or examples), a model, its tokenizer. Out: the log-probability of every predicted token, in nats. Padding
+and the company in a batch change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from glmkit.blanks.layout import IGNORE_INDEX, Example, Piece, collate, lay_out
+
+LOGIT_ROWS = 512
+"""Tokens whose logits [512, V] are held at once."""
+
+
+def encode(tokenizer: Any, text: str) -> np.ndarray:
+    """Returns the ids (int64) of a text without special tokens around it; special strings are plain text."""
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return np.asarray(ids, np.int64)
+
+
+def left_to_right_examples(ids: np.ndarray, specials: Any, max_positions: int) -> list[Example]:
+    """Lays out a text so that each of its tokens is predicted exactly once, from what is left of it.
+
+    The first window has part A `[CLS] [gMASK]` and as many tokens in part B as positions allow. A text that is longer
+    goes on in windows of half that size, whose part A is `[CLS]`, the tokens before them (half the positions) and
+    `[gMASK]`: the end-of-text form of the document objective.
+
+    Args:
+        ids: int64 [n], without special tokens.
+        specials: A `SpecialTokenIds`.
+        max_positions: The model's `max_sequence_length`.
+    """
+    half = max_positions // 2
+    examples, start = [], 0
+    while start < len(ids):
+        stop = min(len(ids), start + (half if start else max_positions - 2))
+        context = ids[max(0, start - half + 3) : start]
+        part_a = np.concatenate(([specials.cls], context, [specials.gmask]))
+        piece = Piece(len(part_a) - 1, ids[start:stop])
+        examples.append(lay_out(part_a, [piece], specials.sop))
+        start = stop
+    return examples
+
+
+@torch.inference_mode()
+def label_log_probabilities(
+    model: Any, examples: Sequence[Example], pad: int, *, batch_size: int = 8
+) -> list[np.ndarray]:
+    """Returns for each example the log-probabilities (float64, nats) of its labels, in order.
+
+    Args:
+        model: A `GLMForConditionalGeneration` in evaluation mode.
+        examples: What to predict; examples of similar length share a batch.
+        pad: Id that fills up rows.
+        batch_size: Examples at a time.
+    """
+    results: list[np.ndarray] = [np.empty(0)] * len(examples)
+    order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = collate([examples[index] for index in chosen], pad)
+        inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
+        labels = inputs.pop("labels")
+        hidden = model.glm(**inputs).last_hidden_state
+        predicted = labels != IGNORE_INDEX
+        values = _negative_log_likelihood(model, hidden[predicted], labels[predicted])
+        counts = predicted.sum(1).tolist()
+        for index, part in zip(chosen, values.split(counts), strict=True):
+            results[index] = -part.cpu().double().numpy()
+    return results
+
+
+def text_log_probabilities(
+    model: Any, tokenizer: Any, texts: Iterable[str], *, batch_size: int = 8
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns for each text its ids [n] and their log-probabilities [n] in nats, left to right."""
+    specials, limit = tokenizer.special_ids, model.config.max_sequence_length
+    encoded = [encode(tokenizer, text) for text in texts]
+    windows = [left_to_right_examples(ids, specials, limit) for ids in encoded]
+    flat = [example for examples in windows for example in examples]
+    scores = iter(label_log_probabilities(model, flat, specials.pad, batch_size=batch_size))
+    return [
+        (ids, np.concatenate([np.empty(0), *(next(scores) for _ in examples)]))
+        for ids, examples in zip(encoded, windows, strict=True)
+    ]
+
+
+def _negative_log_likelihood(
+    model: Any, hidden: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """hidden [T, H], labels [T] -> float32 [T], with logits of `LOGIT_ROWS` tokens at a time."""
+    parts = [
+        F.cross_entropy(model.lm_head(states).float(), targets, reduction="none")
+        for states, targets in zip(
+            hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True
+        )
+    ]
+    return torch.cat(parts) if parts else hidden.new_zeros(0)
