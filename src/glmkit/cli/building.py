@@ -123,7 +123,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="cpu, cuda …")] = None,
 ) -> None:
     """Measures perplexity left to right and on blanks, per token, character and byte."""
-    from glmkit.evaluation.perplexity import evaluate_files
+    from glmkit.evaluation.report import evaluate_files
 
     report = evaluate_files(model, data, text_field=text_field, max_documents=limit, device=device)
     typer.echo(report.table())

@@ -95,7 +95,10 @@ def demo(
             "your own corpus: README.md, 'From a corpus to your own GLM'",
             "用自己的语料：README.zh.md 的“从语料到你自己的 GLM”",
         ),
-        say(f"the loss curve: {report.folder / 'loss.png'}", f"损失曲线：{report.folder / 'loss.png'}"),
+        say(
+            f"the loss curve: {report.folder / 'loss.png'}",
+            f"损失曲线：{report.folder / 'loss.png'}",
+        ),
     ):
         console.print(f"  {line}", soft_wrap=True, markup=False)
 

@@ -98,8 +98,6 @@ def _negative_log_likelihood(
     """hidden [T, H], labels [T] -> float32 [T], with logits of `LOGIT_ROWS` tokens at a time."""
     parts = [
         F.cross_entropy(model.lm_head(states).float(), targets, reduction="none")
-        for states, targets in zip(
-            hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True
-        )
+        for states, targets in zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True)
     ]
     return torch.cat(parts) if parts else hidden.new_zeros(0)
