@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, WordPiece
 
-from glmkit.errors import TokenizerError
+from glmkit.errors import TokenizerError, UserError
 from glmkit.special_tokens import CLS, EOP, EOS, GMASK, MASK, SEP, SMASK, SOP
 from glmkit.tokens.sentencepiece import load_sentencepiece
 
@@ -74,7 +74,7 @@ def build_published(folder: Path, kind: str) -> tuple[Tokenizer, dict[str, Any]]
     settings = read_json(folder / "tokenizer_config.json")
     try:
         tokenizer = _BUILDERS[kind](folder, settings)
-    except TokenizerError:
+    except UserError:
         raise
     except Exception as error:  # the library raises bare Exceptions
         files = " and ".join(VOCABULARY_FILES[kind])

@@ -113,7 +113,7 @@ def test_without_the_package_the_install_command_is_given(
 ) -> None:
     forbid_sentencepiece(monkeypatch)
     with pytest.raises(MissingDependencyError, match=r"glmkit\[sentencepiece\]"):
-        load_sentencepiece(model)
+        GLMTokenizer.from_pretrained(model.parent)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x01 no model at all", b"\x0a\xff"])
