@@ -86,6 +86,8 @@ def generation_inputs(
     for row, example in enumerate(examples):
         ids[row, : len(example)] = example.input_ids
         labels[row, : len(example)] = example.labels
+        # The original shifts after padding: where there is room, the last token is read too (never scored).
+        ids[row, len(example) : len(example) + 1] = example.labels[-1]
     return {
         "input_ids": ids,
         "position_ids": positions,

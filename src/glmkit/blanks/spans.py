@@ -16,14 +16,23 @@ from functools import lru_cache
 
 import numpy as np
 
-SENTENCE_ENDS = ".?!;:。？！；…\n"
-"""Characters that end a sentence: at the end of a token, a newline anywhere in it."""
+SENTENCE_ENDS = ".?!;:。？！；…"
+"""Characters that end a sentence."""
+CLOSING = "\"')]}”’）】」』》"
+"""Quotes and brackets that may follow the end of a sentence and belong to it."""
 
 
-def ends_sentence(pieces: Iterable[str]) -> np.ndarray:
-    """Returns bool [vocab]: which of a vocabulary's pieces, in the order of their ids, end a sentence."""
+def ends_sentence(texts: Iterable[str]) -> np.ndarray:
+    """Returns bool [vocab]: which tokens end a sentence.
+
+    A token ends one if it has a newline or ends with one of `SENTENCE_ENDS`, closing quotes aside. (The
+    original takes these characters anywhere in a token, so that `1.5` and `://` end sentences; this does not.)
+
+    Args:
+        texts: What each id decodes to on its own, in the order of the ids.
+    """
     ends = tuple(SENTENCE_ENDS)
-    return np.array([piece.endswith(ends) or "\n" in piece for piece in pieces], dtype=bool)
+    return np.array(["\n" in text or text.rstrip(CLOSING).endswith(ends) for text in texts], bool)
 
 
 def document_spans(ids: np.ndarray, cls: int, eos: int) -> np.ndarray:
