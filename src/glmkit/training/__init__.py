@@ -1,0 +1,1 @@
+"""Token stores -> weights: the stream of batches, the trainer, pretraining."""

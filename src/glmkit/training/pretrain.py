@@ -1,0 +1,238 @@
+"""A recipe -> a pretrained GLM, in one call that can be killed at any moment and made again.
+
+In: a `PretrainConfig` that names a prepared corpus. Out: `output_dir/model` (a glmkit folder with its tokenizer),
+`report.json`, `loss.png`, `log.jsonl`, TensorBoard files, checkpoints. On the CPU the outcome is the same to the bit,
+however often the run was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import statistics
+import time
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import TrainingArguments, set_seed
+
+from glmkit.config import load_config, save_config, to_values
+from glmkit.errors import ConfigError, missing_dependency
+from glmkit.model.configuration import GLMConfig
+from glmkit.model.modeling import GLMForConditionalGeneration
+from glmkit.tokens.store import TokenStore
+from glmkit.tokens.tokenizer import GLMTokenizer
+from glmkit.training import checkpoints
+from glmkit.training.data import PretrainingStream, sentence_end_ids
+from glmkit.training.logs import Progress, RunLog
+from glmkit.training.report import PretrainReport, plot_loss
+from glmkit.training.settings import PretrainConfig, check
+from glmkit.training.trainer import GLMTrainer
+
+logger = logging.getLogger(__name__)
+
+VOCABULARY_MULTIPLE = 64
+"""The embedding's rows are a multiple of it, as matrix units like."""
+
+_MAY_CHANGE = {
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+    "save_total_limit",
+    "eval_strategy",
+    "disable_tqdm",
+}
+"""Of `trainer`, what can differ when a run goes on; all else would give another model."""
+
+
+def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> PretrainReport:
+    """Trains a model, or goes on where an earlier call with the same configuration was interrupted.
+
+    Args:
+        config: See `glmkit.config.load_config(PretrainConfig, recipe, overrides)`.
+        progress: For a progress bar.
+
+    Returns:
+        The report; that of the earlier call if the run is finished already.
+
+    Raises:
+        ConfigError: Contradictions, all in one message, before anything is built; or the folder holds another run.
+        NonFiniteLossError: The loss is not a number any more.
+        MissingDependencyError: accelerate, TensorBoard or matplotlib is not installed (`glmkit[train]`).
+    """
+    started = time.monotonic()
+    config = check(config)
+    run = config.output_dir
+    if _claim(config, run):
+        logger.info("%s is finished already", run)
+        return PretrainReport.load(run)
+    trainer = build_trainer(config, progress)
+    found = checkpoints.checkpoints(run)
+    resumed_from = checkpoints.step_of(found[-1]) if found else None
+    if resumed_from is None or resumed_from < trainer.args.max_steps:
+        if found:
+            logger.info("going on from %s", found[-1])
+            trainer.args.eval_on_start = False
+        trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+        history = trainer.state.log_history
+    else:  # interrupted between the last checkpoint and the report
+        trainer.load(found[-1])
+        history = json.loads((found[-1] / "trainer_state.json").read_text("utf-8"))["log_history"]
+    return _finish(config, trainer, history, started, resumed_from)
+
+
+def build_trainer(config: PretrainConfig, progress: Progress | None = None) -> GLMTrainer:
+    """Returns the trainer of a checked configuration: model, data and arguments, nothing trained yet."""
+    try:
+        import accelerate  # noqa: F401
+    except ImportError as error:
+        raise missing_dependency("accelerate", "pretraining", "train") from error
+    args = TrainingArguments(**{"eval_on_start": True, "disable_tqdm": True, **config.trainer})
+    set_seed(args.seed)
+    tokenizer = GLMTokenizer.from_pretrained(config.data.folder / "tokenizer")
+    model = GLMForConditionalGeneration(model_config(config, tokenizer))
+    ends = sentence_end_ids(tokenizer)
+
+    def stream(split: str, rows: int, rank: int = 0, world_size: int = 1) -> PretrainingStream:
+        return PretrainingStream(
+            TokenStore.open(config.data.folder / split),
+            tokenizer.special_ids,
+            config.objectives,
+            rows=rows,
+            row_length=config.data.row_length,
+            seed=args.data_seed if args.data_seed is not None else args.seed,
+            sentence_ends=ends,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    return GLMTrainer(
+        model=model,
+        args=args,
+        stream=stream(
+            "train", args.per_device_train_batch_size, args.process_index, args.world_size
+        ),
+        held_out=stream("valid", args.per_device_eval_batch_size).held_out(config.data.valid_rows),
+        tokenizer=tokenizer,
+        callbacks=[RunLog(config.output_dir, progress)],
+    )
+
+
+def model_config(config: PretrainConfig, tokenizer: GLMTokenizer) -> GLMConfig:
+    """Returns the model's configuration: the recipe's fields, and the tokenizer's ids and number of tokens.
+
+    Raises:
+        ConfigError: The recipe's `vocab_size` has no room for the tokenizer's tokens.
+    """
+    fields = {name: value for name, value in config.model.items() if name != "preset"}
+    ids = asdict(tokenizer.special_ids)
+    needed = max(len(tokenizer), *(value + 1 for value in ids.values() if value is not None))
+    padded = -(-needed // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    if fields.setdefault("vocab_size", padded) < needed:
+        raise ConfigError(
+            f"model.vocab_size = {fields['vocab_size']} is too small for the tokenizer in {config.data.folder}, whose "
+            f"ids go up to {needed - 1}; leave it out (it becomes {padded}) or raise it"
+        )
+    del ids["block"]
+    special = {f"{name}_token_id": value for name, value in ids.items()}
+    return GLMConfig.preset(
+        config.model["preset"], **{**special, "num_tokens": len(tokenizer), **fields}
+    )
+
+
+def _claim(config: PretrainConfig, run: Path) -> bool:
+    """Makes the folder this run's; returns whether the run is finished.
+
+    Raises:
+        ConfigError: The folder holds a run with other settings, or something else.
+    """
+    saved = run / "config.yaml"
+    if saved.is_file():
+        before, now = to_values(load_config(PretrainConfig, saved)), to_values(config)
+        different = [
+            f"{section}.{key}"
+            for section in now
+            for key in {**before[section], **now[section]}
+            if before[section].get(key) != now[section].get(key) and key not in _MAY_CHANGE
+        ]
+        if different:
+            raise ConfigError(
+                f"{run} holds a run with other settings (different: {', '.join(different)}). Choose another "
+                "trainer.output_dir, or remove that folder."
+            )
+        if (run / "report.json").is_file():
+            return True
+        checkpoints.clean(run)
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise ConfigError(
+            f"trainer.output_dir = {str(run)!r} is not empty and holds no run; choose a folder of its own"
+        )
+    if int(os.environ.get("RANK", "0")) == 0:
+        run.mkdir(parents=True, exist_ok=True)
+        save_config(config, saved)
+    return False
+
+
+def _finish(
+    config: PretrainConfig,
+    trainer: GLMTrainer,
+    history: list[dict[str, Any]],
+    started: float,
+    resumed_from: int | None,
+) -> PretrainReport:
+    """Saves the model, the picture and the report; the last makes the run finished."""
+    run, model = config.output_dir, trainer.accelerator.unwrap_model(trainer.model)
+    evaluated = [line for line in history if "eval_loss" in line]
+    if not evaluated or evaluated[-1]["step"] != trainer.args.max_steps:
+        evaluated.append({**trainer.held_out_losses(), "step": trainer.args.max_steps})
+        history = [*history, evaluated[-1]]
+    logged = [line for line in history if "loss" in line]
+    totals = trainer.totals
+    report = PretrainReport(
+        folder=run,
+        model=run / "model",
+        parameters=model.num_parameters(),
+        steps=trainer.args.max_steps,
+        epochs=trainer.stream.epochs,
+        tokens=totals[0],
+        predicted_tokens=totals[2],
+        padding_ratio=1 - totals[0] / totals[1],
+        tokens_per_second=statistics.median(
+            [line["tokens_per_second"] for line in logged] or [0.0]
+        ),
+        train_loss=logged[-1]["loss"] if logged else float("nan"),
+        loss_before=_losses(evaluated[0]) if evaluated and evaluated[0]["step"] == 0 else {},
+        loss_after=_losses(evaluated[-1]),
+        seconds=time.monotonic() - started,
+        resumed_from=resumed_from,
+        versions=_versions(),
+    )
+    if trainer.args.should_save:
+        partial = run / checkpoints.PARTIAL / "model"
+        model.save_pretrained(partial)
+        trainer.tokenizer.save_pretrained(partial)
+        checkpoints.publish(partial, report.model)
+        title = f"{run.name}: {report.parameters / 1e6:.1f} M parameters, {report.tokens / 1e6:,.1f} M tokens"
+        plot_loss(history, run / "loss.png", title)
+        report.save()
+        checkpoints.clean(run)
+    return report
+
+
+def _losses(line: dict[str, Any]) -> dict[str, float]:
+    return {name.removeprefix("eval_"): line[name] for name in line if name.endswith("loss")}
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "glmkit": metadata.version("glmkit"),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,334 @@
+"""`GLMTrainer`: transformers' Trainer over a stream of packed batches, resumable to the bit.
+
+In: a model, `TrainingArguments`, a `PretrainingStream`, held-out batches. Out: an updated model, checkpoints, logged
+numbers. What it adds to Trainer: batches come from the stream, whose place is in every checkpoint; checkpoints appear
+whole or not at all; losses are logged for each objective; a loss that is not finite stops before the weights change.
+
+Shapes: B rows, L tokens of a row, H hidden, T predicted tokens of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from glmkit.blanks.layout import IGNORE_INDEX
+from glmkit.blanks.objectives import OBJECTIVES
+from glmkit.errors import UserError
+from glmkit.training import checkpoints
+from glmkit.training.data import PretrainingStream
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "glmkit_state.json"
+
+_NOT_FOR_THE_MODEL = ("objective_ids", "documents")
+
+
+class NonFiniteLossError(UserError):
+    """The loss or the gradient is not a finite number; says at which step and on which documents."""
+
+
+class GLMTrainer(Trainer):
+    """Trains on a `PretrainingStream`.
+
+    Args:
+        model: A `GLMForConditionalGeneration`.
+        args: `max_steps` and `output_dir` are needed.
+        stream: Endless batches.
+        held_out: Batches that are evaluated every `eval_steps`, with all objectives in them.
+        tokenizer: Saved with every checkpoint.
+        callbacks: As in Trainer.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments,
+        stream: PretrainingStream,
+        held_out: list[dict[str, Any]],
+        tokenizer: Any,
+        callbacks: list[Any] | None = None,
+    ):
+        args.ignore_data_skip = True  # the stream goes to its place itself
+        args.logging_nan_inf_filter = False  # such a loss stops the run
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=stream,  # type: ignore[arg-type]
+            eval_dataset=held_out,  # type: ignore[arg-type]
+            callbacks=callbacks,
+        )
+        for callback in (PrinterCallback, ProgressCallback):
+            self.remove_callback(callback)
+        self.add_callback(_Restore(self))
+        self.stream, self.held_out, self.tokenizer = stream, held_out, tokenizer
+        self._window = _Window()
+        self._restored: dict[str, Any] | None = None
+        self._documents: list[list[list[int]]] = []
+        self._save_under: Path | None = None
+
+    # -- batches -------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> Any:
+        """Returns the stream: rows are already batched, and divided among the processes."""
+        return self.stream
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        self._documents = [batch["documents"] for batch in batches]
+        return batches, num_items
+
+    # -- loss ----------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        fields = {name: value for name, value in inputs.items() if name not in _NOT_FOR_THE_MODEL}
+        self._window.count(inputs)
+        if not self._next_step_is_logged():
+            outcome = super().compute_loss(model, fields, return_outputs, num_items_in_batch)
+        else:
+            with self._watching_hidden() as hidden:
+                outcome = super().compute_loss(model, fields, return_outputs, num_items_in_batch)
+            self._window.by_objective += self._losses(hidden[0].detach(), inputs)
+        loss: Any = outcome[0] if return_outputs else outcome
+        if not torch.isfinite(loss):
+            raise self._not_finite("loss")
+        return outcome
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # With fp16 the loss scaler expects infinite gradients and skips the step itself.
+        if norm is not None and not self.args.fp16 and not math.isfinite(float(norm)):
+            raise self._not_finite("gradient")
+        return norm
+
+    def _not_finite(self, what: str) -> NonFiniteLossError:
+        return NonFiniteLossError(
+            f"the {what} of step {self.state.global_step + 1} is not finite; the weights were not changed by it. The "
+            f"documents of its batch in {self.stream.store.folder}: {self._documents}. Lower trainer.learning_rate or "
+            "trainer.max_grad_norm, use bf16 or fp32 instead of fp16, or remove these documents; then run the same "
+            "command again: it goes on from the last checkpoint."
+        )
+
+    def _next_step_is_logged(self) -> bool:
+        step = self.state.global_step + 1
+        return step % self.state.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
+
+    @contextmanager
+    def _watching_hidden(self) -> Iterator[list[torch.Tensor]]:
+        """Collects the final hidden states [B, L, H] of a forward pass."""
+        found: list[torch.Tensor] = []
+        base = self.accelerator.unwrap_model(self.model).glm
+        hook = base.register_forward_hook(
+            lambda module, inputs, outputs: found.append(outputs.last_hidden_state)
+        )
+        try:
+            yield found
+        finally:
+            hook.remove()
+
+    @torch.no_grad()
+    def _losses(self, hidden: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        """Returns float64 [2, objectives] on CPU: sums of the loss, and predicted tokens, by objective."""
+        labels, objectives = inputs["labels"], inputs["objective_ids"]
+        predicted = labels != IGNORE_INDEX
+        with self.accelerator.autocast():
+            logits = self.accelerator.unwrap_model(self.model).lm_head(hidden[predicted])
+        losses = F.cross_entropy(logits.float(), labels[predicted], reduction="none").double()
+        sums = torch.zeros(2, len(OBJECTIVES), dtype=torch.float64, device=losses.device)
+        sums[0].index_add_(0, objectives[predicted], losses)
+        sums[1].index_add_(0, objectives[predicted], torch.ones_like(losses))
+        return sums.cpu()
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    def held_out_losses(self) -> dict[str, float]:
+        """Returns the loss per predicted token of the held-out rows: `eval_loss`, `eval_<objective>_loss`."""
+        began = time.monotonic()
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        sums = torch.zeros(2, len(OBJECTIVES), dtype=torch.float64)
+        for batch in self.held_out:
+            inputs = self._prepare_inputs(batch)
+            fields = ("input_ids", "position_ids", "segment_ids")
+            with torch.no_grad(), self.accelerator.autocast():
+                hidden = model.glm(**{name: inputs[name] for name in fields}).last_hidden_state
+            sums += self._losses(hidden, inputs)
+        model.train(was_training)
+        self._window.pause(time.monotonic() - began)
+        return {f"eval_{name}": value for name, value in _means(sums).items()}
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Logs and returns `held_out_losses`."""
+        metrics = self.held_out_losses()
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    # -- logging -------------------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update(self._window.close())
+        self.state.epoch = self.stream.epochs
+        super().log(logs, start_time)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._save_under or self.args.output_dir)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self.tokenizer.save_pretrained(output_dir or self.args.output_dir)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Writes `checkpoint-N` under another name and renames it when all of it is on the disk."""
+        began, run = time.monotonic(), Path(self.args.output_dir)
+        self._save_under = run / checkpoints.PARTIAL
+        written = self._save_under / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._save_under = None
+        if self.args.should_save:
+            state = {
+                "stream": self.stream.state_dict(),
+                "loss": self._tr_loss.item(),
+                "last_logged": self._globalstep_last_logged,
+                "window": self._window.state_dict(),
+            }
+            (written / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            checkpoints.publish(written, run / written.name)
+            checkpoints.keep_newest(run, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+        self._window.pause(time.monotonic() - began)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        text = (Path(resume_from_checkpoint) / STATE_FILE).read_text(encoding="utf-8")
+        self._restored = json.loads(text)
+        self.stream.load_state_dict(self._restored["stream"])
+
+    @property
+    def totals(self) -> tuple[int, int, int]:
+        """Real tokens, places and predicted tokens that this process has read in the whole run."""
+        real, places, predicted = self._window.totals.tolist()
+        return real, places, predicted
+
+    def load(self, checkpoint: Path) -> None:
+        """Loads the weights and the place of a checkpoint without training on."""
+        self._load_from_checkpoint(str(checkpoint))
+        assert self._restored is not None
+        self._window.load_state_dict(self._restored["window"])
+
+    def restore_window(self) -> None:
+        """Goes on with the sums between two log lines where the checkpoint was between them."""
+        self._window.begin()
+        if self._restored is not None:
+            self._tr_loss.fill_(self._restored["loss"])
+            self._globalstep_last_logged = self._restored["last_logged"]
+            self._window.load_state_dict(self._restored["window"])
+            self._restored = None
+
+
+class _Restore(TrainerCallback):
+    """Lets the trainer restore what Trainer resets when it begins."""
+
+    def __init__(self, trainer: GLMTrainer):
+        self._trainer = trainer
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._trainer.restore_window()
+
+
+class _Window:
+    """What was read since the last log line."""
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(3, dtype=torch.int64)  # real tokens, places, predicted tokens
+        self.totals = torch.zeros(3, dtype=torch.int64)  # the same since the run began
+        self.by_objective = torch.zeros(2, len(OBJECTIVES), dtype=torch.float64)
+        self.started = time.monotonic()
+
+    def count(self, inputs: dict[str, Any]) -> None:
+        real, predicted = inputs["segment_ids"] > 0, inputs["labels"] != IGNORE_INDEX
+        counts = torch.stack(
+            (real.sum(), torch.tensor(real.numel()).to(real.device), predicted.sum())
+        ).cpu()
+        self.counts += counts
+        self.totals += counts
+
+    def close(self) -> dict[str, float]:
+        """Returns the numbers to log, of this process, and begins anew."""
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        real, places, predicted = self.counts.tolist()
+        logs = {
+            **{
+                f"loss_{n.removesuffix('_loss')}": v
+                for n, v in _means(self.by_objective).items()
+                if n != "loss"
+            },
+            "tokens_per_second": real / seconds,
+            "predicted_tokens_per_second": predicted / seconds,
+            "padding_ratio": 1 - real / places if places else 0.0,
+            "tokens": self.totals[0].item(),
+            "predicted_tokens": self.totals[2].item(),
+        }
+        self.counts.zero_()
+        self.by_objective.zero_()
+        self.begin()
+        return logs
+
+    def begin(self) -> None:
+        """Starts the clock."""
+        self.started = time.monotonic()
+
+    def pause(self, seconds: float) -> None:
+        """Leaves out time that was not spent on training."""
+        self.started += seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"counts": self.counts.tolist(), "totals": self.totals.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.counts = torch.tensor(state["counts"])
+        self.totals = torch.tensor(state["totals"])
+
+
+def _means(sums: torch.Tensor) -> dict[str, float]:
+    """Returns `loss` and `<objective>_loss` of sums [2, objectives]; objectives without a token are left out."""
+    totals, tokens = sums.tolist()
+    means = {"loss": sum(totals) / max(1.0, sum(tokens))}
+    for name, total, count in zip(OBJECTIVES, totals, tokens, strict=True):
+        if count:
+            means[f"{name}_loss"] = total / count
+    return means
