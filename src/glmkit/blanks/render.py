@@ -65,7 +65,7 @@ def examples_of_row(row: Mapping[str, np.ndarray]) -> list[Example]:
 def _render_one(example: Example, decode: Decode) -> str:
     blocks, n_a = example.position_ids[1], example.prefix_length
     starts = [int(i) for i in np.flatnonzero(blocks == 1) if i >= n_a]
-    ends = [*starts[1:], len(example)]
+    ends = [*starts, len(example)][1:]
     places = example.position_ids[0, starts].tolist() if starts else []
     number_of = {place: number for number, place in enumerate(sorted(set(places)), start=1)}
     lines = [

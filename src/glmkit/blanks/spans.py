@@ -151,23 +151,15 @@ def sentence_spans(
     starts = np.concatenate(([0], borders))
     ends = np.concatenate((borders, [len(ids)]))
     starts[0] = ids[0] == cls
-    spans = np.stack((starts, ends), axis=1)[starts < ends]
-    opened = spans[:, 0] + (ids[spans[:, 0]] == cls)
-    spans = spans[(opened < spans[:, 1]) & (ids[spans[:, 1] - 1] != eos)]
+    # Ordinary tokens before each index: a sentence has some, and is not cut off by an end of text.
+    before = np.concatenate(([0], np.cumsum((ids != cls) & (ids != eos))))
+    ends_text = ids[ends - 1] == eos
+    spans = np.stack((starts, ends), axis=1)[(before[starts] < before[ends]) & ~ends_text]
+    hides_all = np.sum(before[spans[:, 1]] - before[spans[:, 0]]) == before[-1]
     spans = rng.permutation(spans)
     hidden = np.cumsum(spans[:, 1] - spans[:, 0])
     n = int(np.searchsorted(hidden, int(ratio * len(ids)))) + 1
-    if n >= len(spans) and len(spans) and not _shows_text(ids, spans, cls, eos):
-        n = len(spans) - 1
-    return spans[:n]
-
-
-def _shows_text(ids: np.ndarray, hidden: np.ndarray, cls: int, eos: int) -> bool:
-    """Returns whether a token other than `[CLS]` and end of text lies outside the spans `hidden`."""
-    change = np.zeros(len(ids) + 1, np.int64)
-    change[hidden[:, 0]] += 1
-    change[hidden[:, 1]] -= 1
-    return bool(np.any((np.cumsum(change)[:-1] == 0) & (ids != cls) & (ids != eos)))
+    return spans[: min(n, len(spans) - 1)] if hides_all and len(spans) else spans[:n]
 
 
 def document_span(
