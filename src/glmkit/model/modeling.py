@@ -60,6 +60,10 @@ def eager_attention(
     return context.transpose(1, 2), weights
 
 
+class OutputProjection(nn.Linear):
+    """The Linear that ends a branch beside the residual stream; its initial weights are smaller."""
+
+
 class GLMAttention(nn.Module):
     """Multi-head self-attention with one fused projection: rows all Q, then all K, then all V."""
 
@@ -73,7 +77,7 @@ class GLMAttention(nn.Module):
         self.head_size = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_size**-0.5
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = OutputProjection(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.output_dropout_prob)
 
     def forward(
@@ -110,7 +114,7 @@ class GLMMLP(nn.Module):
         super().__init__()
         assert config.intermediate_size is not None
         self.dense_h_to_4h = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.dense_4h_to_h = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.dense_4h_to_h = OutputProjection(config.intermediate_size, config.hidden_size)
         self.act = ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.output_dropout_prob)
 
@@ -170,7 +174,10 @@ class GLMPreTrainedModel(GLMLoadableModel):
     def _init_weights(self, module: nn.Module) -> None:
         """N(0, 0.02); output projections N(0, 0.02 / √(2·layers)) (THUDM/GLM `mpu/transformer.py`)."""
         if isinstance(module, nn.Linear):
-            init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
+            ends_branch = isinstance(module, OutputProjection)
+            config = self.config
+            std = config.output_initializer_range if ends_branch else config.initializer_range
+            init.normal_(module.weight, mean=0.0, std=std)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
@@ -178,9 +185,6 @@ class GLMPreTrainedModel(GLMLoadableModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, GLMLayer):
-            for projection in (module.attention.dense, module.mlp.dense_4h_to_h):
-                init.normal_(projection.weight, mean=0.0, std=self.config.output_initializer_range)
 
 
 class GLMModel(GLMPreTrainedModel):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
+from transformers.generation import GenerationMode
 
 from glmkit.blanks.layout import Piece, collate, find_masks, lay_out
 from glmkit.errors import GenerationError
@@ -71,6 +73,26 @@ class GLMGenerationMixin(GenerationMixin):
         if prompt_in_length_penalty:
             kwargs["custom_generate"] = beam_search_with_prompt
         return super().generate(ids, **kwargs)
+
+    def _validate_generation_mode(
+        self: Any, generation_mode: Any, generation_config: Any, generation_mode_kwargs: Any
+    ) -> None:
+        """Refuses what would silently give wrong answers with 2-D positions and a two-way prompt."""
+        transformers: Any = super()
+        refused = {
+            "assistant_model and prompt_lookup_num_tokens": generation_mode
+            == GenerationMode.ASSISTED_GENERATION,
+            "prefill_chunk_size": generation_config.prefill_chunk_size is not None,
+            "guidance_scale": generation_config.guidance_scale not in (None, 1),
+        }
+        if names := [name for name, given in refused.items() if given]:
+            raise GenerationError(
+                f"GLM cannot generate with {', '.join(names)}: its prompt is read in one piece, in both "
+                "directions, and its positions do not count on; leave the argument out"
+            )
+        transformers._validate_generation_mode(
+            generation_mode, generation_config, generation_mode_kwargs
+        )
 
     def _prepare_generated_length(  # type: ignore[override]
         self: Any, generation_config: GenerationConfig, **kwargs: Any
@@ -244,9 +266,9 @@ def _prompt_lists(ids: Any, attention_mask: torch.Tensor | None) -> list[list[in
             f"generate takes token ids (a list or tensor), not {type(ids).__name__}; encode the text first"
         )
     prompts = list(ids)
-    return (
-        [prompts] if not prompts or isinstance(prompts[0], int) else [list(row) for row in prompts]
-    )
+    if not prompts or isinstance(prompts[0], Integral):
+        prompts = [prompts]
+    return [[int(token) for token in prompt] for prompt in prompts]
 
 
 def _extended_positions(position_ids: torch.Tensor, total: int) -> torch.Tensor:

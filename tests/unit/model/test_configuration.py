@@ -6,10 +6,10 @@ import pickle
 
 import pytest
 import torch
+from model_samples import tiny_config
 
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model import PRESETS, GLMConfig, GLMForConditionalGeneration
-from model_samples import tiny_config
 
 PUBLISHED_SIZES = {
     "base": 110e6,
