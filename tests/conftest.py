@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Conversions of this run alone: what an earlier version left in the user's cache would hide mistakes.
+os.environ.setdefault("GLMKIT_CACHE", tempfile.mkdtemp(prefix="glmkit-tests-"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 VARIANTS = ("tiny-chinese", "tiny-gpt2", "tiny-bert", "tiny-roberta")

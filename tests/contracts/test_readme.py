@@ -16,7 +16,8 @@ READMES = ("README.md", "README.zh.md")
 
 def blocks(readme: str, language: str) -> list[str]:
     text = (ROOT / readme).read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [body for name, body in found if name == language]
 
 
 @pytest.mark.parametrize("readme", READMES)

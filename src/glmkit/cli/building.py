@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from glmkit.cli.language import say
-from glmkit.cli.progress import byte_progress
+from glmkit.cli.progress import byte_progress, step_progress
 from glmkit.errors import UserError
 
 Sources = Annotated[
@@ -106,7 +106,10 @@ def pretrain(
     from glmkit.training.pretrain import PretrainConfig
     from glmkit.training.pretrain import pretrain as run
 
-    typer.echo(run(load_config(PretrainConfig, recipe, settings or [])).table())
+    config = load_config(PretrainConfig, recipe, settings or [])
+    with step_progress(say("pretraining", "预训练")) as progress:
+        report = run(config, progress=progress)
+    typer.echo(report.table())
 
 
 def evaluate(

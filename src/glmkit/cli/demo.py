@@ -10,15 +10,17 @@ import ast
 import json
 import random
 import re
+import shutil
 import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from glmkit.cli.language import say
+from glmkit.cli.progress import step_progress
 
 VOCAB_SIZE = 4000
 ROW_LENGTH = 128
@@ -50,6 +52,8 @@ def demo(
     step(say("1/5 corpus: text that this machine has", "1/5 语料：本机已有的文本"))
     output.mkdir(parents=True, exist_ok=True)
     corpus = output / "corpus.jsonl"
+    if corpus.exists():  # an earlier demo's: its text may have changed since
+        shutil.rmtree(output / "run", ignore_errors=True)
     count, characters = write_corpus(corpus)
     console.print(
         say(
@@ -74,7 +78,10 @@ def demo(
             "4/5 预训练：遮住片段、句子与结尾，学着写出来",
         )
     )
-    report = pretrain(from_values(PretrainConfig, _run_settings(output, steps)))
+    with step_progress(say("pretraining", "预训练")) as progress:
+        report = pretrain(
+            from_values(PretrainConfig, _run_settings(output, steps)), progress=progress
+        )
     console.print(report.table(), soft_wrap=True)
 
     step(say("5/5 result: text that the model has never seen", "5/5 结果：模型从未见过的文本"))

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from conftest import golden_folder
 
 
-def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from glmkit.cli.main import main; main()", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "GLMKIT_LANG": "en", "COLUMNS": "100", "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
+@dataclass
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str, stdin: str = "", **environment: str) -> Result:
+    """Runs the command in this process, as its entry point does."""
+    from glmkit.cli.main import main
+
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    variables = {"GLMKIT_LANG": "en", "COLUMNS": "100", **environment}
+    with (
+        mock.patch.dict(os.environ, variables),
+        mock.patch("sys.argv", ["glmkit", *arguments]),
+        mock.patch("sys.stdin", io.StringIO(stdin)),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return Result(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
