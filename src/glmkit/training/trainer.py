@@ -210,7 +210,7 @@ class GLMTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Writes `checkpoint-N` under another name and renames it when all of it is on the disk."""
-        began, run = time.monotonic(), Path(self.args.output_dir)
+        began, run = time.monotonic(), Path(str(self.args.output_dir))
         self._save_under = run / checkpoints.PARTIAL
         written = self._save_under / f"checkpoint-{self.state.global_step}"
         try:
