@@ -124,7 +124,10 @@ def _check_model(values: Mapping[str, Any], problems: list[str]) -> dict[str, An
     from glmkit.model.configuration import PRESETS, GLMConfig
 
     # transformers' own annotations name torch without importing it
-    hints, own = typing.get_type_hints(GLMConfig, localns={"torch": torch}), vars(GLMConfig)["__annotations__"]
+    hints, own = (
+        typing.get_type_hints(GLMConfig, localns={"torch": torch}),
+        vars(GLMConfig)["__annotations__"],
+    )
     allowed = {
         one.name: hints[one.name]
         for one in fields(GLMConfig)  # type: ignore[arg-type]
