@@ -5,6 +5,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMultipleChoice,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
 )
 
@@ -19,10 +20,15 @@ from glmkit.model.modeling import (
 AutoConfig.register(GLMConfig.model_type, GLMConfig, exist_ok=True)
 AutoModel.register(GLMConfig, GLMModel, exist_ok=True)
 AutoModelForCausalLM.register(GLMConfig, GLMForConditionalGeneration, exist_ok=True)
+AutoModelForSeq2SeqLM.register(GLMConfig, GLMForConditionalGeneration, exist_ok=True)
 AutoModelForMultipleChoice.register(GLMConfig, GLMForMultipleChoice, exist_ok=True)
 AutoModelForSequenceClassification.register(GLMConfig, GLMForSequenceClassification, exist_ok=True)
 
+LORA_TARGET_MODULES = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
+"""For PEFT's `LoraConfig(target_modules=…)`: every Linear of the layers; the first alone is the cheap choice."""
+
 __all__ = [
+    "LORA_TARGET_MODULES",
     "PRESETS",
     "GLMConfig",
     "GLMForConditionalGeneration",

@@ -356,6 +356,9 @@ class GLMForConditionalGeneration(GLMGenerationMixin, GLMPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.glm.word_embeddings = value  # type: ignore[assignment]
 
+    def get_output_embeddings(self) -> None:
+        """None: the head is the word embedding itself, so that resizing it resizes both."""
+
     def lm_head(self, hidden: torch.Tensor) -> torch.Tensor:
         """[…, H] -> logits […, V]."""
         return F.linear(hidden, self.glm.word_embeddings.weight)
