@@ -7,6 +7,7 @@ returns a list; a batch gives what its texts give one by one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -17,7 +18,7 @@ from glmkit.generation import infill
 from glmkit.generation.prompts import has_blank
 from glmkit.generation.results import Filled, Score
 from glmkit.generation.settings import DecodingSettings
-from glmkit.model import GLMForConditionalGeneration
+from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.runtime import choose_device, choose_dtype
 from glmkit.tokens.tokenizer import GLMTokenizer
 
@@ -151,7 +152,17 @@ def load(
     model = GLMForConditionalGeneration.from_pretrained(
         path, dtype=choose_dtype(dtype, place), **options
     )
+    _complete(model.config, tokenizer)
     return GLM(model.to(place), tokenizer)
+
+
+def _complete(config: GLMConfig, tokenizer: GLMTokenizer) -> None:
+    """Tells a configuration that knows no vocabulary (a training folder's) the ids that generation needs."""
+    fields = {f"{name}_token_id": value for name, value in asdict(tokenizer.special_ids).items()}
+    del fields["block_token_id"]
+    for name, value in {**fields, "num_tokens": len(tokenizer)}.items():
+        if getattr(config, name) is None:
+            setattr(config, name, value)
 
 
 def _as_list(texts: Any) -> list[str]:

@@ -193,7 +193,7 @@ def _show_result(console: Any, output: Path, model_folder: Path) -> None:
     untrained = GLM(GLMForConditionalGeneration(trained.model.config), trained.tokenizer)
     store = TokenStore.open(output / "data" / "valid")
     held_out: list[str] = [
-        trained.tokenizer.decode(store.document(index)[1:-1].tolist())
+        cast(str, trained.tokenizer.decode(store.document(index)[1:-1].tolist()))
         for index in range(len(store))
     ]
     measured = held_out[:40]

@@ -102,7 +102,6 @@ def on_blanks(
     seed: int = 0,
     batch_size: int = 8,
     settings: ObjectiveSettings | None = None,
-    sentence_ends: np.ndarray | None = None,
 ) -> Totals:
     """Hides blanks as pretraining does (nothing corrupted), and predicts their contents and ends.
 
@@ -117,10 +116,10 @@ def on_blanks(
         seed: Of the blanks; chunk i of text j has the same blanks in every call.
         batch_size: Chunks at a time.
         settings: How blanks are made; the published ones without corruption by default.
-        sentence_ends: Ids that end a sentence, for "sentence".
     """
     settings = settings or ObjectiveSettings(block_mask_prob=0.0)
     specials = tokenizer.special_ids
+    sentence_ends = tokenizer.sentence_ends() if objective == "sentence" else None
     room = int(model.config.max_sequence_length * 0.8) - 2
     examples, characters, size = [], 0, 0
     for number, text in enumerate(texts):

@@ -16,6 +16,7 @@ import torch
 import transformers
 
 import glmkit
+from glmkit.blanks.objectives import OBJECTIVES
 from glmkit.corpus.sources import read_documents
 from glmkit.errors import DataError
 from glmkit.evaluation.perplexity import Totals, left_to_right, on_blanks
@@ -120,7 +121,7 @@ def evaluate_files(
     network = network.to(place).eval()
     started = time.monotonic()
     measures = {"left to right": left_to_right(network, tokenizer, texts, batch_size=batch_size)}
-    for objective in ("token", "document"):
+    for objective in OBJECTIVES:
         measures[f"blanks: {objective}"] = on_blanks(
             network, tokenizer, texts, objective=objective, seed=seed, batch_size=batch_size
         )

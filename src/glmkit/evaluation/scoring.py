@@ -95,7 +95,7 @@ def text_log_probabilities(
 def _negative_log_likelihood(
     model: Any, hidden: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """hidden [T, H], labels [T] -> float32 [T], with logits of `LOGIT_ROWS` tokens at a time."""
+    """Hidden [T, H], labels [T] -> float32 [T], with logits of `LOGIT_ROWS` tokens at a time."""
     parts = [
         F.cross_entropy(model.lm_head(states).float(), targets, reduction="none")
         for states, targets in zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True)

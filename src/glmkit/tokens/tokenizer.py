@@ -17,9 +17,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
+from glmkit.blanks.spans import ends_sentence
 from glmkit.errors import TokenizerError
 from glmkit.special_tokens import (
     DBLOCK,
@@ -156,6 +158,13 @@ class GLMTokenizer(GLMInputsMixin, PreTrainedTokenizerFast):
             gmask=self.gmask_token_id,
             block=block,
         )
+
+    def sentence_ends(self) -> np.ndarray:
+        """Returns bool [vocabulary]: which tokens end a sentence, as the sentence objective needs."""
+        pieces = self.backend_tokenizer.decode_batch(
+            [[index] for index in range(len(self))], skip_special_tokens=True
+        )
+        return ends_sentence(pieces)
 
     def fingerprint(self) -> str:
         """Returns a SHA-256 (hex) of all that decides ids; the same after saving and loading. Takes about 0.1 s."""

@@ -20,7 +20,6 @@ import torch
 from glmkit.blanks.layout import Example, collate_packed
 from glmkit.blanks.objectives import OBJECTIVES, ObjectiveSettings, make_any_example
 from glmkit.blanks.packing import pack
-from glmkit.blanks.spans import ends_sentence
 from glmkit.errors import DataError
 from glmkit.special_tokens import SpecialTokenIds
 from glmkit.tokens.store import TokenStore
@@ -46,14 +45,6 @@ def longest_chunk(row_length: int, settings: ObjectiveSettings) -> int:
     """Returns how many tokens of text a row has room for, beside the masks and start markers of usual blanks."""
     spans_per_token = settings.token_ratio / max(1.0, settings.mean_span_length)
     return int(row_length / (1 + 2.5 * spans_per_token)) - 2
-
-
-def sentence_end_ids(tokenizer: Any) -> np.ndarray:
-    """Returns bool [vocabulary]: which tokens of a `GLMTokenizer` end a sentence."""
-    pieces = tokenizer.backend_tokenizer.decode_batch(
-        [[index] for index in range(len(tokenizer))], skip_special_tokens=True
-    )
-    return ends_sentence(pieces)
 
 
 class PretrainingStream:

@@ -29,7 +29,7 @@ from glmkit.model.modeling import GLMForConditionalGeneration
 from glmkit.tokens.store import TokenStore
 from glmkit.tokens.tokenizer import GLMTokenizer
 from glmkit.training import checkpoints
-from glmkit.training.data import PretrainingStream, sentence_end_ids
+from glmkit.training.data import PretrainingStream
 from glmkit.training.logs import Progress, RunLog
 from glmkit.training.report import PretrainReport, plot_loss
 from glmkit.training.settings import PretrainConfig, check
@@ -97,7 +97,7 @@ def build_trainer(config: PretrainConfig, progress: Progress | None = None) -> G
     set_seed(args.seed)
     tokenizer = GLMTokenizer.from_pretrained(config.data.folder / "tokenizer")
     model = GLMForConditionalGeneration(model_config(config, tokenizer))
-    ends = sentence_end_ids(tokenizer)
+    ends = tokenizer.sentence_ends()
 
     def stream(split: str, rows: int, rank: int = 0, world_size: int = 1) -> PretrainingStream:
         return PretrainingStream(

@@ -16,7 +16,7 @@ from glmkit.special_tokens import MASK, SpecialTokenIds
 from glmkit.tokens.store import TokenStore, TokenStoreWriter
 from glmkit.tokens.train import train_tokenizer
 from glmkit.training import data
-from glmkit.training.data import PretrainingStream, sentence_end_ids
+from glmkit.training.data import PretrainingStream
 
 IDS = SpecialTokenIds(cls=1, eos=0, pad=0, sop=2, eop=3, mask=4, smask=5, gmask=6, block=7)
 END = 9
@@ -164,7 +164,7 @@ def test_stores_without_text_are_refused(tmp_path):
 
 def test_sentence_ends_are_read_off_the_vocabulary():
     tokenizer = train_tokenizer(["春江潮水，连海平。\nWhat is it? It is."] * 20, 350, "bpe")
-    ends = sentence_end_ids(tokenizer)
+    ends = tokenizer.sentence_ends()
     assert ends.shape == (len(tokenizer),)
     for text, expected in (("。", True), ("?", True), ("\n", True), ("春", False), (MASK, False)):
         index = tokenizer(text, add_special_tokens=False)["input_ids"][-1]
