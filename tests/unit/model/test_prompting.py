@@ -297,3 +297,18 @@ def test_attention_maps_and_hidden_states_of_each_step():
         (1, prompt_length + 2),
     ]
     assert len(output.hidden_states[0]) == model.config.num_layers + 1
+
+
+def test_a_mask_shorter_than_the_answer_is_continued():
+    """The input builder makes a mask for `max_gen_length` tokens; more may be asked for."""
+    prepared = MODEL.prepare_prompts(PROMPT)
+    length = len(PROMPT) + 1
+    mask = torch.ones(1, 1, length, length, dtype=torch.long)
+    mask[..., :-1, -1] = 0
+    output = MODEL.generate(
+        input_ids=prepared["input_ids"],
+        position_ids=prepared["position_ids"],
+        generation_attention_mask=mask,
+        max_new_tokens=9,
+    )
+    assert torch.equal(output, MODEL.generate(PROMPT, max_new_tokens=9))
