@@ -57,8 +57,8 @@ def test_preset_with_changes():
 
 
 def test_unknown_preset():
-    with pytest.raises(ConfigError, match=r"no preset 'larg'; there are base, .* mean 'large'"):
-        GLMConfig.preset("larg")
+    with pytest.raises(ConfigError, match=r"no preset 'lareg'; there are base, .* mean 'large'"):
+        GLMConfig.preset("lareg")
 
 
 def test_all_problems_in_one_message():
