@@ -103,7 +103,7 @@ class TokenStoreWriter:
             shard = self._shard()
             room = self.shard_tokens - shard["tokens"]
             fitting = int(np.searchsorted(ends, start + room, side="right"))
-            upto = max(fitting, done + (shard["tokens"] == 0))  # an empty file takes any document
+            upto = max(fitting, done + (shard["documents"] == 0))  # a new file takes any document
             if upto > done:
                 stop = int(ends[upto - 1])
                 assert self._tokens is not None
