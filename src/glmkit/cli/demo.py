@@ -32,7 +32,7 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help=say("Folder of the run.", "输出目录。"))
     ] = Path("runs/demo"),
-    steps: Annotated[int, typer.Option(help=say("Training steps.", "训练步数。"))] = 600,
+    steps: Annotated[int, typer.Option(help=say("Training steps.", "训练步数。"))] = 800,
 ) -> None:
     """Runs corpus -> vocabulary -> stores -> GLM -> filled blanks, and says what it did."""
     from rich.console import Console
@@ -152,7 +152,7 @@ def _docstrings_under(folder: Path, pattern: str) -> Iterator[str]:
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 text = ast.get_docstring(node)
                 if text and len(text) >= FEWEST_CHARACTERS:
-                    yield text
+                    yield re.sub(r"(?<=\S)\n(?=[A-Za-z])", " ", text)  # one line a paragraph
 
 
 def _run_settings(output: Path, steps: int) -> dict[str, Any]:
@@ -214,11 +214,15 @@ def _show_result(console: Any, output: Path, model_folder: Path) -> None:
     for column in (
         say("text with a blank", "带空白的文本"),
         say("hidden", "被遮住的"),
-        say("written", "填写的"),
+        say("best guesses", "最可能的填法"),
     ):
         table.add_column(column, overflow="fold")
     for text, hidden in _questions(held_out):
-        table.add_row(text, hidden, trained.fill(text, max_new_tokens=12).blanks[0])
+        guesses = trained.fill(
+            text, max_new_tokens=8, num_beams=8, num_return_sequences=8, length_penalty=0.0
+        ).alternatives[0]
+        words = list(dict.fromkeys(guess for guess, _ in guesses if guess))
+        table.add_row(text, hidden, " · ".join(words[:3]))
     console.print(table)
 
 
@@ -229,7 +233,7 @@ def _questions(texts: list[str]) -> list[tuple[str, str]]:
     for text in sorted(texts, key=lambda text: re.search(r"[一-鿿]", text) is None):
         for line in text.splitlines():
             words = list(re.finditer(r"[A-Za-z]{4,}|[一-鿿]{2}", line))
-            if 30 <= len(line) <= 90 and len(words) > 3 and "`" not in line and "|" not in line:
+            if 30 <= len(line) <= 120 and len(words) > 3 and not set("`|_") & set(line):
                 word = draw.choice(words[1:])
                 questions.append(
                     (line[: word.start()].strip() + " [MASK]" + line[word.end() :], word[0])

@@ -72,11 +72,10 @@ def build_prompt(tokenizer: Any, text: str, max_positions: int) -> Prompt:
         if place % 2:
             body.append(mask_ids[piece])
         elif piece.strip():
-            # As the vocabulary's masks do when the tokenizer meets them; see the golden README.
-            if place and tokenizer.added_tokens_decoder[mask_ids[pieces[place - 1]]].rstrip:
+            if place and _strips(tokenizer, mask_ids[pieces[place - 1]], "rstrip"):
                 piece = piece.lstrip()
-            if place + 1 < len(pieces) and (
-                tokenizer.added_tokens_decoder[mask_ids[pieces[place + 1]]].lstrip
+            if place + 1 < len(pieces) and _strips(
+                tokenizer, mask_ids[pieces[place + 1]], "lstrip"
             ):
                 piece = piece.rstrip()
             body += tokenizer(piece, add_special_tokens=False, split_special_tokens=True)[
@@ -98,6 +97,17 @@ def build_prompt(tokenizer: Any, text: str, max_positions: int) -> Prompt:
         body = body[len(body) - room :]
     ids = np.asarray([masks.cls, *body, masks.eos], np.int64)
     return Prompt(ids, pieces[::2], find_masks(ids, masks.masks))
+
+
+def _strips(tokenizer: Any, mask_id: int, side: str) -> bool:
+    """Returns whether whitespace on this side of a mask is left out of part A.
+
+    The published vocabularies' masks say so themselves. In a trained one a word carries the space before it, and so
+    does a hidden word: the space belongs to the blank's contents. (Its tokenizer keeps it, to lose no text.)
+    """
+    if tokenizer.kind == "glmkit":
+        return side == "lstrip"
+    return getattr(tokenizer.added_tokens_decoder[mask_id], side)
 
 
 def has_blank(tokenizer: Any, text: str) -> bool:

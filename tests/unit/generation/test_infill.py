@@ -146,6 +146,21 @@ def test_prompt_ids_are_the_tokenizers_own(golden):
         assert build_prompt(tokenizer, text, 512).ids.tolist() == tokenizer(text)["input_ids"]
 
 
+def test_the_space_before_a_blank_belongs_to_its_contents_in_a_trained_vocabulary():
+    """Part A is what pretraining makes of the text with that word hidden."""
+    from glmkit.tokens.train import train_tokenizer
+
+    tokenizer = train_tokenizer(["return a new list of the local folder. " * 50], 400, "bpe")
+    text = "return a new list of"
+    ids = tokenizer(text)["input_ids"]
+    hidden = tokenizer(" new", add_special_tokens=False)["input_ids"]
+    at = next(i for i in range(len(ids)) if ids[i : i + len(hidden)] == hidden)
+    expected = [*ids[:at], tokenizer.mask_token_id, *ids[at + len(hidden) :]]
+    prompt = build_prompt(tokenizer, "return a [MASK] list of", 100)
+    assert prompt.ids.tolist() == expected
+    assert prompt.assemble([" new"]) == text
+
+
 def test_long_prompts_are_cut_on_the_left_or_refused(glm, caplog):
     model, tokenizer = glm
     limit = model.config.max_sequence_length
