@@ -71,13 +71,11 @@ def build_prompt(tokenizer: Any, text: str, max_positions: int) -> Prompt:
     for place, piece in enumerate(pieces):
         if place % 2:
             body.append(mask_ids[piece])
-        elif piece.strip():
-            if place and _strips(tokenizer, mask_ids[pieces[place - 1]], "rstrip"):
-                piece = piece.lstrip()
-            if place + 1 < len(pieces) and _strips(
-                tokenizer, mask_ids[pieces[place + 1]], "lstrip"
-            ):
-                piece = piece.rstrip()
+        elif piece:
+            if place:
+                piece = _strip(tokenizer, piece, mask_ids[pieces[place - 1]], "rstrip")
+            if place + 1 < len(pieces):
+                piece = _strip(tokenizer, piece, mask_ids[pieces[place + 1]], "lstrip")
             body += tokenizer(piece, add_special_tokens=False, split_special_tokens=True)[
                 "input_ids"
             ]
@@ -99,15 +97,24 @@ def build_prompt(tokenizer: Any, text: str, max_positions: int) -> Prompt:
     return Prompt(ids, pieces[::2], find_masks(ids, masks.masks))
 
 
-def _strips(tokenizer: Any, mask_id: int, side: str) -> bool:
-    """Returns whether whitespace on this side of a mask is left out of part A.
+def _strip(tokenizer: Any, piece: str, mask_id: int, side: str) -> str:
+    """Returns the text beside a mask without the whitespace that part A leaves out there.
 
-    The published vocabularies' masks say so themselves. In a trained one a word carries the space before it, and so
-    does a hidden word: the space belongs to the blank's contents. (Its tokenizer keeps it, to lose no text.)
+    The published vocabularies' masks say themselves on which sides it goes. In a trained one a word carries the space
+    before it, and so does a hidden word: the space belongs to the blank's contents. (Its tokenizer keeps it, to lose
+    no text.)
+
+    Args:
+        tokenizer: A `GLMTokenizer`.
+        piece: The text before the mask ("lstrip") or after it ("rstrip").
+        mask_id: The mask.
+        side: The mask's side, under the name of its flag.
     """
     if tokenizer.kind == "glmkit":
-        return side == "lstrip"
-    return getattr(tokenizer.added_tokens_decoder[mask_id], side)
+        return piece.removesuffix(" ") if side == "lstrip" else piece
+    if not getattr(tokenizer.added_tokens_decoder[mask_id], side):
+        return piece
+    return piece.rstrip() if side == "lstrip" else piece.lstrip()
 
 
 def has_blank(tokenizer: Any, text: str) -> bool:

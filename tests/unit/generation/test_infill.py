@@ -159,6 +159,8 @@ def test_the_space_before_a_blank_belongs_to_its_contents_in_a_trained_vocabular
     prompt = build_prompt(tokenizer, "return a [MASK] list of", 100)
     assert prompt.ids.tolist() == expected
     assert prompt.assemble([" new"]) == text
+    lines = build_prompt(tokenizer, "title\n[gMASK]", 100).ids.tolist()
+    assert lines[-3] == tokenizer("\n", add_special_tokens=False)["input_ids"][0]
 
 
 def test_long_prompts_are_cut_on_the_left_or_refused(glm, caplog):
