@@ -167,6 +167,7 @@ def _run_settings(output: Path, steps: int) -> dict[str, Any]:
             "attention_dropout_prob": 0.0,
             "output_dropout_prob": 0.0,
         },
+        "objectives": {"token_weight": 0.7, "sentence_weight": 0.1, "document_weight": 0.2},
         "trainer": {
             "output_dir": str(output / "run"),
             "max_steps": steps,
