@@ -15,7 +15,7 @@ from glmkit.checkpoint import resolve
 from glmkit.errors import GenerationError
 from glmkit.evaluation.perplexity import bits_per_character, perplexity, score_texts
 from glmkit.generation import infill
-from glmkit.generation.prompts import has_blank
+from glmkit.generation.prompts import split_at_blanks
 from glmkit.generation.results import Filled, Score
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
@@ -88,7 +88,7 @@ class GLM:
         """
         chosen = DecodingSettings.from_arguments(**settings)
         for text in _as_list(texts):
-            if has_blank(self.tokenizer, text) and self._count_blanks(text) > 1:
+            if len(split_at_blanks(self.tokenizer, text)) > 3:
                 raise GenerationError(
                     "generate writes one continuation, but the text has several blanks; use fill"
                 )
@@ -116,12 +116,6 @@ class GLM:
     def bits_per_character(self, texts: str | Sequence[str]) -> float:
         """Returns the mean number of bits that the model needs for a character of the texts."""
         return bits_per_character(self.model, self.tokenizer, _as_list(texts))
-
-    def _count_blanks(self, text: str) -> int:
-        from glmkit.generation.prompts import build_prompt
-
-        limit = self.model.config.max_sequence_length
-        return len(build_prompt(self.tokenizer, text, limit).mask_indices)
 
 
 def load(

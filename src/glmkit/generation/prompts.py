@@ -16,7 +16,7 @@ import numpy as np
 
 from glmkit.blanks.layout import find_masks
 from glmkit.errors import GenerationError
-from glmkit.special_tokens import GMASK, MASK, MASKS, SMASK
+from glmkit.special_tokens import GMASK, MASK, SMASK
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,8 @@ def build_prompt(tokenizer: Any, text: str, max_positions: int) -> Prompt:
     Raises:
         GenerationError: `text` is not a string, or cutting would lose a blank.
     """
-    if not isinstance(text, str):
-        raise GenerationError(f"a text must be a string, not {type(text).__name__}")
-    masks = tokenizer.special_ids
-    mask_ids = {MASK: masks.mask, SMASK: masks.smask, GMASK: masks.gmask}
-    mask_ids[tokenizer.mask_token] = masks.mask
-    pattern = "|".join(re.escape(name) for name in mask_ids)
-    pieces = re.split(f"({pattern})", text)
+    masks, mask_ids = tokenizer.special_ids, _mask_ids(tokenizer)
+    pieces = split_at_blanks(tokenizer, text)
     if len(pieces) == 1:
         pieces = [text, GMASK, ""]
     body: list[int] = []
@@ -117,6 +112,19 @@ def _strip(tokenizer: Any, piece: str, mask_id: int, side: str) -> str:
     return piece.rstrip() if side == "lstrip" else piece.lstrip()
 
 
-def has_blank(tokenizer: Any, text: str) -> bool:
-    """Returns whether a blank is marked in the text."""
-    return any(name in text for name in (*MASKS, tokenizer.mask_token))
+def split_at_blanks(tokenizer: Any, text: str) -> list[str]:
+    """Returns the text before, between and after its blanks at even places, the masks as written at odd ones.
+
+    Raises:
+        GenerationError: `text` is not a string.
+    """
+    if not isinstance(text, str):
+        raise GenerationError(f"a text must be a string, not {type(text).__name__}")
+    pattern = "|".join(re.escape(name) for name in _mask_ids(tokenizer))
+    return re.split(f"({pattern})", text)
+
+
+def _mask_ids(tokenizer: Any) -> dict[str, int]:
+    """Returns how a blank may be written, and the mask's id in this vocabulary."""
+    ids = tokenizer.special_ids
+    return {MASK: ids.mask, SMASK: ids.smask, GMASK: ids.gmask, tokenizer.mask_token: ids.mask}
