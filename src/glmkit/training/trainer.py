@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -33,6 +32,7 @@ from glmkit.blanks.objectives import OBJECTIVES
 from glmkit.errors import UserError
 from glmkit.training import checkpoints
 from glmkit.training.data import PretrainingStream
+from glmkit.training.meters import Window, loss_sums, means
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,10 @@ class GLMTrainer(Trainer):
             self.remove_callback(callback)
         self.add_callback(_Restore(self))
         self.stream, self.held_out, self.tokenizer = stream, held_out, tokenizer
-        self._window = _Window()
+        self.names: tuple[str, ...] = OBJECTIVES
+        self._window = Window(self.names)
+        # What a checkpoint keeps beside weights and optimizer, each with state_dict (for JSON) and load_state_dict.
+        self.parts: dict[str, Any] = {"stream": self.stream, "window": self._window}
         self._restored: dict[str, Any] | None = None
         self._documents: list[list[list[int]]] = []
         self._save_under: Path | None = None
@@ -111,7 +114,7 @@ class GLMTrainer(Trainer):
         else:
             with self._watching_hidden() as hidden:
                 outcome = super().compute_loss(model, fields, return_outputs, num_items_in_batch)
-            self._window.by_objective += self._losses(hidden[0].detach(), inputs)
+            self._window.losses += self._losses(hidden[0].detach(), inputs)
         loss: Any = outcome[0] if return_outputs else outcome
         if not torch.isfinite(loss):
             raise self._not_finite("loss")
@@ -152,15 +155,12 @@ class GLMTrainer(Trainer):
     @torch.no_grad()
     def _losses(self, hidden: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """Returns float64 [2, objectives] on CPU: sums of the loss, and predicted tokens, by objective."""
-        labels, objectives = inputs["labels"], inputs["objective_ids"]
-        predicted = labels != IGNORE_INDEX
+        predicted = inputs["labels"] != IGNORE_INDEX
         with self.accelerator.autocast():
             logits = self.accelerator.unwrap_model(self.model).lm_head(hidden[predicted])
-        losses = F.cross_entropy(logits.float(), labels[predicted], reduction="none").double()
-        sums = torch.zeros(2, len(OBJECTIVES), dtype=torch.float64, device=losses.device)
-        sums[0].index_add_(0, objectives[predicted], losses)
-        sums[1].index_add_(0, objectives[predicted], torch.ones_like(losses))
-        return sums.cpu()
+        return loss_sums(
+            logits, inputs["labels"][predicted], inputs["objective_ids"][predicted], len(self.names)
+        )
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class GLMTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
-        sums = torch.zeros(2, len(OBJECTIVES), dtype=torch.float64)
+        sums = torch.zeros(2, len(self.names), dtype=torch.float64)
         for batch in self.held_out:
             inputs = self._prepare_inputs(batch)
             fields = ("input_ids", "position_ids", "segment_ids")
@@ -179,7 +179,7 @@ class GLMTrainer(Trainer):
             sums += self._losses(hidden, inputs)
         model.train(was_training)
         self._window.pause(time.monotonic() - began)
-        return {f"eval_{name}": value for name, value in _means(sums).items()}
+        return {f"eval_{name}": value for name, value in means(sums, self.names).items()}
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Logs and returns `held_out_losses`."""
@@ -219,10 +219,9 @@ class GLMTrainer(Trainer):
             self._save_under = None
         if self.args.should_save:
             state = {
-                "stream": self.stream.state_dict(),
                 "loss": self._tr_loss.item(),
                 "last_logged": self._globalstep_last_logged,
-                "window": self._window.state_dict(),
+                "parts": {name: part.state_dict() for name, part in self.parts.items()},
             }
             (written / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
         self.accelerator.wait_for_everyone()
@@ -236,7 +235,7 @@ class GLMTrainer(Trainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         text = (Path(resume_from_checkpoint) / STATE_FILE).read_text(encoding="utf-8")
         self._restored = json.loads(text)
-        self.stream.load_state_dict(self._restored["stream"])
+        self._restore_parts()
 
     @property
     def totals(self) -> tuple[int, int, int]:
@@ -247,8 +246,11 @@ class GLMTrainer(Trainer):
     def load(self, checkpoint: Path) -> None:
         """Loads the weights and the place of a checkpoint without training on."""
         self._load_from_checkpoint(str(checkpoint))
+
+    def _restore_parts(self) -> None:
         assert self._restored is not None
-        self._window.load_state_dict(self._restored["window"])
+        for name, part in self.parts.items():
+            part.load_state_dict(self._restored["parts"][name])
 
     def restore_window(self) -> None:
         """Goes on with the sums between two log lines where the checkpoint was between them."""
@@ -256,7 +258,6 @@ class GLMTrainer(Trainer):
         if self._restored is not None:
             self._tr_loss.fill_(self._restored["loss"])
             self._globalstep_last_logged = self._restored["last_logged"]
-            self._window.load_state_dict(self._restored["window"])
             self._restored = None
 
 
@@ -268,67 +269,3 @@ class _Restore(TrainerCallback):
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self._trainer.restore_window()
-
-
-class _Window:
-    """What was read since the last log line."""
-
-    def __init__(self) -> None:
-        self.counts = torch.zeros(3, dtype=torch.int64)  # real tokens, places, predicted tokens
-        self.totals = torch.zeros(3, dtype=torch.int64)  # the same since the run began
-        self.by_objective = torch.zeros(2, len(OBJECTIVES), dtype=torch.float64)
-        self.started = time.monotonic()
-
-    def count(self, inputs: dict[str, Any]) -> None:
-        real, predicted = inputs["segment_ids"] > 0, inputs["labels"] != IGNORE_INDEX
-        counts = torch.stack(
-            (real.sum(), torch.tensor(real.numel()).to(real.device), predicted.sum())
-        ).cpu()
-        self.counts += counts
-        self.totals += counts
-
-    def close(self) -> dict[str, float]:
-        """Returns the numbers to log, of this process, and begins anew."""
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        real, places, predicted = self.counts.tolist()
-        logs = {
-            **{
-                f"loss_{n.removesuffix('_loss')}": v
-                for n, v in _means(self.by_objective).items()
-                if n != "loss"
-            },
-            "tokens_per_second": real / seconds,
-            "predicted_tokens_per_second": predicted / seconds,
-            "padding_ratio": 1 - real / places if places else 0.0,
-            "tokens": self.totals[0].item(),
-            "predicted_tokens": self.totals[2].item(),
-        }
-        self.counts.zero_()
-        self.by_objective.zero_()
-        self.begin()
-        return logs
-
-    def begin(self) -> None:
-        """Starts the clock."""
-        self.started = time.monotonic()
-
-    def pause(self, seconds: float) -> None:
-        """Leaves out time that was not spent on training."""
-        self.started += seconds
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"counts": self.counts.tolist(), "totals": self.totals.tolist()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.counts = torch.tensor(state["counts"])
-        self.totals = torch.tensor(state["totals"])
-
-
-def _means(sums: torch.Tensor) -> dict[str, float]:
-    """Returns `loss` and `<objective>_loss` of sums [2, objectives]; objectives without a token are left out."""
-    totals, tokens = sums.tolist()
-    means = {"loss": sum(totals) / max(1.0, sum(tokens))}
-    for name, total, count in zip(OBJECTIVES, totals, tokens, strict=True):
-        if count:
-            means[f"{name}_loss"] = total / count
-    return means
