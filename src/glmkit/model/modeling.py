@@ -12,6 +12,7 @@ Sources: GLM paper (arXiv 2103.10360); THUDM/GLM `model/modeling_glm.py` and `mp
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -336,6 +337,18 @@ class GLMModel(GLMPreTrainedModel):
         return additive_mask(visible, embeddings.dtype)
 
 
+@dataclass
+class GLMOutput(CausalLMOutputWithPast):
+    """What `GLMForConditionalGeneration` returns.
+
+    Attributes:
+        token_losses: float32 [T] without gradient, the loss of each predicted token of the batch, row by row; None
+            without labels.
+    """
+
+    token_losses: torch.Tensor | None = None
+
+
 class GLMForConditionalGeneration(GLMGenerationMixin, GLMPreTrainedModel):
     """GLM with its language-model head: the word embedding, transposed, without bias."""
 
@@ -378,7 +391,7 @@ class GLMForConditionalGeneration(GLMGenerationMixin, GLMPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         return_logits: bool | None = None,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> GLMOutput:
         """Returns logits and, where labels are given, the loss.
 
         Args:
@@ -393,7 +406,8 @@ class GLMForConditionalGeneration(GLMGenerationMixin, GLMPreTrainedModel):
             **kwargs: `output_hidden_states`, `output_attentions`.
 
         Returns:
-            `loss` (float32), `logits` [B, S, V] or None, `cache`, `hidden_states`, `attentions`.
+            `loss` (float32), `logits` [B, S, V] or None, `token_losses` float32 [T] or None, `cache`,
+            `hidden_states`, `attentions`.
         """
         outputs = self.glm(
             input_ids=input_ids,
@@ -413,34 +427,33 @@ class GLMForConditionalGeneration(GLMGenerationMixin, GLMPreTrainedModel):
         if isinstance(logits_to_keep, int) and logits_to_keep == 0:
             keep = slice(None)
         logits = self.lm_head(hidden[:, keep]) if return_logits else None
-        loss = None
+        loss = token_losses = None
         if labels is not None:
             predicted = labels != IGNORE_INDEX
-            loss = token_loss(
-                self.lm_head(hidden[predicted]), labels[predicted], num_items_in_batch
+            token_losses = F.cross_entropy(
+                self.lm_head(hidden[predicted]).float(), labels[predicted], reduction="none"
             )
-        return CausalLMOutputWithPast(
+            loss = mean_loss(token_losses, num_items_in_batch)
+        return GLMOutput(
             loss=loss,
             logits=logits,
+            token_losses=None if token_losses is None else token_losses.detach(),
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
 
 
-def token_loss(
-    logits: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None
-) -> torch.Tensor:
-    """Cross-entropy of logits [T, V] against labels [T], in float32; sum / `num_items` or the mean.
+def mean_loss(token_losses: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
+    """Sum of losses [T] divided by `num_items`, by default T.
 
     A batch without a predicted token has loss 0 and keeps its graph.
     """
-    total = F.cross_entropy(logits.float(), labels, reduction="sum")
     if num_items is None:
-        num_items = max(1, labels.numel())
+        num_items = max(1, token_losses.numel())
     elif isinstance(num_items, torch.Tensor):
-        num_items = num_items.to(total.device)
-    return total / num_items
+        num_items = num_items.to(token_losses.device)
+    return token_losses.sum() / num_items
 
 
 class GLMForMultipleChoice(GLMPreTrainedModel):

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from glmkit.blanks.layout import IGNORE_INDEX
 
@@ -80,22 +79,11 @@ class Window:
         self.totals = torch.tensor(state["totals"])
 
 
-@torch.no_grad()
-def loss_sums(
-    logits: torch.Tensor, labels: torch.Tensor, indices: torch.Tensor, size: int
-) -> torch.Tensor:
-    """Returns float64 [2, `size`] on the CPU: sums of the loss, and predicted tokens, by index.
-
-    Args:
-        logits: [T, V].
-        labels: int64 [T].
-        indices: int64 [T], which sum a token belongs to.
-        size: Number of sums.
-    """
-    losses = F.cross_entropy(logits.float(), labels, reduction="none").double()
+def sums_by_index(losses: torch.Tensor, indices: torch.Tensor, size: int) -> torch.Tensor:
+    """Returns float64 [2, `size`] on the CPU: sums of losses [T], and their number, by index [T] (int64)."""
     sums = torch.zeros(2, size, dtype=torch.float64, device=losses.device)
-    sums[0].index_add_(0, indices, losses)
-    sums[1].index_add_(0, indices, torch.ones_like(losses))
+    sums[0].index_add_(0, indices, losses.double())
+    sums[1].index_add_(0, indices, torch.ones_like(losses, dtype=torch.float64))
     return sums.cpu()
 
 

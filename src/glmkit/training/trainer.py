@@ -3,8 +3,6 @@
 In: a model, `TrainingArguments`, a `PretrainingStream`, held-out batches. Out: an updated model, checkpoints, logged
 numbers. What it adds to Trainer: batches come from the stream, whose place is in every checkpoint; checkpoints appear
 whole or not at all; losses are logged for each objective; a loss that is not finite stops before the weights change.
-
-Shapes: B rows, L tokens of a row, H hidden, T predicted tokens of a batch.
 """
 
 from __future__ import annotations
@@ -13,8 +11,6 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +28,7 @@ from glmkit.blanks.objectives import OBJECTIVES
 from glmkit.errors import UserError
 from glmkit.training import checkpoints
 from glmkit.training.data import PretrainingStream
-from glmkit.training.meters import Window, loss_sums, means
+from glmkit.training.meters import Window, means, sums_by_index
 
 logger = logging.getLogger(__name__)
 
@@ -109,16 +105,12 @@ class GLMTrainer(Trainer):
     ) -> Any:
         fields = {name: value for name, value in inputs.items() if name not in _NOT_FOR_THE_MODEL}
         self._window.count(inputs)
-        if not self._next_step_is_logged():
-            outcome = super().compute_loss(model, fields, return_outputs, num_items_in_batch)
-        else:
-            with self._watching_hidden() as hidden:
-                outcome = super().compute_loss(model, fields, return_outputs, num_items_in_batch)
-            self._window.losses += self._losses(hidden[0].detach(), inputs)
-        loss: Any = outcome[0] if return_outputs else outcome
+        loss, outputs = super().compute_loss(model, fields, True, num_items_in_batch)
+        if self._next_step_is_logged():
+            self._window.losses += self._loss_sums(outputs, inputs)
         if not torch.isfinite(loss):
             raise self._not_finite("loss")
-        return outcome
+        return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -139,28 +131,10 @@ class GLMTrainer(Trainer):
         step = self.state.global_step + 1
         return step % self.state.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
 
-    @contextmanager
-    def _watching_hidden(self) -> Iterator[list[torch.Tensor]]:
-        """Collects the final hidden states [B, L, H] of a forward pass."""
-        found: list[torch.Tensor] = []
-        base = self.accelerator.unwrap_model(self.model).glm
-        hook = base.register_forward_hook(
-            lambda module, inputs, outputs: found.append(outputs.last_hidden_state)
-        )
-        try:
-            yield found
-        finally:
-            hook.remove()
-
-    @torch.no_grad()
-    def _losses(self, hidden: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
-        """Returns float64 [2, objectives] on CPU: sums of the loss, and predicted tokens, by objective."""
-        predicted = inputs["labels"] != IGNORE_INDEX
-        with self.accelerator.autocast():
-            logits = self.accelerator.unwrap_model(self.model).lm_head(hidden[predicted])
-        return loss_sums(
-            logits, inputs["labels"][predicted], inputs["objective_ids"][predicted], len(self.names)
-        )
+    def _loss_sums(self, outputs: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Returns float64 [2, names] on the CPU: sums of the loss, and predicted tokens, by objective."""
+        indices = inputs["objective_ids"][inputs["labels"] != IGNORE_INDEX]
+        return sums_by_index(outputs["token_losses"], indices, len(self.names))
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
@@ -173,10 +147,10 @@ class GLMTrainer(Trainer):
         sums = torch.zeros(2, len(self.names), dtype=torch.float64)
         for batch in self.held_out:
             inputs = self._prepare_inputs(batch)
-            fields = ("input_ids", "position_ids", "segment_ids")
+            fields = {n: value for n, value in inputs.items() if n not in _NOT_FOR_THE_MODEL}
             with torch.no_grad(), self.accelerator.autocast():
-                hidden = model.glm(**{name: inputs[name] for name in fields}).last_hidden_state
-            sums += self._losses(hidden, inputs)
+                outputs = model(**fields, return_logits=False)
+            sums += self._loss_sums(outputs, inputs)
         model.train(was_training)
         self._window.pause(time.monotonic() - began)
         return {f"eval_{name}": value for name, value in means(sums, self.names).items()}

@@ -315,3 +315,17 @@ def test_nothing_is_drawn_outside_of_torch():
         torch.manual_seed(4)
         losses.append(model.train()(**batch(examples())).loss.item())
     assert losses[0] == losses[1]
+
+
+def test_losses_of_single_tokens_add_up_to_the_loss():
+    model = quiet_model().train()
+    ids = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
+    labels = torch.tensor([[-100, 3, -100, 5], [7, -100, -100, -100]])
+    outputs = model(input_ids=ids, labels=labels, num_items_in_batch=6)
+    assert outputs.token_losses.shape == (3,)
+    assert not outputs.token_losses.requires_grad
+    assert outputs.logits is None
+    logits = model(input_ids=ids).logits
+    expected = F.cross_entropy(logits[labels != -100], labels[labels != -100], reduction="none")
+    torch.testing.assert_close(outputs.token_losses, expected)
+    torch.testing.assert_close(outputs.loss, expected.sum() / 6)
