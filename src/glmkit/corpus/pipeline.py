@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from glmkit.corpus.cleaning import Cleaner
 from glmkit.corpus.document import ReadLog
-from glmkit.corpus.files import COMPRESSED, SourceFile
-from glmkit.corpus.sources import Part, read_file
+from glmkit.corpus.files import SourceFile
+from glmkit.corpus.sources import Part, count_parts, read_file
 from glmkit.errors import missing_dependency
 
 try:
@@ -24,9 +24,6 @@ except ImportError as error:
 
 PART_BYTES = 32 * 2**20
 """A task reads about this much of a file (a compressed byte counts as four)."""
-
-MAX_PARTS = 32
-"""Of one file: each part unpacks the whole of it."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,7 @@ def plan(files: list[SourceFile]) -> list[Task]:
     """Returns the tasks that together read the files, in order."""
     tasks = []
     for file in files:
-        size = file.path.stat().st_size * (4 if file.path.suffix in COMPRESSED else 1)
-        parts = 1 if file.format == "text" else min(MAX_PARTS, -(-size // PART_BYTES) or 1)
+        parts = count_parts(file, PART_BYTES)
         tasks += [Task(file, (index, parts)) for index in range(parts)]
     return tasks
 

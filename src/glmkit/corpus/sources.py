@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from glmkit.corpus.document import Document, ReadLog
-from glmkit.corpus.files import SourceFile, decode, find_files, opened
+from glmkit.corpus.files import SourceFile, decode, find_files
 from glmkit.corpus.records import record_text
 from glmkit.errors import DataError
 
@@ -23,6 +23,9 @@ Part = tuple[int, int]
 
 MAX_TEXT_CHARS = 1_000_000
 """A plain text file longer than this is cut, at the next blank line, into several documents."""
+
+MAX_PARTS = 32
+"""Of one file of which each part reads the whole."""
 
 END_OF_TEXT = "<|endoftext|>"
 """A line of plain text that holds only this ends a document."""
@@ -70,7 +73,18 @@ def read_file(
         log.documents += 1
         yield document
     found, dropped = log.documents - before, log.dropped.total() - dropped_before
-    logger.info("%s: %d documents, %d dropped", file.path, found, dropped)
+    logger.info("%s: %d documents, %d dropped", file.url, found, dropped)
+
+
+def count_parts(file: SourceFile, part_bytes: int) -> int:
+    """Returns into how many parts to divide a file so that each reads about `part_bytes`.
+
+    A compressed byte counts as four.
+    """
+    if file.format == "text":
+        return 1
+    size = file.size() * (4 if file.compression else 1)
+    return min(MAX_PARTS, -(-size // part_bytes) or 1)
 
 
 def track(log: ReadLog, position: Callable[[], int], part: Part) -> Callable[[], None]:
@@ -86,8 +100,8 @@ def track(log: ReadLog, position: Callable[[], int], part: Part) -> Callable[[],
 def _read_jsonl(
     file: SourceFile, text_field: str | None, log: ReadLog, part: Part
 ) -> Iterator[Document]:
-    path, any_line = file.path, False
-    with opened(path) as (stream, raw):
+    any_line = False
+    with file.open() as (stream, raw):
         update = track(log, raw.tell, part)
         for number, line in enumerate(stream, 1):
             any_line = any_line or not line.isspace()
@@ -97,11 +111,11 @@ def _read_jsonl(
             if line.isspace():
                 log.dropped["blank line"] += 1
                 continue
-            where = f"{path}:{number}"
-            record = _parse(decode(line, path, number), where)
+            where = f"{file.url}:{number}"
+            record = _parse(decode(line, file.url, number), where)
             text = record_text(record, text_field, where)
             if text.strip():
-                yield Document(text, f"{path.name}:{number}", record)
+                yield Document(text, f"{file.name}:{number}", record)
             else:
                 log.dropped["empty record"] += 1
     if not any_line:
@@ -126,7 +140,7 @@ def _parse(line: str, where: str) -> dict:
 
 
 def _read_text(file: SourceFile, log: ReadLog) -> Iterator[Document]:
-    path, piece, any_text = file.path, 0, False
+    piece, any_text = 0, False
     lines: list[str] = []
     length = 0
 
@@ -138,12 +152,12 @@ def _read_text(file: SourceFile, log: ReadLog) -> Iterator[Document]:
         if text:
             any_text = True
             piece += 1
-            yield Document(text, f"{path.name}:{piece}", {"source": path.name})
+            yield Document(text, f"{file.name}:{piece}", {"source": file.name})
 
-    with opened(path) as (stream, raw):
+    with file.open() as (stream, raw):
         update = track(log, raw.tell, (0, 1))
         for number, line in enumerate(stream, 1):
-            text = decode(line, path, number)
+            text = decode(line, file.url, number)
             stripped = text.strip()
             if stripped == END_OF_TEXT or (not stripped and length > MAX_TEXT_CHARS):
                 update()
@@ -160,7 +174,7 @@ def _read_text(file: SourceFile, log: ReadLog) -> Iterator[Document]:
 def _empty(file: SourceFile, log: ReadLog) -> None:
     if file.named:
         raise DataError(
-            f"{file.path} is empty: it holds no text. Check the step that wrote it, or leave it out."
+            f"{file.url} is empty: it holds no text. Check the step that wrote it, or leave it out."
         )
-    logger.warning("%s is empty", file.path)
+    logger.warning("%s is empty", file.url)
     log.dropped["empty file"] += 1

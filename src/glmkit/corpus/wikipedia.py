@@ -13,7 +13,7 @@ from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from glmkit.corpus.document import Document, ReadLog
-from glmkit.corpus.files import SourceFile, opened
+from glmkit.corpus.files import SourceFile
 from glmkit.corpus.sources import Part, track
 from glmkit.errors import DataError, missing_dependency
 
@@ -49,8 +49,8 @@ def read_dump(file: SourceFile, log: ReadLog, part: Part = (0, 1)) -> Iterator[D
         raise missing_dependency("mwxml", "Reading a Wikipedia dump", "corpus") from error
     from glmkit.corpus.wikitext import strip_wikitext
 
-    path, pages = file.path, 0
-    with opened(path) as (stream, raw):
+    pages = 0
+    with file.open() as (stream, raw):
         update = track(log, raw.tell, part)
         try:
             dump = Dump.from_file(stream)
@@ -68,11 +68,11 @@ def read_dump(file: SourceFile, log: ReadLog, part: Part = (0, 1)) -> Iterator[D
                 if reason:
                     log.dropped[reason] += 1
                 else:
-                    metadata = {"title": page.title, "page": page.id, "source": path.name}
-                    yield Document(f"{page.title}\n\n{text}", f"{path.name}:{page.id}", metadata)
+                    metadata = {"title": page.title, "page": page.id, "source": file.name}
+                    yield Document(f"{page.title}\n\n{text}", f"{file.name}:{page.id}", metadata)
         except (ParseError, MalformedXML, AssertionError) as error:
             raise DataError(
-                f"{path}: not a complete MediaWiki dump (after {pages} pages: {error}). Fetch it again; the "
+                f"{file.url}: not a complete MediaWiki dump (after {pages} pages: {error}). Fetch it again; the "
                 "file to take is the one called …-pages-articles.xml.bz2."
             ) from error
 

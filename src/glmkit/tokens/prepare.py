@@ -7,7 +7,6 @@ and `report.txt`. The outcome depends on the inputs alone, not on workers or int
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -84,7 +83,7 @@ def prepare(
     files = [file for source in _as_list(sources) for file in find_files(source)]
     inputs = {
         "version": VERSION,
-        "sources": [{"name": file.path.name, "sha256": _file_digest(file.path)} for file in files],
+        "sources": [{"name": file.name, "fingerprint": file.fingerprint()} for file in files],
         "tokenizer": tokenizer.fingerprint(),
         "valid_ratio": valid_ratio,
         "text_field": text_field,
@@ -120,14 +119,6 @@ def _check_settings(valid_ratio: float, min_chars: int, workers: int) -> None:
         wrong.append(f"workers={workers} (at least 1)")
     if wrong:
         raise ConfigError(f"Cannot prepare with {'; '.join(wrong)}.")
-
-
-def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _claim(out_dir: Path, inputs: dict[str, Any], overwrite: bool) -> PrepareReport | None:
@@ -258,7 +249,7 @@ class _Reporter:
     """Calls `progress` from a thread while tasks, here or in other processes, note how far they are."""
 
     def __init__(self, tasks: list[Task], folder: Path, progress: Progress):
-        self._sizes = [task.file.path.stat().st_size // task.part[1] for task in tasks]
+        self._sizes = [task.file.size() // task.part[1] for task in tasks]
         self._done = [0] * len(tasks)
         self._folder, self._progress = folder, progress
         self._stop = Event()

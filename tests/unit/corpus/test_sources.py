@@ -174,7 +174,7 @@ def test_nothing_there(tmp_path):
         texts(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.csv.gz", "a.zst", "a.zip"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv.gz", "a.7z", "a.zip"])
 def test_unreadable_formats_name_the_remedy(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(DataError, match=r"cannot be read; (write it|unpack it)"):
@@ -196,7 +196,7 @@ def test_parts_of_a_file_make_the_whole(tmp_path):
     path = jsonl(tmp_path / "a.jsonl.gz", [{"text": str(i)} for i in range(10)])
     log, found = ReadLog(), []
     for index in range(3):
-        file = SourceFile(path, "jsonl")
+        file = SourceFile(str(path), "jsonl")
         found += [
             d.text for d in sources.read_file(file, text_field=None, log=log, part=(index, 3))
         ]

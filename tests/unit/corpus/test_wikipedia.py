@@ -58,7 +58,7 @@ def test_articles(tmp_path, name):
 
 
 def test_parts_of_a_dump_make_the_whole(tmp_path):
-    file, log = SourceFile(dump(tmp_path / "a.xml.bz2"), "wikipedia"), ReadLog()
+    file, log = SourceFile(str(dump(tmp_path / "a.xml.bz2")), "wikipedia"), ReadLog()
     titles = [d.metadata["title"] for i in range(3) for d in read_dump(file, log, (i, 3))]
     assert sorted(titles) == ["上海", "北京"]
     assert log.dropped.total() == 5
