@@ -11,6 +11,7 @@ import numpy as np
 from glmkit.config import from_values
 from glmkit.tokens.store import TokenStoreWriter
 from glmkit.tokens.train import train_tokenizer
+from glmkit.training.meters import MACHINE_DEPENDENT
 from glmkit.training.settings import PretrainConfig
 
 
@@ -31,7 +32,7 @@ def write_prepared(folder: Path, documents: int = 120) -> Path:
     return folder
 
 
-def make_config(data: Path, run: Path, **trainer) -> PretrainConfig:
+def make_config(data: Path, run: Path, sections: dict | None = None, **trainer) -> PretrainConfig:
     """Returns a run of 12 steps of a model of a few thousand weights, dropout included."""
     values = {
         "data": {"folder": str(data), "row_length": 32, "valid_rows": 8},
@@ -53,6 +54,7 @@ def make_config(data: Path, run: Path, **trainer) -> PretrainConfig:
             "use_cpu": True,
             **trainer,
         },
+        **(sections or {}),
     }
     return from_values(PretrainConfig, values)
 
@@ -61,7 +63,7 @@ def curve(run: Path) -> list[dict]:
     """Returns the log lines of a run without what depends on the clock."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [
-        {k: v for k, v in line.items() if "per_second" not in k and "runtime" not in k}
+        {k: v for k, v in line.items() if k not in MACHINE_DEPENDENT}
         for line in lines
         if "train_runtime" not in line
     ]

@@ -13,7 +13,6 @@ import os
 import platform
 import statistics
 import time
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,11 @@ from transformers import TrainingArguments, set_seed
 
 from glmkit.config import load_config, save_config, to_values
 from glmkit.errors import ConfigError, missing_dependency
-from glmkit.model.configuration import GLMConfig
-from glmkit.model.modeling import GLMForConditionalGeneration
 from glmkit.tokens.store import TokenStore
 from glmkit.tokens.tokenizer import GLMTokenizer
 from glmkit.training import checkpoints
+from glmkit.training.average import exported
+from glmkit.training.building import build_model
 from glmkit.training.data import PretrainingStream
 from glmkit.training.logs import Progress, RunLog
 from glmkit.training.report import PretrainReport, plot_loss
@@ -36,9 +35,6 @@ from glmkit.training.settings import PretrainConfig, check
 from glmkit.training.trainer import GLMTrainer
 
 logger = logging.getLogger(__name__)
-
-VOCABULARY_MULTIPLE = 64
-"""The embedding's rows are a multiple of it, as matrix units like."""
 
 _MAY_CHANGE = {
     "logging_steps",
@@ -96,7 +92,7 @@ def build_trainer(config: PretrainConfig, progress: Progress | None = None) -> G
     args = TrainingArguments(**{"eval_on_start": True, "disable_tqdm": True, **config.trainer})
     set_seed(args.seed)
     tokenizer = GLMTokenizer.from_pretrained(config.data.folder / "tokenizer")
-    model = GLMForConditionalGeneration(model_config(config, tokenizer))
+    model = build_model(config, tokenizer, args.device)
     ends = tokenizer.sentence_ends()
 
     def stream(split: str, rows: int, rank: int = 0, world_size: int = 1) -> PretrainingStream:
@@ -121,28 +117,8 @@ def build_trainer(config: PretrainConfig, progress: Progress | None = None) -> G
         held_out=stream("valid", args.per_device_eval_batch_size).held_out(config.data.valid_rows),
         tokenizer=tokenizer,
         callbacks=[RunLog(config.output_dir, progress)],
-    )
-
-
-def model_config(config: PretrainConfig, tokenizer: GLMTokenizer) -> GLMConfig:
-    """Returns the model's configuration: the recipe's fields, and the tokenizer's ids and number of tokens.
-
-    Raises:
-        ConfigError: The recipe's `vocab_size` has no room for the tokenizer's tokens.
-    """
-    fields = {name: value for name, value in config.model.items() if name != "preset"}
-    ids = asdict(tokenizer.special_ids)
-    needed = max(len(tokenizer), *(value + 1 for value in ids.values() if value is not None))
-    padded = -(-needed // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    if fields.setdefault("vocab_size", padded) < needed:
-        raise ConfigError(
-            f"model.vocab_size = {fields['vocab_size']} is too small for the tokenizer in {config.data.folder}, whose "
-            f"ids go up to {needed - 1}; leave it out (it becomes {padded}) or raise it"
-        )
-    del ids["block"]
-    special = {f"{name}_token_id": value for name, value in ids.items()}
-    return GLMConfig.preset(
-        config.model["preset"], **{**special, "num_tokens": len(tokenizer), **fields}
+        average=config.average,
+        spikes=config.spikes,
     )
 
 
@@ -189,6 +165,10 @@ def _finish(
     """Saves the model, the picture and the report; the last makes the run finished."""
     run, model = config.output_dir, trainer.accelerator.unwrap_model(trainer.model)
     evaluated = [line for line in history if "eval_loss" in line]
+    averaged = {}
+    if trainer.average is not None:
+        with trainer.average.applied():
+            averaged = _losses(trainer.held_out_losses())
     if not evaluated or evaluated[-1]["step"] != trainer.args.max_steps:
         evaluated.append({**trainer.held_out_losses(), "step": trainer.args.max_steps})
         history = [*history, evaluated[-1]]
@@ -209,15 +189,18 @@ def _finish(
         train_loss=logged[-1]["loss"] if logged else float("nan"),
         loss_before=_losses(evaluated[0]) if evaluated and evaluated[0]["step"] == 0 else {},
         loss_after=_losses(evaluated[-1]),
+        loss_average=averaged,
         seconds=time.monotonic() - started,
         resumed_from=resumed_from,
         versions=_versions(),
     )
     if trainer.args.should_save:
-        partial = run / checkpoints.PARTIAL / "model"
-        model.save_pretrained(partial)
-        trainer.tokenizer.save_pretrained(partial)
-        checkpoints.publish(partial, report.model)
+        for name, weights in exported(trainer.average).items():
+            partial = run / checkpoints.PARTIAL / name
+            with weights():
+                model.save_pretrained(partial)
+            trainer.tokenizer.save_pretrained(partial)
+            checkpoints.publish(partial, run / name)
         title = f"{run.name}: {report.parameters / 1e6:.1f} M parameters, {report.tokens / 1e6:,.1f} M tokens"
         plot_loss(history, run / "loss.png", title)
         report.save()

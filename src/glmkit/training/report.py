@@ -32,6 +32,7 @@ class PretrainReport:
         train_loss: Of the last log line, nats per predicted token.
         loss_before: Held-out losses before training: `loss`, `token_loss`, `sentence_loss`, `document_loss`.
         loss_after: The same after training.
+        loss_average: The same with the averaged weights, empty where there are none.
         seconds: Wall-clock time of this call; not the whole run's where it was resumed.
         resumed_from: Step of the checkpoint that this call went on from, or None.
         versions: Of the software.
@@ -49,6 +50,7 @@ class PretrainReport:
     train_loss: float
     loss_before: dict[str, float]
     loss_after: dict[str, float]
+    loss_average: dict[str, float]
     seconds: float
     resumed_from: int | None
     versions: dict[str, str] = field(repr=False)
@@ -93,6 +95,9 @@ class PretrainReport:
             start = "" if before is None else f"{before:.3f} -> "
             ppl = "" if before is None else f"{math.exp(before):,.0f} -> "
             rows.append((label, f"{start}{after:.3f} (perplexity {ppl}{math.exp(after):,.1f})"))
+        if self.loss_average:
+            average = self.loss_average["loss"]
+            rows.append(("of the average", f"{average:.3f} (perplexity {math.exp(average):,.1f})"))
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
 

@@ -5,15 +5,19 @@ In: a recipe. Out: `PretrainConfig`, checked against itself and against the prep
 
 from __future__ import annotations
 
+import inspect
+import sys
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from glmkit.blanks.objectives import ObjectiveSettings
 from glmkit.config import check_values
 from glmkit.errors import ConfigError, UserError, nearest
+from glmkit.training.average import AverageSettings
+from glmkit.training.spikes import SpikeSettings
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "output_dir": "runs/pretrain",
@@ -26,7 +30,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "weight_decay": 0.01,
     "max_grad_norm": 1.0,
     "lr_scheduler_type": "cosine_with_min_lr",
-    "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
     "warmup_steps": 0.04,
     "logging_steps": 10,
     "eval_strategy": "steps",
@@ -37,6 +40,13 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 """`TrainingArguments` that differ from transformers' defaults: the published pretraining's (DESIGN.md, section 5)."""
 
+SCHEDULE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "cosine_with_min_lr": {"min_lr_rate": 0.1},
+    "warmup_stable_decay": {"num_decay_steps": 0.2, "decay_type": "1-sqrt"},
+}
+"""`lr_scheduler_kwargs` where a recipe names none of them. `num_decay_steps` below 1 is a share of `max_steps`, as
+`warmup_steps` is; the shape of the decay is the best one of arXiv 2405.18392, figure 5."""
+
 NOT_SUPPORTED = {
     "load_best_model_at_end": False,
     "save_only_model": False,
@@ -46,6 +56,20 @@ NOT_SUPPORTED = {
     "resume_from_checkpoint": None,
 }
 """`TrainingArguments` that pretraining cannot honour, with the only value that is accepted."""
+
+
+ATTENTION = ("flex_attention", "sdpa", "eager")
+
+NOT_FIELDS = ("preset", "from", "attn_implementation")
+"""Keys of `model` that are no fields of `GLMConfig`."""
+
+WITH_FROM = (
+    "hidden_act",
+    "embedding_dropout_prob",
+    "attention_dropout_prob",
+    "output_dropout_prob",
+)
+"""Fields of `GLMConfig` that may be changed where training goes on from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +90,18 @@ class PretrainConfig:
 
     data: DataSettings
     """The corpus."""
-    model: dict[str, Any] = field(default_factory=lambda: {"preset": "base"})
-    """Fields of `GLMConfig`, and `preset` to begin from. The tokenizer sets the vocabulary's."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """A new model: fields of `GLMConfig`, and `preset` ("base") to begin with; the tokenizer sets the vocabulary's. Or `from`: a
+    folder or hub name in any known format, whose training goes on (dropout may be changed). In both cases
+    `attn_implementation`: by default flex_attention on a GPU where there is no attention dropout, else sdpa."""
     objectives: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """How blanks are made."""
     trainer: dict[str, Any] = field(default_factory=lambda: dict(TRAINER_DEFAULTS))
     """transformers' `TrainingArguments`, under their own names."""
+    average: AverageSettings = field(default_factory=AverageSettings)
+    """An average of the weights."""
+    spikes: SpikeSettings = field(default_factory=SpikeSettings)
+    """Steps that are skipped."""
 
     @property
     def output_dir(self) -> Path:
@@ -87,8 +117,6 @@ def check(config: PretrainConfig) -> PretrainConfig:
     """
     from transformers import TrainingArguments
 
-    from glmkit.model.configuration import PRESETS
-
     problems: list[str] = []
     hints = {**typing.get_type_hints(TrainingArguments), "warmup_steps": float}
     trainer = check_values(hints, config.trainer, "trainer", problems)
@@ -100,8 +128,14 @@ def check(config: PretrainConfig) -> PretrainConfig:
     for name in ("max_steps", "per_device_train_batch_size"):
         if (trainer.get(name) or 0) < 1:
             problems.append(f"trainer.{name} = {trainer.get(name)!r} must be at least 1")
-    model = _check_model(config.model, problems)
-    positions = model.get("max_sequence_length") or PRESETS[model["preset"]][3]
+    _check_precision(trainer, problems)
+    _check_schedule(trainer, problems)
+    problems += config.average.problems() + config.spikes.problems()
+    if config.average.is_on and trainer.get("fsdp"):
+        problems.append(
+            "average.decay is not supported with trainer.fsdp: the weights are in parts"
+        )
+    model, positions = _check_model(config.model, config.data.folder, problems)
     row_length = config.data.row_length
     if row_length < 16:
         problems.append(f"data.row_length = {row_length} must be at least 16")
@@ -115,10 +149,60 @@ def check(config: PretrainConfig) -> PretrainConfig:
     _check_folder(config.data.folder, problems)
     if problems:
         raise ConfigError("this run cannot be started:\n- " + "\n- ".join(problems))
-    return PretrainConfig(config.data, model, config.objectives, trainer)
+    return replace(config, model=model, trainer=trainer)
 
 
-def _check_model(values: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+def _check_precision(trainer: dict[str, Any], problems: list[str]) -> None:
+    """Adds number types that this machine cannot train with."""
+    import torch
+
+    if trainer.get("fp16") and trainer.get("bf16"):
+        problems.append("trainer.fp16 and trainer.bf16 are both true; choose one")
+    on_gpu = torch.cuda.is_available() and not trainer.get("use_cpu")
+    if trainer.get("fp16") and not on_gpu:
+        problems.append(
+            "trainer.fp16 needs a CUDA GPU; on a CPU use trainer.bf16=true, or neither for float32"
+        )
+    if trainer.get("bf16") and on_gpu and not torch.cuda.is_bf16_supported():
+        problems.append(
+            f"trainer.bf16: {torch.cuda.get_device_name()} has no bfloat16; use trainer.fp16=true"
+        )
+
+
+def _check_schedule(trainer: dict[str, Any], problems: list[str]) -> None:
+    """Fills in the schedule's settings; adds those that it does not have."""
+    from transformers import SchedulerType
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+
+    name = str(trainer.get("lr_scheduler_type"))
+    if name not in [kind.value for kind in SchedulerType]:
+        return  # said already
+    given = trainer.get("lr_scheduler_kwargs") or {}
+    if not isinstance(given, dict):
+        problems.append(f"trainer.lr_scheduler_kwargs = {given!r} must be a section")
+        return
+    settings = {**SCHEDULE_DEFAULTS.get(name, {}), **given}
+    if "min_lr" in given:
+        settings.pop("min_lr_rate", None)  # the same thing in other units
+    schedule: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(name)]
+    parameters = inspect.signature(schedule).parameters
+    known = set(parameters) - {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+    problems += [
+        f"unknown key 'trainer.lr_scheduler_kwargs.{key}'{nearest(str(key), known)} "
+        f"(known with {name}: {', '.join(sorted(known)) or 'none'})"
+        for key in settings
+        if key not in known
+    ]
+    decay = settings.get("num_decay_steps")
+    if isinstance(decay, float) and 0 < decay < 1:
+        settings["num_decay_steps"] = round(decay * (trainer.get("max_steps") or 0))
+    trainer["lr_scheduler_kwargs"] = settings
+
+
+def _check_model(
+    values: Mapping[str, Any], folder: Path, problems: list[str]
+) -> tuple[dict[str, Any], int]:
+    """Returns the values converted, and how many positions the model has."""
     import torch
 
     from glmkit.model.configuration import PRESETS, GLMConfig
@@ -133,14 +217,60 @@ def _check_model(values: Mapping[str, Any], problems: list[str]) -> dict[str, An
         for one in fields(GLMConfig)  # type: ignore[arg-type]
         if one.name in own and not one.name.endswith("_token_id") and one.name != "num_tokens"
     }
-    model = check_values({"preset": str, **allowed}, values, "model", problems)
-    preset = model.get("preset")
+    own_hints = {"preset": str, "from": str, "attn_implementation": str}
+    model = check_values({**own_hints, **allowed}, values, "model", problems)
+    attention = model.get("attn_implementation")
+    if attention not in (None, *ATTENTION):
+        problems.append(
+            f"model.attn_implementation = {attention!r}; there are {', '.join(ATTENTION)}"
+        )
+    if "from" in model:
+        return model, _check_source(model, folder, problems)
+    preset = model.setdefault("preset", "base")
     if preset not in PRESETS:
         problems.append(
             f"model.preset = {preset!r}; there are {', '.join(PRESETS)}{nearest(str(preset), PRESETS)}"
         )
         model["preset"] = "base"
-    return model
+    return model, model.get("max_sequence_length") or PRESETS[model["preset"]][3]
+
+
+def _check_source(model: dict[str, Any], folder: Path, problems: list[str]) -> int:
+    """Adds what keeps training from going on from a checkpoint; returns its positions."""
+    from glmkit.checkpoint import read_config, resolve
+    from glmkit.model.configuration import GLMConfig
+    from glmkit.tokens.tokenizer import GLMTokenizer
+
+    for name in sorted(model.keys() - {"from", "attn_implementation", *WITH_FROM}):
+        problems.append(
+            f"model.{name} is the checkpoint's where model.from is given; leave it out "
+            f"(may be changed: {', '.join(WITH_FROM)})"
+        )
+    try:
+        source = resolve(model["from"])
+        config = GLMConfig(**read_config(source))
+    except UserError as error:
+        problems.append(f"model.from = {model['from']!r}: {error}")
+        return sys.maxsize
+    try:
+        prepared = GLMTokenizer.from_pretrained(folder / "tokenizer")
+    except UserError:
+        return config.max_sequence_length  # said with the folder
+    if len(prepared) > config.vocab_size:
+        problems.append(
+            f"the vocabulary of {folder} has {len(prepared)} tokens and {model['from']} {config.vocab_size} rows for "
+            "them; extend it with `glmkit extend-vocabulary`, or prepare the corpus with the model's own tokenizer"
+        )
+    try:
+        own = GLMTokenizer.from_pretrained(source)
+    except UserError:
+        return config.max_sequence_length  # a training folder has none
+    if own.fingerprint() != prepared.fingerprint():
+        problems.append(
+            f"{folder} was prepared with another tokenizer than that of {model['from']}; prepare it again with "
+            f"--tokenizer {model['from']}"
+        )
+    return config.max_sequence_length
 
 
 def _check_folder(folder: Path, problems: list[str]) -> None:

@@ -2,7 +2,8 @@
 
 In: a model, `TrainingArguments`, a `PretrainingStream`, held-out batches. Out: an updated model, checkpoints, logged
 numbers. What it adds to Trainer: batches come from the stream, whose place is in every checkpoint; checkpoints appear
-whole or not at all; losses are logged for each objective; a loss that is not finite stops before the weights change.
+whole or not at all; losses are logged for each objective; a loss that is not finite stops before the weights change; a
+step that is a spike is skipped and the weights are averaged, where the settings say so.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ from glmkit.blanks.layout import IGNORE_INDEX
 from glmkit.blanks.objectives import OBJECTIVES
 from glmkit.errors import UserError
 from glmkit.training import checkpoints
+from glmkit.training.average import AverageSettings, WeightAverage
 from glmkit.training.data import PretrainingStream
+from glmkit.training.flops import StepFlops, peak_flops
 from glmkit.training.meters import Window, means, sums_by_index
+from glmkit.training.spikes import SpikeGuard, SpikeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ class GLMTrainer(Trainer):
         held_out: Batches that are evaluated every `eval_steps`, with all objectives in them.
         tokenizer: Saved with every checkpoint.
         callbacks: As in Trainer.
+        average: Whether and how the weights are averaged.
+        spikes: Whether and when a step is skipped.
     """
 
     def __init__(
@@ -61,6 +67,8 @@ class GLMTrainer(Trainer):
         held_out: list[dict[str, Any]],
         tokenizer: Any,
         callbacks: list[Any] | None = None,
+        average: AverageSettings | None = None,
+        spikes: SpikeSettings | None = None,
     ):
         args.ignore_data_skip = True  # the stream goes to its place itself
         args.logging_nan_inf_filter = False  # such a loss stops the run
@@ -73,12 +81,21 @@ class GLMTrainer(Trainer):
         )
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
-        self.add_callback(_Restore(self))
+        self.add_callback(_Steps(self))
         self.stream, self.held_out, self.tokenizer = stream, held_out, tokenizer
         self.names: tuple[str, ...] = OBJECTIVES
-        self._window = Window(self.names)
+        self._window = Window(
+            self.names, StepFlops.of(model.config), self._gathered, is_first=args.process_index == 0
+        )
         # What a checkpoint keeps beside weights and optimizer, each with state_dict (for JSON) and load_state_dict.
         self.parts: dict[str, Any] = {"stream": self.stream, "window": self._window}
+        self.average: WeightAverage | None = None
+        if average is not None and average.is_on:
+            self.average = WeightAverage(model, average)
+        self.spikes: SpikeGuard | None = None
+        if spikes is not None and spikes.is_on:
+            self.spikes = self.parts["spikes"] = SpikeGuard(spikes)
+        self._step_loss = torch.zeros((), device=args.device)
         self._restored: dict[str, Any] | None = None
         self._documents: list[list[list[int]]] = []
         self._save_under: Path | None = None
@@ -89,9 +106,11 @@ class GLMTrainer(Trainer):
         """Returns the stream: rows are already batched, and divided among the processes."""
         return self.stream
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        batches, num_items = super().get_batch_samples(*args, **kwargs)
+    def get_batch_samples(self, epoch_iterator: Any, *args: Any) -> Any:
+        batches, num_items = super().get_batch_samples(self._window.timed(epoch_iterator), *args)
         self._documents = [batch["documents"] for batch in batches]
+        for batch in batches:
+            self._window.count(batch)
         return batches, num_items
 
     # -- loss ----------------------------------------------------------------------------------------------------
@@ -104,20 +123,46 @@ class GLMTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         fields = {name: value for name, value in inputs.items() if name not in _NOT_FOR_THE_MODEL}
-        self._window.count(inputs)
         loss, outputs = super().compute_loss(model, fields, True, num_items_in_batch)
         if self._next_step_is_logged():
             self._window.losses += self._loss_sums(outputs, inputs)
         if not torch.isfinite(loss):
             raise self._not_finite("loss")
+        self._step_loss += loss.detach()
         return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        finite = math.isfinite(float(norm))
         # With fp16 the loss scaler expects infinite gradients and skips the step itself.
-        if norm is not None and not self.args.fp16 and not math.isfinite(float(norm)):
+        if not finite and not self.args.fp16:
             raise self._not_finite("gradient")
+        if self.spikes is not None and finite:
+            self._skip_spike(model, self.spikes, float(norm))
+        self._step_loss.zero_()
         return norm
+
+    def _skip_spike(self, model: Any, guard: SpikeGuard, norm: float) -> None:
+        """Drops the gradients of a step that is a spike: an optimizer leaves weights without a gradient alone."""
+        # The same numbers on all processes, so that all decide alike.
+        numbers = torch.stack((self._step_loss.float(), torch.full_like(self._step_loss, norm)))
+        loss, norm = self.accelerator.reduce(numbers, "mean").tolist()
+        if guard.skips(loss, norm):
+            model.zero_grad(set_to_none=True)
+            logger.warning(
+                "step %d is skipped, its loss is %.4g and its gradient's norm %.4g; the documents of its batch in %s: %s",
+                self.state.global_step + 1,
+                loss,
+                norm,
+                self.stream.store.folder,
+                self._documents,
+            )
+
+    def _gathered(self, vector: torch.Tensor) -> torch.Tensor:
+        """Returns a vector [n] of every process: [processes, n]."""
+        if self.accelerator.num_processes == 1:
+            return vector[None]
+        return self.accelerator.gather(vector[None].to(self.args.device))
 
     def _not_finite(self, what: str) -> NonFiniteLossError:
         return NonFiniteLossError(
@@ -169,6 +214,8 @@ class GLMTrainer(Trainer):
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs.update(self._window.close())
+            if self.spikes is not None:
+                logs["skipped_steps"] = self.spikes.skipped
         self.state.epoch = self.stream.epochs
         super().log(logs, start_time)
 
@@ -191,12 +238,14 @@ class GLMTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self._save_under = None
+        state = {  # on every process: some numbers are sums over all of them
+            "loss": self.accelerator.reduce(self._tr_loss, "mean").item(),
+            "last_logged": self._globalstep_last_logged,
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+        }
         if self.args.should_save:
-            state = {
-                "loss": self._tr_loss.item(),
-                "last_logged": self._globalstep_last_logged,
-                "parts": {name: part.state_dict() for name, part in self.parts.items()},
-            }
+            if self.average is not None:
+                self.average.save(written)
             (written / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
@@ -209,25 +258,28 @@ class GLMTrainer(Trainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         text = (Path(resume_from_checkpoint) / STATE_FILE).read_text(encoding="utf-8")
         self._restored = json.loads(text)
-        self._restore_parts()
+        for name, part in self.parts.items():
+            part.load_state_dict(self._restored["parts"][name])
+        if self.average is not None:
+            self.average.load(Path(resume_from_checkpoint))
 
     @property
     def totals(self) -> tuple[int, int, int]:
-        """Real tokens, places and predicted tokens that this process has read in the whole run."""
-        real, places, predicted = self._window.totals.tolist()
-        return real, places, predicted
+        """Real tokens, places and predicted tokens that all processes have read in the whole run."""
+        return self._window.totals_of_all()
 
     def load(self, checkpoint: Path) -> None:
         """Loads the weights and the place of a checkpoint without training on."""
         self._load_from_checkpoint(str(checkpoint))
 
-    def _restore_parts(self) -> None:
-        assert self._restored is not None
-        for name, part in self.parts.items():
-            part.load_state_dict(self._restored["parts"][name])
-
     def restore_window(self) -> None:
         """Goes on with the sums between two log lines where the checkpoint was between them."""
+        model: Any = self.model
+        dtype = model.dtype
+        if self.args.bf16 or self.args.fp16:
+            dtype = torch.bfloat16 if self.args.bf16 else torch.float16
+        self._window.peak_flops, source = peak_flops(self.args.device, dtype)
+        logger.info("peak for MFU: %.4g FLOP/s (%s)", self._window.peak_flops, source)
         self._window.begin()
         if self._restored is not None:
             self._tr_loss.fill_(self._restored["loss"])
@@ -235,11 +287,15 @@ class GLMTrainer(Trainer):
             self._restored = None
 
 
-class _Restore(TrainerCallback):
-    """Lets the trainer restore what Trainer resets when it begins."""
+class _Steps(TrainerCallback):
+    """Lets the trainer restore what Trainer resets when it begins, and average the weights after each step."""
 
     def __init__(self, trainer: GLMTrainer):
         self._trainer = trainer
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self._trainer.restore_window()
+
+    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if self._trainer.average is not None:
+            self._trainer.average.update(state.global_step)

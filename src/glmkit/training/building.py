@@ -1,0 +1,118 @@
+"""The model that a pretraining run begins with: new by a preset's sizes, or a checkpoint's.
+
+In: a checked `PretrainConfig` and the corpus' tokenizer. Out: a `GLMForConditionalGeneration` in float32, which knows the
+tokenizer's special ids.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from glmkit.checkpoint import resolve
+from glmkit.errors import ConfigError
+from glmkit.model.configuration import GLMConfig
+from glmkit.model.modeling import GLMForConditionalGeneration
+from glmkit.tokens.tokenizer import GLMTokenizer
+from glmkit.training.settings import NOT_FIELDS, PretrainConfig
+
+logger = logging.getLogger(__name__)
+
+VOCABULARY_MULTIPLE = 64
+"""The embedding's rows are a multiple of it, as matrix units like."""
+
+
+def build_model(
+    config: PretrainConfig, tokenizer: GLMTokenizer, device: torch.device
+) -> GLMForConditionalGeneration:
+    """Returns the model to train, on the CPU.
+
+    Args:
+        config: Checked.
+        tokenizer: The prepared corpus'.
+        device: Where it will be trained; decides the attention where the recipe does not.
+
+    Raises:
+        ConfigError: The recipe's `vocab_size` has no room for the tokenizer's tokens, or its attention cannot train.
+        CheckpointError: `model.from` cannot be read.
+    """
+    if "from" not in config.model:
+        fields = model_config(config, tokenizer)
+        attention = choose_attention(fields, device, config.model.get("attn_implementation"))
+        fields._attn_implementation = attention
+        return GLMForConditionalGeneration(fields)
+    changed = {name: value for name, value in config.model.items() if name not in NOT_FIELDS}
+    model = GLMForConditionalGeneration.from_pretrained(
+        resolve(config.model["from"]), dtype=torch.float32, **changed
+    )
+    for name, value in special_fields(tokenizer).items():
+        setattr(model.config, name, value)
+    model.generation_config.eos_token_id = model.config.eop_token_id
+    model.set_attn_implementation(
+        choose_attention(model.config, device, config.model.get("attn_implementation"))
+    )
+    return model
+
+
+def model_config(config: PretrainConfig, tokenizer: GLMTokenizer) -> GLMConfig:
+    """Returns a new model's configuration: the recipe's fields, and the tokenizer's ids and number of tokens.
+
+    Raises:
+        ConfigError: The recipe's `vocab_size` has no room for the tokenizer's tokens.
+    """
+    fields = {name: value for name, value in config.model.items() if name not in NOT_FIELDS}
+    needed = tokenizer_rows(tokenizer)
+    padded = padded_rows(needed)
+    if fields.setdefault("vocab_size", padded) < needed:
+        raise ConfigError(
+            f"model.vocab_size = {fields['vocab_size']} is too small for the tokenizer in {config.data.folder}, whose "
+            f"ids go up to {needed - 1}; leave it out (it becomes {padded}) or raise it"
+        )
+    return GLMConfig.preset(config.model["preset"], **{**special_fields(tokenizer), **fields})
+
+
+def special_fields(tokenizer: GLMTokenizer) -> dict[str, Any]:
+    """Returns the configuration's fields that the tokenizer decides."""
+    ids = asdict(tokenizer.special_ids)
+    del ids["block"]
+    special = {f"{name}_token_id": value for name, value in ids.items()}
+    return {**special, "num_tokens": len(tokenizer)}
+
+
+def tokenizer_rows(tokenizer: GLMTokenizer) -> int:
+    """Returns how many embedding rows a tokenizer needs at least."""
+    ids = asdict(tokenizer.special_ids).values()
+    return max(len(tokenizer), *(value + 1 for value in ids if value is not None))
+
+
+def padded_rows(needed: int) -> int:
+    """Returns `needed` rounded up to a multiple that matrix units like."""
+    return -(-needed // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+def choose_attention(config: GLMConfig, device: torch.device, asked: str | None = None) -> str:
+    """Returns the attention to train with: what is asked for, FlexAttention on a GPU, SDPA elsewhere.
+
+    FlexAttention skips the blocks of a packed row that nobody may see, but has no dropout: a model with
+    `attention_dropout_prob` above 0 uses SDPA on a GPU too.
+
+    Raises:
+        ConfigError: FlexAttention is asked for where it cannot train.
+    """
+    if asked == "flex_attention" and (device.type != "cuda" or config.attention_dropout_prob):
+        raise ConfigError(
+            "model.attn_implementation = 'flex_attention' needs a CUDA GPU and model.attention_dropout_prob=0"
+        )
+    if asked is not None:
+        return asked
+    if device.type != "cuda":
+        return "sdpa"
+    if config.attention_dropout_prob:
+        logger.info(
+            "SDPA is used because FlexAttention has no dropout; model.attention_dropout_prob=0 makes packed rows faster"
+        )
+        return "sdpa"
+    return "flex_attention"
