@@ -64,7 +64,11 @@ def examples_of_row(row: Mapping[str, np.ndarray]) -> list[Example]:
 
 def _render_one(example: Example, decode: Decode) -> str:
     blocks, n_a = example.position_ids[1], example.prefix_length
-    starts = [int(i) for i in np.flatnonzero(blocks == 1) if i >= n_a]
+    # A piece begins where the block position does not go on (it is 1 all through where it is not used).
+    goes_on = np.append(False, (blocks[1:] == blocks[:-1] + 1))
+    if not (blocks > 1).any():
+        goes_on = np.append(False, np.diff(example.position_ids[0]) == 0)
+    starts = [i for i in range(n_a, len(example)) if i == n_a or not goes_on[i]]
     ends = [*starts, len(example)][1:]
     places = example.position_ids[0, starts].tolist() if starts else []
     number_of = {place: number for number, place in enumerate(sorted(set(places)), start=1)}
