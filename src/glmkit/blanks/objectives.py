@@ -120,10 +120,14 @@ def find_sentinels(vocabulary: Mapping[str, int]) -> np.ndarray:
 
 def draw_objective(rng: np.random.Generator, settings: ObjectiveSettings) -> str:
     """Draws one of `OBJECTIVES` by its weight."""
+    return draw_objectives(rng, settings, 1)[0]
+
+
+def draw_objectives(rng: np.random.Generator, settings: ObjectiveSettings, count: int) -> list[str]:
+    """Draws `count` of `OBJECTIVES` by their weights."""
     cumulative = np.cumsum([settings.weight(name) for name in OBJECTIVES])
-    return OBJECTIVES[
-        int(np.searchsorted(cumulative[:-1], rng.random() * cumulative[-1], side="right"))
-    ]
+    drawn = cumulative[:-1].searchsorted(rng.random(count) * cumulative[-1], side="right")
+    return [OBJECTIVES[index] for index in drawn]
 
 
 def make_any_example(
@@ -218,10 +222,7 @@ def make_example(
     spans = spans[:max_blanks]
     if not len(spans):
         return None
-    if settings.shuffle_blanks:
-        spans = rng.permutation(spans)
-    else:
-        spans = spans[spans[:, 0].argsort()]
+    spans = rng.permutation(spans) if settings.shuffle_blanks else spans[spans[:, 0].argsort()]
     mask = {"token": specials.mask, "sentence": specials.smask, "document": specials.gmask}
     corrupt = settings.block_mask_prob if objective == "token" else 0.0
     example = hide(

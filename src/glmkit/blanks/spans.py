@@ -56,9 +56,15 @@ def draw_lengths(rng: np.random.Generator, total: int, mean: float, longest: int
     Returns:
         int64 [n]; the last length is not cut, so the sum can exceed `total`.
     """
-    table = _poisson_cumulative(mean, longest)
-    lengths = table.searchsorted(rng.random(total), side="right") + 1
+    lengths = draw_span_lengths(rng, total, mean, longest)
     return lengths[: int(lengths.cumsum().searchsorted(total)) + 1]
+
+
+def draw_span_lengths(
+    rng: np.random.Generator, count: int, mean: float, longest: int
+) -> np.ndarray:
+    """Draws `count` span lengths, int64 [count]; else as `draw_lengths`."""
+    return _poisson_cumulative(mean, longest).searchsorted(rng.random(count), side="right") + 1
 
 
 @lru_cache(maxsize=8)
