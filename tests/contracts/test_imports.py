@@ -22,9 +22,10 @@ ALLOWED = {
     "model": {"checkpoint", "blanks.layout"},
     "generation": {"tokens", "blanks", "model", "checkpoint"},
     "evaluation": {"tokens", "blanks", "model", "checkpoint", "corpus", "generation"},
-    "training": {"tokens", "blanks", "model", "checkpoint", "corpus"},
+    "tasks": {"tokens", "blanks", "corpus"},
+    "training": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus"},
     "api": {"tokens", "blanks", "model", "checkpoint", "generation", "evaluation"},
-    "cli": {"api", "corpus", "tokens", "blanks", "model", "checkpoint", "training", "generation", "evaluation"},
+    "cli": {"api", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
 }  # fmt: skip
 
 

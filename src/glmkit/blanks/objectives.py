@@ -112,7 +112,7 @@ class ObjectiveSettings:
 
 def find_sentinels(vocabulary: Mapping[str, int]) -> np.ndarray:
     """Returns int64 [n]: the ids of `[MASK0]`, `[MASK1]` …, up to the first that the vocabulary lacks."""
-    found = []
+    found: list[int] = []
     while (token := SENTINEL.format(len(found))) in vocabulary:
         found.append(vocabulary[token])
     return np.array(found, np.int64)

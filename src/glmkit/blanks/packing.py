@@ -57,7 +57,7 @@ class Slot(NamedTuple):
 def shortest_part(length: int, settings: ObjectiveSettings) -> int:
     """Returns the smallest part in tokens that a text is cut into to fill a row of `length`."""
     needed = 1 / max(settings.token_ratio, 1e-3) + 2 if not settings.document_weight else 0
-    return min(max(8, length // 24, int(needed)), length // 2)
+    return min(max(8, length // 24, int(needed)), length // 3)
 
 
 def pack(sizes: Sequence[int], length: int) -> list[list[int]]:
@@ -170,8 +170,12 @@ class _Cutter:
             more = room - self._blanks(objective, size)
             if more + self._blanks(objective, more) <= room:
                 size = more
-            size = min(size, available - self.shortest)
+            size = min(max(size, (room + 1) // 2), available - self.shortest)
         needed = self._blanks(objective, size)
+        # Where blanks are very dense, or a text is too short to be cut, there is room for fewer of them.
+        limit = room if size < available else self.length
+        if size + needed > limit:
+            needed = max(2, (limit - size) // 2 * 2)
         lengths = None
         if objective == "token":
             count = needed // 2 if int(self._settings.token_ratio * size) else 0
@@ -217,7 +221,9 @@ def _fill(rows: list[Row], length: int, cutter: _Cutter) -> list[Row]:
     ]
     heapify(gaps)  # the largest gap first
     free, taken = -sum(gap for gap, _ in gaps), set()
-    for row in sorted(range(len(rows)), key=used.__getitem__):
+    # Emptiest in text: if blanks counted, objectives that need few of them would be cut more often.
+    text = [sum(slot.stop - slot.start for slot in row) for row in rows]
+    for row in sorted(range(len(rows)), key=text.__getitem__):
         if any(slot.objective not in OBJECTIVES for slot in rows[row]):
             continue
         free -= length - used[row]
@@ -227,7 +233,8 @@ def _fill(rows: list[Row], length: int, cutter: _Cutter) -> list[Row]:
         taken.add(row)
         left = _distribute(rows[row], rows, gaps, taken, cutter)
         if left:
-            rows.append(left)
+            packed = pack([slot.size for slot in left], length)
+            rows += [[left[i] for i in indices] for indices in packed]
             break
         free = -sum(gap for gap, other in gaps if other not in taken)
     return [row for index, row in enumerate(rows) if index not in taken]

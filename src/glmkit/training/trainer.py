@@ -25,7 +25,6 @@ from transformers import (
 )
 
 from glmkit.blanks.layout import IGNORE_INDEX
-from glmkit.blanks.objectives import OBJECTIVES
 from glmkit.errors import UserError
 from glmkit.training import checkpoints
 from glmkit.training.average import AverageSettings, WeightAverage
@@ -83,7 +82,7 @@ class GLMTrainer(Trainer):
             self.remove_callback(callback)
         self.add_callback(_Steps(self))
         self.stream, self.held_out, self.tokenizer = stream, held_out, tokenizer
-        self.names: tuple[str, ...] = OBJECTIVES
+        self.names = stream.objective_names
         self._window = Window(
             self.names, StepFlops.of(model.config), self._gathered, is_first=args.process_index == 0
         )
