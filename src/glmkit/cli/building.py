@@ -12,15 +12,14 @@ from glmkit.cli.language import say
 from glmkit.cli.progress import byte_progress, step_progress
 from glmkit.errors import UserError
 
-Sources = Annotated[
-    list[str],
-    typer.Argument(
-        help=say(
-            "Files, folders or globs: JSONL, text, Wikipedia XML dumps; .gz and .bz2 too.",
-            "文件、目录或通配符：JSONL、文本、维基百科 XML；可为 .gz、.bz2。",
-        )
+SOURCES = typer.Argument(
+    help=say(
+        "Files, folders or globs: JSONL, text, Wikipedia XML dumps; .gz and .bz2 too.",
+        "文件、目录或通配符：JSONL、文本、维基百科 XML；可为 .gz、.bz2。",
     ),
-]
+    show_default=False,
+)
+Sources = Annotated[list[str], SOURCES]
 Output = Annotated[Path, typer.Option("--output", "-o", help=say("Folder to write.", "输出目录。"))]
 TextField = Annotated[
     str | None,
@@ -37,36 +36,102 @@ Overwrite = Annotated[
 
 
 def prepare(
-    sources: Sources,
     output: Output,
     tokenizer: Annotated[
         str,
         typer.Option("--tokenizer", "-t", help=say("Folder or hub name.", "词表目录或 hub 名称。")),
     ],
+    sources: Annotated[list[str] | None, SOURCES] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help=say("Recipe (YAML) with data and engine.", "配方文件（data 与 engine）。")),
+    ] = None,
     valid_ratio: Annotated[
-        float, typer.Option(help=say("Share for validation.", "验证集比例。"))
-    ] = 0.01,
+        float | None, typer.Option(help=say("Share for validation [0.01].", "验证集比例 [0.01]。"))
+    ] = None,
     text_field: TextField = None,
     min_chars: Annotated[
-        int, typer.Option(help=say("Drop shorter documents.", "丢弃更短的文档。"))
-    ] = 1,
-    workers: Annotated[int, typer.Option(help=say("Processes.", "进程数。"))] = 1,
+        int | None, typer.Option(help=say("Drop shorter documents.", "丢弃更短的文档。"))
+    ] = None,
+    simplify: Annotated[
+        bool | None,
+        typer.Option("--simplify", help=say("Traditional to simplified.", "繁体转简体。")),
+    ] = None,
+    language: Annotated[
+        list[str] | None,
+        typer.Option(help=say("Keep only these (zh, en …).", "只保留这些语言（zh、en …）。")),
+    ] = None,
+    quality: Annotated[
+        bool | None,
+        typer.Option("--quality", help=say("Drop what is no text.", "丢弃低质量文本。")),
+    ] = None,
+    near_duplicates: Annotated[
+        bool | None,
+        typer.Option("--near-duplicates", help=say("Keep one of alike texts.", "近似去重。")),
+    ] = None,
+    decontaminate: Annotated[
+        list[str] | None,
+        typer.Option(help=say("Evaluation texts to keep out.", "需剔除的评测文本。")),
+    ] = None,
+    mask_personal: Annotated[
+        bool | None,
+        typer.Option(
+            "--mask-personal", help=say("Mask addresses and numbers.", "遮盖邮箱、电话等个人信息。")
+        ),
+    ] = None,
+    examples: Annotated[
+        int | None,
+        typer.Option(help=say("Dropped texts to write, by reason.", "每种原因写出的样例数。")),
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="local, slurm, ray")] = None,
+    workers: Annotated[int | None, typer.Option(help=say("Processes [1].", "进程数 [1]。"))] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help=say("More settings: key=value.", "其他设置：key=value（同配方）。")
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Reads, cleans and encodes a corpus into token stores for training and validation."""
+    from glmkit.config import load_config
     from glmkit.tokens.prepare import prepare as run
+    from glmkit.tokens.prepare_settings import PrepareRecipe
     from glmkit.tokens.tokenizer import GLMTokenizer
 
+    given = {
+        "data.sources": sources,
+        "data.valid_ratio": valid_ratio,
+        "data.text_field": text_field,
+        "data.steps.min_chars": min_chars,
+        "data.steps.simplify": simplify,
+        "data.steps.language.keep": language,
+        "data.steps.quality.enabled": quality,
+        "data.steps.near_duplicates.enabled": near_duplicates,
+        "data.steps.decontamination.against": decontaminate,
+        "data.steps.mask_personal": mask_personal,
+        "data.steps.examples": examples,
+        "engine.kind": engine,
+        "engine.workers": workers,
+    }
+    options = [
+        f"{key}={json.dumps(value)}" for key, value in given.items() if value not in (None, [])
+    ]
+    config = load_config(PrepareRecipe, recipe, [*(settings or []), *options])
+    if not config.data.sources:
+        raise UserError(
+            "nothing to read: name files, folders or globs, or give data.sources in a recipe"
+        )
     vocabulary = GLMTokenizer.from_pretrained(tokenizer)
     with byte_progress(say("preparing", "准备语料")) as progress:
         report = run(
-            sources,
+            config.data.sources,
             output,
             vocabulary,
-            valid_ratio=valid_ratio,
-            text_field=text_field,
-            min_chars=min_chars,
-            workers=workers,
+            valid_ratio=config.data.valid_ratio,
+            text_field=config.data.text_field,
+            steps=config.data.steps,
+            engine=config.engine,
             overwrite=overwrite,
             progress=progress,
         )

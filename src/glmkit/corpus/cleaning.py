@@ -1,15 +1,13 @@
-"""Documents -> cleaned documents, with the reason and the count of every one that is dropped.
-
-Pure text functions; the only state is the set of digests that exact de-duplication needs.
-"""
+"""One spelling for every text, and the digest by which equal texts are found and the splits are drawn. Pure functions."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import unicodedata
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+
+import numpy as np
 
 _KEPT_CONTROLS = "\n\t"
 _INVISIBLE = (
@@ -30,6 +28,7 @@ def _character_table() -> dict[int, str | None]:
     for low, high in (("0", "9"), ("A", "Z"), ("a", "z")):
         for code in range(ord(low), ord(high) + 1):
             table[code + 0xFEE0] = chr(code)
+    table.update(dict.fromkeys(range(0xD800, 0xE000)))
     return table
 
 
@@ -38,7 +37,7 @@ _LINE_ENDS = re.compile(r"\r\n?")
 _SPACES = re.compile(r" {2,}")
 _LINE_EDGES = re.compile(r" ?\n ?")
 _BLANK_LINES = re.compile(r"\n{3,}")
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_CHANGED = re.compile(f"[{re.escape(''.join(map(chr, _CHARACTERS)))}]")
 
 
 def normalise(text: str) -> str:
@@ -49,8 +48,10 @@ def normalise(text: str) -> str:
     running; full-width letters and digits become half-width. Joiners (U+200C, U+200D) stay: scripts and
     emoji need them. Idempotent.
     """
-    text = _LINE_ENDS.sub("\n", text).translate(_CHARACTERS)
-    text = _SURROGATES.sub("", text)
+    if "\r" in text:
+        text = _LINE_ENDS.sub("\n", text)
+    if _CHANGED.search(text):
+        text = text.translate(_CHARACTERS)
     text = unicodedata.normalize("NFC", text)
     text = _LINE_EDGES.sub("\n", _SPACES.sub(" ", text))
     return _BLANK_LINES.sub("\n\n", text).strip()
@@ -61,39 +62,45 @@ def digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
 
 
-def in_validation(text_digest: bytes, valid_ratio: float) -> bool:
-    """Says whether a text belongs to the validation split: a draw that depends on the text alone.
+def in_validation(digests: np.ndarray, valid_ratio: float) -> np.ndarray:
+    """Says which texts belong to the validation split: a draw that depends on each text alone.
 
     Args:
-        text_digest: From `digest`.
+        digests: [texts] of 16 bytes each, from `digest`.
         valid_ratio: Share of the distinct texts that go to validation, in [0, 1].
+
+    Returns:
+        [texts] bool.
     """
-    return int.from_bytes(text_digest[:8], "big") < valid_ratio * 2**64
+    high = digests.view(">u8").reshape(-1, 2)[:, 0]
+    return high < np.uint64(min(int(valid_ratio * 2.0**64), 2**64 - 1))
 
 
-@dataclass
-class Cleaner:
-    """Normalises texts and drops the short and the repeated ones.
+def first_of_each(parts: Sequence[np.ndarray], at_once: int = 4_000_000) -> list[np.ndarray]:
+    """Says of each text whether no earlier one is equal to it.
 
-    Attributes:
-        min_chars: Texts with fewer characters after normalisation are dropped.
-        dropped: Reason -> number of texts, so far.
-        seen: Digests of the texts kept so far.
+    Args:
+        parts: Arrays [texts] of 16 bytes each, from `digest`, in order; may be memory maps.
+        at_once: About so many are held in memory.
+
+    Returns:
+        For each part [texts] bool.
     """
-
-    min_chars: int = 1
-    dropped: Counter[str] = field(default_factory=Counter)
-    seen: set[bytes] = field(default_factory=set)
-
-    def __call__(self, text: str) -> tuple[str, bytes] | None:
-        """Returns the cleaned text and its digest, or None where it is dropped."""
-        text = normalise(text)
-        if len(text) < max(self.min_chars, 1):
-            self.dropped["too short" if text else "empty"] += 1
-            return None
-        text_digest = digest(text)
-        if text_digest in self.seen:
-            self.dropped["duplicate"] += 1
-            return None
-        self.seen.add(text_digest)
-        return text, text_digest
+    halves = [part.view(">u8").reshape(-1, 2) for part in parts]
+    first = [np.ones(len(part), bool) for part in parts]
+    passes = -(-sum(map(len, parts)) // at_once) or 1
+    for number in range(passes):
+        # Equal texts meet in the same pass.
+        places = [np.flatnonzero(half[:, 1] % np.uint64(passes) == number) for half in halves]
+        owner = np.repeat(np.arange(len(parts)), [len(one) for one in places])
+        place = np.concatenate([*places, np.empty(0, np.int64)])
+        high, low = (
+            np.concatenate([half[one, column] for half, one in zip(halves, places, strict=True)])
+            for column in (0, 1)
+        )
+        order = np.lexsort((low, high))  # stable: of equal ones, the earliest comes first
+        high, low = high[order], low[order]
+        repeated = order[1:][(high[1:] == high[:-1]) & (low[1:] == low[:-1])]
+        for part in np.unique(owner[repeated]).tolist():
+            first[part][place[repeated[owner[repeated] == part]]] = False
+    return first

@@ -1,19 +1,22 @@
 """Reading and cleaning as datatrove steps, so that one process, many, Slurm or Ray run the same pipeline.
 
-A task of the pipeline is one part of one source file; which parts there are depends on the files alone, never
-on the number of workers. Steps hand on datatrove's Documents, so its own filters fit between ours.
+A task of the pipeline is one part of a large source file, or several small files; which tasks there are depends on
+the files alone, never on the number of workers. Steps hand on datatrove's Documents, so its own filters fit between ours.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from glmkit.corpus.cleaning import Cleaner
+from glmkit.corpus.cleaning import digest
 from glmkit.corpus.document import ReadLog
 from glmkit.corpus.files import SourceFile
 from glmkit.corpus.sources import Part, count_parts, read_file
+from glmkit.corpus.steps.accounts import Accounts, StepCounts, length_bin
+from glmkit.corpus.steps.language import LanguageRule, script_of
+from glmkit.corpus.steps.rules import Step
+from glmkit.corpus.steps.settings import Steps
 from glmkit.errors import missing_dependency
 
 try:
@@ -25,21 +28,41 @@ except ImportError as error:
 PART_BYTES = 32 * 2**20
 """A task reads about this much of a file (a compressed byte counts as four)."""
 
+EXAMPLE_CHARS = 1000
+"""Of a dropped text so much is kept as an example."""
+
 
 @dataclass(frozen=True)
 class Task:
-    """What one task reads: the share `part` of `file`."""
+    """What one task reads.
 
-    file: SourceFile
-    part: Part
+    Attributes:
+        shares: Files with the share of each that is read: a part of one large file, or several small files.
+        size: Bytes of the files, as stored, that this comes to.
+    """
+
+    shares: tuple[tuple[SourceFile, Part], ...]
+    size: int
 
 
 def plan(files: list[SourceFile]) -> list[Task]:
     """Returns the tasks that together read the files, in order."""
-    tasks = []
+    tasks: list[Task] = []
+    small: list[tuple[SourceFile, Part]] = []
+    small_size = weight = 0
     for file in files:
-        parts = count_parts(file, PART_BYTES)
-        tasks += [Task(file, (index, parts)) for index in range(parts)]
+        size, parts = file.size(), count_parts(file, PART_BYTES)
+        file_weight = size * (4 if file.compression else 1)
+        if small and (parts > 1 or weight + file_weight > PART_BYTES):
+            tasks.append(Task(tuple(small), small_size))
+            small, small_size, weight = [], 0, 0
+        if parts > 1:
+            tasks += [Task(((file, (index, parts)),), size // parts) for index in range(parts)]
+        else:
+            small.append((file, (0, 1)))
+            small_size, weight = small_size + size, weight + file_weight
+    if small:
+        tasks.append(Task(tuple(small), small_size))
     return tasks
 
 
@@ -48,17 +71,12 @@ class Tally:
     """What one task has read and dropped so far; its steps share one.
 
     Attributes:
-        log: Documents and bytes read, and the counts of what was dropped, by reason.
-        chars_read: Characters before cleaning.
+        log: Documents and bytes read, and the counts of what the reader dropped, by reason.
+        accounts: What became of the documents.
     """
 
     log: ReadLog = field(default_factory=ReadLog)
-    chars_read: int = 0
-
-    @property
-    def dropped(self) -> Counter[str]:
-        """Reason -> number of documents."""
-        return self.log.dropped
+    accounts: Accounts = field(default_factory=Accounts)
 
 
 class ReadStep(PipelineStep):
@@ -74,30 +92,83 @@ class ReadStep(PipelineStep):
         self, data: Iterator[PipelineDocument] | None, rank: int = 0, world_size: int = 1
     ) -> Iterator[PipelineDocument]:
         """Ignores `data`: this is where the pipeline begins."""
-        task = self.tasks[rank]
-        for document in read_file(
-            task.file, text_field=self.text_field, log=self.tally.log, part=task.part
-        ):
-            self.tally.chars_read += len(document.text)
-            yield PipelineDocument(document.text, document.id, metadata=dict(document.metadata))
+        for file, part in self.tasks[rank].shares:
+            for document in read_file(
+                file, text_field=self.text_field, log=self.tally.log, part=part
+            ):
+                yield PipelineDocument(document.text, document.id, metadata=document.metadata)
 
 
 class CleanStep(PipelineStep):
-    """Normalises texts; drops the short ones, and the repeated ones within the task."""
+    """Sends each text through the steps of `steps.rules`; drops what is repeated within the task.
+
+    Args:
+        rules: From `build_rules`.
+        steps: The settings.
+        tally: Gets the accounts.
+    """
 
     type, name = "filter", "clean"
 
-    def __init__(self, min_chars: int, tally: Tally):
+    def __init__(self, rules: list[Step], steps: Steps, tally: Tally):
         super().__init__()
-        self.min_chars, self.tally = min_chars, tally
+        self.rules, self.steps, self.tally = rules, steps, tally
 
     def run(
         self, data: Iterator[PipelineDocument], rank: int = 0, world_size: int = 1
     ) -> Iterator[PipelineDocument]:
         """Yields the documents that stay; `metadata["digest"]` stands for the cleaned text."""
-        cleaner = Cleaner(self.min_chars, self.tally.dropped)
+        accounts, seen = self.tally.accounts, set[bytes]()
+        for name in (*(rule.name for rule in self.rules), *(["duplicates"] * self.steps.duplicates)):
+            accounts.steps[name] = StepCounts()
         for document in data:
-            cleaned = cleaner(document.text)
-            if cleaned is not None:
-                document.text, document.metadata["digest"] = cleaned
-                yield document
+            accounts.lengths[length_bin(len(document.text))] += 1
+            reason = self._apply(document)
+            if reason is None:
+                text_digest = digest(document.text)
+                if not self.steps.duplicates or self._is_new(document, text_digest, seen):
+                    document.metadata["digest"] = text_digest
+                    yield document
+
+    def _apply(self, document: PipelineDocument) -> str | None:
+        """Changes the document's text; returns why it is dropped, or None."""
+        accounts, text = self.tally.accounts, document.text
+        label: Callable[[str], str] = script_of
+        for rule in self.rules:
+            counts = accounts.steps[rule.name]
+            if rule.change is not None:
+                changed = rule.change(text)
+                counts.keep(len(text), len(changed), changed != text)
+                text = changed
+                continue
+            assert rule.drop is not None
+            reason = rule.drop(text)
+            if isinstance(rule.drop, LanguageRule):
+                label = rule.drop.language_of
+            if reason is not None:
+                counts.drop(reason, len(text))
+                document.text = text
+                self._example(rule.name, reason, document)
+                if rule.name != "length":
+                    accounts.languages[label(text)] += 1
+                return reason
+            counts.keep(len(text), len(text))
+        accounts.languages[label(text)] += 1
+        document.text = text
+        return None
+
+    def _is_new(self, document: PipelineDocument, text_digest: bytes, seen: set[bytes]) -> bool:
+        counts, length = self.tally.accounts.steps["duplicates"], len(document.text)
+        if text_digest in seen:
+            counts.drop("duplicate", length)
+            self._example("duplicates", "duplicate", document)
+            return False
+        seen.add(text_digest)
+        counts.keep(length, length)
+        return True
+
+    def _example(self, step: str, reason: str, document: PipelineDocument) -> None:
+        examples = self.tally.accounts.examples
+        if sum(one["reason"] == reason for one in examples) < self.steps.examples:
+            text = document.text[:EXAMPLE_CHARS]
+            examples.append({"step": step, "reason": reason, "id": document.id, "text": text})

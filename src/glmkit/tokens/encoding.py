@@ -7,12 +7,14 @@ when whole, so that a killed task leaves nothing behind that could be taken for 
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
+import socket
 from collections import Counter
-from collections.abc import Iterator
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,16 @@ from datatrove.data import Document as PipelineDocument
 from datatrove.pipeline.base import PipelineStep
 
 from glmkit.corpus.pipeline import Tally
+from glmkit.corpus.steps.accounts import Accounts
 from glmkit.tokens.store import TokenStore, TokenStoreWriter
 
-BATCH_DOCUMENTS = 512
+BATCH_DOCUMENTS = 1024
+BATCH_CHARS = 2**20
 DIGEST = np.dtype("V16")
 
 
 class EncodeStep(PipelineStep):
-    """Writes the part of the task whose number is the rank; yields nothing.
+    """Writes the part of the task whose number is the rank, and hands the documents on.
 
     Args:
         tokenizer: A `GLMTokenizer`, or what behaves like one: called with a list of texts, and with
@@ -43,18 +47,20 @@ class EncodeStep(PipelineStep):
         super().__init__()
         self.tokenizer, self.folder, self.tally = tokenizer, folder, tally
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> EncodeStep:
+        """The engine copies the steps for each task: the tally, not the vocabulary."""
+        memo[id(self.tokenizer)] = self.tokenizer
+        copied = type(self).__new__(type(self))
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return copied
+
     def run(
         self, data: Iterator[PipelineDocument], rank: int = 0, world_size: int = 1
     ) -> Iterator[PipelineDocument]:
-        """Encodes in batches of `BATCH_DOCUMENTS`."""
+        """Encodes in batches; yields each document when it is written."""
         target = self.folder / f"{rank:05d}"
-        if not target.exists():
-            self._write(data, target)
-        yield from ()
-
-    def _write(self, data: Iterator[PipelineDocument], target: Path) -> None:
-        # The process id keeps a task apart from one that outlives a killed parent; both write the same bytes.
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        # The name keeps a task apart from one that outlives a killed parent; both write the same bytes.
+        partial = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         progress = self.folder / "progress" / target.name
@@ -65,16 +71,17 @@ class EncodeStep(PipelineStep):
             (partial / "digests.bin").open("wb") as digests,
             (partial / "characters.bin").open("wb") as characters,
         ):
-            while batch := list(islice(data, BATCH_DOCUMENTS)):
+            for batch in batches(data):
                 writer.add_many(*encode(self.tokenizer, [document.text for document in batch]))
                 digests.write(b"".join(document.metadata["digest"] for document in batch))
                 lengths = np.array([len(document.text) for document in batch], "<i8")
                 characters.write(lengths.tobytes())
                 progress.write_text(str(self.tally.log.bytes_read))
+                yield from batch
         counts = {
             "documents_read": self.tally.log.documents,
-            "characters_read": self.tally.chars_read,
-            "dropped": self.tally.dropped,
+            "dropped": self.tally.log.dropped,
+            "accounts": self.tally.accounts.to_json(),
         }
         (partial / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
         try:
@@ -83,6 +90,20 @@ class EncodeStep(PipelineStep):
             if not target.exists():
                 raise
             shutil.rmtree(partial)
+
+
+def batches(data: Iterable[PipelineDocument]) -> Iterator[list[PipelineDocument]]:
+    """Yields lists of at most `BATCH_DOCUMENTS` documents or, but for the last of them, `BATCH_CHARS` characters."""
+    batch: list[PipelineDocument] = []
+    characters = 0
+    for document in data:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) == BATCH_DOCUMENTS or characters >= BATCH_CHARS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def encode(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -111,17 +132,19 @@ class EncodedPart:
         store: Its documents' ids.
         digests: [documents] 16 bytes each.
         characters: [documents] int64.
-        documents_read, characters_read, dropped: The accounts of the task.
+        documents_read: Documents that the reader handed out.
+        dropped: What the reader dropped, by reason.
+        accounts: What became of the documents.
     """
 
     def __init__(self, folder: Path):
         self.store = TokenStore.open(folder / "store")
-        self.digests = np.fromfile(folder / "digests.bin", DIGEST)
-        self.characters = np.fromfile(folder / "characters.bin", "<i8")
+        self.digests = _mapped(folder / "digests.bin", DIGEST)
+        self.characters = _mapped(folder / "characters.bin", np.dtype("<i8"))
         counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
         self.documents_read: int = counts["documents_read"]
-        self.characters_read: int = counts["characters_read"]
         self.dropped = Counter(counts["dropped"])
+        self.accounts = Accounts.from_json(counts["accounts"])
 
     def chunks(self, documents: int = 16384) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """Yields (documents, their ids [tokens], their lengths), a bounded number of documents at a time."""
@@ -130,3 +153,7 @@ class EncodedPart:
             stop = min(start + documents, len(self.store))
             ids = self.store.tokens(int(offsets[start]), int(offsets[stop]))
             yield slice(start, stop), ids, np.diff(offsets[start : stop + 1])
+
+
+def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)

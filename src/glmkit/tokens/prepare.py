@@ -1,8 +1,8 @@
 """Corpora -> token stores to train from, in one call that can be killed at any moment and run again.
 
 read -> clean -> encode, task by task (datatrove; finished tasks are not redone), then one pass that drops what
-is repeated between tasks and divides the rest: `train/`, `valid/` (token stores), `tokenizer/`, `report.json`
-and `report.txt`. The outcome depends on the inputs alone, not on workers or interruptions, byte for byte.
+is repeated between tasks and divides the rest: `train/`, `valid/` (token stores), `tokenizer/` and the report. The
+outcome depends on the inputs alone, not on workers, machines or interruptions, byte for byte.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,13 +18,14 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from glmkit.corpus.cleaning import in_validation
+from glmkit.config import to_values
+from glmkit.corpus.engine_settings import Engine
+from glmkit.corpus.engine_settings import check as check_engine
 from glmkit.corpus.files import SourceFile, find_files
+from glmkit.corpus.steps.settings import Steps
+from glmkit.corpus.steps.settings import check as check_steps
 from glmkit.errors import ConfigError, DataError
-from glmkit.tokens.prepare_report import PrepareReport, SplitCounts
-from glmkit.tokens.store import TokenStoreWriter
+from glmkit.tokens.prepare_report import PrepareReport
 
 if TYPE_CHECKING:
     from glmkit.corpus.pipeline import Task
@@ -33,10 +33,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same inputs would give other bytes."""
 
-OUTPUTS = ("train", "valid", "tokenizer", "report.json", "report.txt", ".work")
+OUTPUTS = (
+    *("train", "valid", "tokenizer", "figures", ".work"),
+    *("report.json", "report.txt", "report.html", "dropped.jsonl"),
+)
 
 Progress = Callable[[int, int], None]
 """Called with (bytes of the sources consumed, all bytes), a few times a second, from another thread."""
@@ -49,8 +52,9 @@ def prepare(
     *,
     valid_ratio: float = 0.01,
     text_field: str | None = None,
-    min_chars: int = 1,
-    workers: int = 1,
+    steps: Steps | None = None,
+    engine: Engine | None = None,
+    workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> PrepareReport:
@@ -62,46 +66,54 @@ def prepare(
 
     Args:
         sources: Files, folders and globs, see `glmkit.corpus.read_documents`.
-        out_dir: A folder of its own.
+        out_dir: A folder of its own; on Slurm and Ray on a file system that all machines share.
         tokenizer: A `GLMTokenizer`. Each document becomes [CLS] … <|endoftext|>.
         valid_ratio: Share of the documents for validation, in [0, 1), drawn by a hash of the text: a text is on
             the same side in every corpus.
         text_field: Field, fields or template of JSON records; None finds it.
-        min_chars: Shorter documents are dropped, in characters after normalisation.
-        workers: Processes.
+        steps: What happens to each text; None normalises and keeps one of equal texts.
+        engine: Where the work is done; None is this machine, in one process.
+        workers: Tasks at the same time, instead of what `engine` says.
         overwrite: Replace what an earlier run with other inputs left in `out_dir`.
         progress: For a progress bar.
 
     Raises:
         DataError: A source cannot be read, nothing is left of it, or `out_dir` holds something else.
         ConfigError: A setting out of range.
-        MissingDependencyError: datatrove is not installed (`glmkit[corpus]`).
+        MissingDependencyError: A package of `glmkit[corpus]` is not installed, or Ray.
     """
     started = time.monotonic()
-    _check_settings(valid_ratio, min_chars, workers)
+    steps, engine = steps or Steps(), engine or Engine()
+    if workers is not None:
+        engine = replace(engine, workers=workers)
+    _check_settings(valid_ratio, steps, engine)
     out_dir = Path(out_dir)
     files = [file for source in _as_list(sources) for file in find_files(source)]
     inputs = {
         "version": VERSION,
-        "sources": [{"name": file.name, "fingerprint": file.fingerprint()} for file in files],
+        "sources": _identify(files),
         "tokenizer": tokenizer.fingerprint(),
         "valid_ratio": valid_ratio,
         "text_field": text_field,
-        "min_chars": min_chars,
+        "steps": to_values(steps),
+        "evaluation_texts": _identify(
+            [file for source in steps.decontamination.against for file in find_files(source)]
+        ),
     }
     finished = _claim(out_dir, inputs, overwrite)
     if finished is not None:
         logger.info("%s is already prepared from these inputs", out_dir)
         return finished
-    parts = _encode_parts(
-        files, out_dir / ".work", tokenizer, text_field, min_chars, workers, progress
-    )
-    report = _merge(parts, out_dir, tokenizer, inputs)
-    tokenizer.save_pretrained(out_dir / ".work" / "tokenizer")
+    work = out_dir / ".work"
+    parts, clusters = _run_stages(files, work, tokenizer, text_field, steps, engine, progress)
+    from glmkit.tokens.merging import merge
+
+    report = merge(parts, out_dir, tokenizer, steps, inputs, clusters)
+    tokenizer.save_pretrained(work / "tokenizer")
     shutil.rmtree(out_dir / "tokenizer", ignore_errors=True)
-    (out_dir / ".work" / "tokenizer").rename(out_dir / "tokenizer")
+    (work / "tokenizer").rename(out_dir / "tokenizer")
     report.save()
-    shutil.rmtree(out_dir / ".work")
+    shutil.rmtree(work)
     return replace(report, seconds=time.monotonic() - started)
 
 
@@ -109,16 +121,16 @@ def _as_list(sources: str | Path | Sequence[str | Path]) -> Sequence[str | Path]
     return [sources] if isinstance(sources, (str, Path)) else sources
 
 
-def _check_settings(valid_ratio: float, min_chars: int, workers: int) -> None:
-    wrong = []
+def _check_settings(valid_ratio: float, steps: Steps, engine: Engine) -> None:
+    wrong = check_steps(steps) + check_engine(engine)
     if not 0 <= valid_ratio < 1:
-        wrong.append(f"valid_ratio={valid_ratio} (a share: at least 0, below 1)")
-    if min_chars < 0:
-        wrong.append(f"min_chars={min_chars} (at least 0)")
-    if workers < 1:
-        wrong.append(f"workers={workers} (at least 1)")
+        wrong.insert(0, f"valid_ratio={valid_ratio} (a share: at least 0, below 1)")
     if wrong:
         raise ConfigError(f"Cannot prepare with {'; '.join(wrong)}.")
+
+
+def _identify(files: list[SourceFile]) -> list[dict[str, str]]:
+    return [{"name": file.name, "fingerprint": file.fingerprint()} for file in files]
 
 
 def _claim(out_dir: Path, inputs: dict[str, Any], overwrite: bool) -> PrepareReport | None:
@@ -161,95 +173,67 @@ def _difference(report_file: Path, inputs_file: Path, inputs: dict[str, Any]) ->
         before = json.loads(report_file.read_text(encoding="utf-8"))["inputs"]
     else:
         before = json.loads(inputs_file.read_text(encoding="utf-8"))
-    return "different: " + ", ".join(name for name in inputs if before.get(name) != inputs[name])
+    old, new = _flat(before), _flat(inputs)
+    names = (name for name in (*new, *old) if old.get(name) != new.get(name))
+    return "different: " + ", ".join(dict.fromkeys(names))
 
 
-def _encode_parts(
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings with dotted names."""
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _run_stages(
     files: list[SourceFile],
     work: Path,
     tokenizer: Any,
     text_field: str | None,
-    min_chars: int,
-    workers: int,
+    steps: Steps,
+    engine: Engine,
     progress: Progress | None,
-) -> list[EncodedPart]:
+) -> tuple[list[EncodedPart], Path | None]:
+    """Returns the finished parts, and the folder of the clusters of near-duplicates, if they are looked for."""
     from glmkit.corpus.engine import run_tasks
     from glmkit.corpus.pipeline import CleanStep, ReadStep, Tally, plan
+    from glmkit.corpus.steps.rules import build_rules
     from glmkit.tokens.encoding import EncodedPart, EncodeStep
 
+    work = work.absolute()  # tasks may run in other folders
     tasks, tally, folder = plan(files), Tally(), work / "parts"
     folder.mkdir(exist_ok=True)
-    steps = [
+    index = work / "evaluation-texts.npz"
+    if steps.decontamination.against and not index.exists():
+        from glmkit.corpus.steps.decontamination import build_index
+
+        build_index(steps.decontamination).save(index)
+    stages: list[Any] = [
         ReadStep(tasks, text_field, tally),
-        CleanStep(min_chars, tally),
+        CleanStep(build_rules(steps, index), steps, tally),
         EncodeStep(tokenizer, folder, tally),
     ]
+    near, clusters = steps.near_duplicates, work / "near-duplicates"
+    if near.enabled:
+        from glmkit.corpus.steps.near_duplicates import SignatureStep, bucket_step
+
+        stages.append(SignatureStep(clusters / "signatures", near))
     with ExitStack() as stack:
         if progress is not None:
             stack.enter_context(_Reporter(tasks, folder, progress))
-        run_tasks(steps, len(tasks), workers, work / "engine")
-    return [EncodedPart(folder / f"{rank:05d}") for rank in range(len(tasks))]
-
-
-def _merge(
-    parts: list[EncodedPart], out_dir: Path, tokenizer: Any, inputs: dict[str, Any]
-) -> PrepareReport:
-    """Writes both stores from the parts, without the documents that an earlier part has already."""
-    seen: set[bytes] = set()
-    dropped: Counter[str] = Counter()
-    splits = {"train": SplitCounts(), "valid": SplitCounts()}
-    with ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(
-                TokenStoreWriter(
-                    out_dir / name, tokenizer.fingerprint(), len(tokenizer), overwrite=True
-                )
-            )
-            for name in splits
-        }
-        for part in parts:
-            dropped += part.dropped
-            for documents, ids, lengths in part.chunks():
-                digests = [value.tobytes() for value in part.digests[documents]]
-                split = np.array([_split_of(one, seen, inputs["valid_ratio"]) for one in digests])
-                dropped["duplicate"] += int((split == "").sum())
-                for name, counts in splits.items():
-                    mask = split == name
-                    writers[name].add_many(ids[np.repeat(mask, lengths)], lengths[mask])
-                    counts.add(lengths[mask], part.characters[documents][mask])
-        if not splits["train"].documents:
-            raise DataError(
-                f"Nothing is left to train on: dropped {dict(+dropped)}, {splits['valid'].documents} documents in "
-                "the validation split. Lower min_chars or valid_ratio, or look at the sources."
-            )
-    if inputs["valid_ratio"] and not splits["valid"].documents:
-        logger.warning(
-            "the validation split is empty: too few documents for valid_ratio=%s",
-            inputs["valid_ratio"],
-        )
-    return PrepareReport(
-        folder=out_dir,
-        documents_read=sum(part.documents_read for part in parts),
-        characters_read=sum(part.characters_read for part in parts),
-        dropped=dict(sorted((+dropped).items())),
-        train=splits["train"],
-        valid=splits["valid"],
-        inputs=inputs,
-    )
-
-
-def _split_of(text_digest: bytes, seen: set[bytes], valid_ratio: float) -> str:
-    if text_digest in seen:
-        return ""
-    seen.add(text_digest)
-    return "valid" if in_validation(text_digest, valid_ratio) else "train"
+        run_tasks(stages, len(tasks), engine, work / "engine")
+    if near.enabled:
+        run_tasks([bucket_step(clusters, near)], near.buckets, engine, work / "engine-buckets")
+    parts = [EncodedPart(folder / f"{rank:05d}") for rank in range(len(tasks))]
+    return parts, clusters if near.enabled else None
 
 
 class _Reporter:
     """Calls `progress` from a thread while tasks, here or in other processes, note how far they are."""
 
     def __init__(self, tasks: list[Task], folder: Path, progress: Progress):
-        self._sizes = [task.file.size() // task.part[1] for task in tasks]
+        self._sizes = [task.size for task in tasks]
         self._done = [0] * len(tasks)
         self._folder, self._progress = folder, progress
         self._stop = Event()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glmkit.corpus.cleaning import Cleaner, digest, in_validation, normalise
+from glmkit.corpus.cleaning import digest, first_of_each, in_validation, normalise
 
 
 @pytest.mark.parametrize(
@@ -42,19 +43,24 @@ def test_normalise_properties(text):
     assert "\n\n\n" not in cleaned
 
 
-def test_cleaner_counts_reasons():
-    cleaner = Cleaner(min_chars=3)
-    results = [cleaner(text) for text in ("abc", "ab", " ", "a b", "ａｂｃ", "abc ")]
-    assert [result and result[0] for result in results] == ["abc", None, None, "a b", None, None]
-    assert cleaner.dropped == {"too short": 1, "empty": 1, "duplicate": 2}
-    assert results[0][1] == digest("abc")
-    assert Cleaner(min_chars=0)("") is None
+def digests_of(texts) -> np.ndarray:
+    return np.frombuffer(b"".join(map(digest, texts)), "V16")
 
 
 def test_split_is_a_draw_by_the_text_alone():
-    digests = [digest(str(i)) for i in range(20_000)]
-    share = sum(in_validation(one, 0.1) for one in digests) / len(digests)
-    assert share == pytest.approx(0.1, abs=0.01)
-    assert not any(in_validation(one, 0.0) for one in digests)
-    small = {one for one in digests if in_validation(one, 0.01)}
-    assert all(in_validation(one, 0.1) for one in small)
+    digests = digests_of(map(str, range(20_000)))
+    assert in_validation(digests, 0.1).mean() == pytest.approx(0.1, abs=0.01)
+    assert not in_validation(digests, 0.0).any()
+    assert in_validation(digests, 1.0).all()
+    assert in_validation(digests, 0.1)[in_validation(digests, 0.01)].all()
+
+
+@given(st.lists(st.lists(st.integers(0, 9)), max_size=6), st.sampled_from([1, 3, 1000]))
+def test_first_of_each(parts, at_once):
+    """Whether the digests fit into memory or are looked at in several passes: of equal texts the first stays."""
+    found = first_of_each([digests_of(map(str, part)) for part in parts], at_once)
+    seen = set()
+    for part, first in zip(parts, found, strict=True):
+        for text, is_first in zip(part, first.tolist(), strict=True):
+            assert is_first == (text not in seen)
+            seen.add(text)

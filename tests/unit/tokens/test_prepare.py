@@ -19,6 +19,7 @@ from prepare_samples import CharacterTokenizer, write_corpus
 pytest.importorskip("datatrove")
 
 from glmkit.corpus import pipeline
+from glmkit.corpus.steps.settings import Steps
 from glmkit.errors import ConfigError, DataError, MissingDependencyError
 from glmkit.tokens.encoding import EncodedPart, EncodeStep, encode
 from glmkit.tokens.prepare import prepare
@@ -53,7 +54,7 @@ def corpus(tmp_path):
 
 
 def test_every_distinct_document_once(corpus, tmp_path):
-    report = prepare(corpus, tmp_path / "out", TOKENIZER, valid_ratio=0.2, min_chars=6)
+    report = prepare(corpus, tmp_path / "out", TOKENIZER, valid_ratio=0.2, steps=Steps(min_chars=6))
     train, valid = (
         documents_of(tmp_path / "out" / "train"),
         documents_of(tmp_path / "out" / "valid"),
@@ -96,8 +97,8 @@ def test_done_work_is_reused(corpus, tmp_path):
 def test_other_inputs_need_overwrite(corpus, tmp_path):
     out = tmp_path / "out"
     prepare(corpus, out, TOKENIZER)
-    with pytest.raises(DataError, match=r"prepared from other inputs .*different: min_chars"):
-        prepare(corpus, out, TOKENIZER, min_chars=2)
+    with pytest.raises(DataError, match=r"prepared from other inputs .*different: steps.min_chars"):
+        prepare(corpus, out, TOKENIZER, steps=Steps(min_chars=2))
     with pytest.raises(DataError, match="different: tokenizer"):
         prepare(corpus, out, CharacterTokenizer(name="other"))
     (corpus / "0.jsonl").write_text('{"text": "changed"}')
@@ -112,7 +113,9 @@ def test_other_inputs_need_overwrite(corpus, tmp_path):
 
 def test_settings_are_checked_together(corpus, tmp_path):
     with pytest.raises(ConfigError, match=r"valid_ratio=1.5 .*; min_chars=-1 .*; workers=0"):
-        prepare(corpus, tmp_path / "out", TOKENIZER, valid_ratio=1.5, min_chars=-1, workers=0)
+        prepare(
+            corpus, tmp_path / "out", TOKENIZER, valid_ratio=1.5, steps=Steps(min_chars=-1), workers=0
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -135,7 +138,7 @@ def test_errors_arrive_as_they_were_raised(corpus, tmp_path, workers, capfd):
 def test_nothing_left(tmp_path):
     (tmp_path / "a.txt").write_text("short")
     with pytest.raises(DataError, match=r"Nothing is left to train on: dropped .*too short"):
-        prepare(tmp_path / "a.txt", tmp_path / "out", TOKENIZER, min_chars=10)
+        prepare(tmp_path / "a.txt", tmp_path / "out", TOKENIZER, steps=Steps(min_chars=10))
     assert not (tmp_path / "out" / "train").exists()
 
 
@@ -186,7 +189,7 @@ def test_two_processes_at_the_same_part(tmp_path):
 
     step = EncodeStep(TOKENIZER, tmp_path, pipeline.Tally())
     for _ in range(2):
-        step._write(iter([document]), tmp_path / "00000")
+        assert list(step.run(iter([document]))) == [document]
     assert len(EncodedPart(tmp_path / "00000").store) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000", "progress"]
 
