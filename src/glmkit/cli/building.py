@@ -44,7 +44,9 @@ def prepare(
     sources: Annotated[list[str] | None, SOURCES] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help=say("Recipe (YAML) with data and engine.", "配方文件（data 与 engine）。")),
+        typer.Option(
+            help=say("Recipe (YAML) with data and engine.", "配方文件（data 与 engine）。")
+        ),
     ] = None,
     valid_ratio: Annotated[
         float | None, typer.Option(help=say("Share for validation [0.01].", "验证集比例 [0.01]。"))

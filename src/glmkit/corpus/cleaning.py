@@ -92,10 +92,13 @@ def first_of_each(parts: Sequence[np.ndarray], at_once: int = 4_000_000) -> list
     for number in range(passes):
         # Equal texts meet in the same pass.
         places = [np.flatnonzero(half[:, 1] % np.uint64(passes) == number) for half in halves]
-        owner = np.repeat(np.arange(len(parts)), [len(one) for one in places])
+        owner = np.repeat(np.arange(len(parts)), np.array([len(one) for one in places], int))
         place = np.concatenate([*places, np.empty(0, np.int64)])
         high, low = (
-            np.concatenate([half[one, column] for half, one in zip(halves, places, strict=True)])
+            np.concatenate(
+                [half[one, column] for half, one in zip(halves, places, strict=True)]
+                or [np.empty(0, np.uint64)]
+            )
             for column in (0, 1)
         )
         order = np.lexsort((low, high))  # stable: of equal ones, the earliest comes first

@@ -7,6 +7,7 @@ it was raised, from whatever machine: the task notes it in `folder/errors`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -157,7 +158,7 @@ def _ray(pipeline: list, tasks: int, engine: Engine, folder: Path) -> PipelineEx
                 num_cpus=None if address else engine.workers * engine.cpus_per_task,
                 include_dashboard=False if address is None else None,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
             )
         except ConnectionError as error:
             raise ConfigError(f"engine=ray: no cluster answers at {address} ({error}).") from error

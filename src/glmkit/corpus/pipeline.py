@@ -119,7 +119,10 @@ class CleanStep(PipelineStep):
     ) -> Iterator[PipelineDocument]:
         """Yields the documents that stay; `metadata["digest"]` stands for the cleaned text."""
         accounts, seen = self.tally.accounts, set[bytes]()
-        for name in (*(rule.name for rule in self.rules), *(["duplicates"] * self.steps.duplicates)):
+        for name in (
+            *(rule.name for rule in self.rules),
+            *(["duplicates"] * self.steps.duplicates),
+        ):
             accounts.steps[name] = StepCounts()
         for document in data:
             accounts.lengths[length_bin(len(document.text))] += 1

@@ -180,9 +180,11 @@ def _difference(report_file: Path, inputs_file: Path, inputs: dict[str, Any]) ->
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns nested settings with dotted names."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return flat
 
 

@@ -62,7 +62,9 @@ def save_page(report: PrepareReport, figures: list[Path], path: Path) -> None:
     body = ["<h1>Prepared corpus</h1>"]
     for title, rows in report.tables().items():
         if len(rows) > 1:
-            heading, *rest = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+            heading, *rest = (
+                "".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows
+            )
             lines = "".join(f"<tr>{row}</tr>" for row in rest)
             head = heading.replace("td>", "th>")
             body.append(f"<h2>{title}</h2><table><tr>{head}</tr>{lines}</table>")

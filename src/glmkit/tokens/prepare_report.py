@@ -118,24 +118,31 @@ class PrepareReport:
 
     def tables(self) -> dict[str, list[tuple[str, ...]]]:
         """Returns title -> rows of text; the first row is the heading, the first column names the row."""
-        stores = [("", "documents", "characters", "tokens", "chars/token", "longest")]
+        stores: list[tuple[str, ...]] = [
+            ("", "documents", "characters", "tokens", "chars/token", "longest")
+        ]
         for name in ("train", "valid"):
             split: SplitCounts = getattr(self, name)
             numbers = (split.documents, split.characters, split.tokens)
             ratio = f"{split.characters_per_token:.2f}"
             stores.append((name, *(f"{one:,}" for one in numbers), ratio, f"{split.longest:,}"))
         stores.append(("read", f"{self.documents_read:,}", f"{self.characters_read:,}", "", "", ""))
-        steps = [("", "documents in", "out", "characters in", "out", "texts changed")]
+        steps: list[tuple[str, ...]] = [
+            ("", "documents in", "out", "characters in", "out", "texts changed")
+        ]
         for name, one in self.steps.items():
-            numbers = (one.documents_in, one.documents_out, one.characters_in, one.characters_out)
+            counts = (one.documents_in, one.documents_out, one.characters_in, one.characters_out)
             changed = f"{one.changed:,}" if one.changed else ""
-            steps.append((name, *(f"{number:,}" for number in numbers), changed))
-        reasons = [("", "step", "documents", "characters")]
+            steps.append((name, *(f"{number:,}" for number in counts), changed))
+        reasons: list[tuple[str, ...]] = [("", "step", "documents", "characters")]
         reasons += [(reason, "reading", f"{n:,}", "") for reason, n in self.read_dropped.items()]
         for name, one in self.steps.items():
             for reason, count in sorted(one.dropped.items(), key=lambda item: (-item[1], item[0])):
                 reasons.append((reason, name, f"{count:,}", f"{one.dropped_characters[reason]:,}"))
-        languages = [("", "documents"), *((name, f"{n:,}") for name, n in self.languages.items())]
+        languages: list[tuple[str, ...]] = [
+            ("", "documents"),
+            *((name, f"{n:,}") for name, n in self.languages.items()),
+        ]
         return {"stores": stores, "steps": steps, "dropped": reasons, "languages": languages}
 
     def table(self) -> str:

@@ -36,6 +36,10 @@ class CharacterTokenizer:
         (Path(folder) / "tokenizer.json").write_text(self.name)
 
 
+FILE_BYTES = 4000
+"""More than a file of `write_corpus`, less than two."""
+
+
 def write_corpus(folder: Path, files: int = 6) -> Path:
     """Writes `files` JSON-lines files of 40 poems each, some repeated within and between files."""
     folder.mkdir(parents=True)
@@ -50,7 +54,10 @@ def write_corpus(folder: Path, files: int = 6) -> Path:
 
 
 if __name__ == "__main__":
+    from glmkit.corpus import pipeline
     from glmkit.tokens.prepare import prepare
+
+    pipeline.PART_BYTES = FILE_BYTES
 
     corpus, out, workers = sys.argv[1:]
     prepare(corpus, out, CharacterTokenizer(delay=0.2), valid_ratio=0.2, workers=int(workers))

@@ -66,9 +66,7 @@ class StepCounts:
     def _dropped(self, reason: str, documents: int, characters: int) -> None:
         if documents:
             self.dropped[reason] = self.dropped.get(reason, 0) + documents
-            self.dropped_characters[reason] = (
-                self.dropped_characters.get(reason, 0) + characters
-            )
+            self.dropped_characters[reason] = self.dropped_characters.get(reason, 0) + characters
 
 
 @dataclass

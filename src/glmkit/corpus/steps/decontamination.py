@@ -50,7 +50,8 @@ class PassageIndex:
         """Writes the index, whole or not at all."""
         temporary = path.with_name(f".{path.name}.tmp")
         with temporary.open("wb") as file:
-            np.savez(file, **{str(size): known for size, known in self.passages.items()})
+            arrays: Any = {str(size): known for size, known in self.passages.items()}
+            np.savez(file, **arrays)
         temporary.rename(path)
 
     @classmethod

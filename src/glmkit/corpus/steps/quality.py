@@ -41,10 +41,48 @@ STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
 """Gopher's."""
 
 BOILERPLATE = (
-    *("lorem ipsum", "javascript", "cookie", "privacy policy", "terms of use", "terms of service", "sign in"),
-    *("all rights reserved", "sign up", "log in", "subscribe", "click here", "share this", "read more"),
-    *("版权所有", "未经授权", "未经许可", "转载请", "免责声明", "icp备", "公网安备", "点击下载", "点击进入", "点击查看"),
-    *("点击这里", "点击此处", "扫一扫", "扫描二维码", "公众号", "联系我们", "用户协议", "隐私政策", "上一篇", "下一篇"),
+    *(
+        "lorem ipsum",
+        "javascript",
+        "cookie",
+        "privacy policy",
+        "terms of use",
+        "terms of service",
+        "sign in",
+    ),
+    *(
+        "all rights reserved",
+        "sign up",
+        "log in",
+        "subscribe",
+        "click here",
+        "share this",
+        "read more",
+    ),
+    *(
+        "版权所有",
+        "未经授权",
+        "未经许可",
+        "转载请",
+        "免责声明",
+        "icp备",
+        "公网安备",
+        "点击下载",
+        "点击进入",
+        "点击查看",
+    ),
+    *(
+        "点击这里",
+        "点击此处",
+        "扫一扫",
+        "扫描二维码",
+        "公众号",
+        "联系我们",
+        "用户协议",
+        "隐私政策",
+        "上一篇",
+        "下一篇",
+    ),
     *("返回首页", "返回顶部", "加入收藏", "设为首页", "登录注册", "登录/注册", "登录 注册"),
 )
 """Furniture of web pages, in small letters."""

@@ -186,7 +186,9 @@ def check(steps: Steps) -> list[str]:
     ):
         for name in names:
             if getattr(getattr(steps, section), name) < 1:
-                wrong.append(f"{section}.{name}={getattr(getattr(steps, section), name)} (at least 1)")
+                wrong.append(
+                    f"{section}.{name}={getattr(getattr(steps, section), name)} (at least 1)"
+                )
     for code in steps.language.keep:
         if len(code) != 2 or not code.islower():
             wrong.append(f"language.keep={code!r} (two small letters, as in zh)")

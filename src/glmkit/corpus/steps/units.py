@@ -35,7 +35,7 @@ def kinds() -> np.ndarray:
     table[0x1E00:0x1F00] = LATIN
     for low, high in ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x32400)):
         table[low:high] = HAN
-    table[0x3007] = HAN  # 〇
+    table[[0x3005, 0x3007]] = HAN  # 々 〇
     for low, high in _KANA:
         letters = table[low:high]
         letters[letters == OTHER_LETTER] = KANA
