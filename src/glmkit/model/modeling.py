@@ -33,10 +33,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from glmkit.errors import ConfigError, UserError
 from glmkit.model.configuration import GLMConfig
 from glmkit.model.loading import GLMLoadableModel
+from glmkit.model.loss import head_loss
 from glmkit.model.masks import additive_mask, block_mask, dense_visibility, mask_fields
 from glmkit.model.prompting import GLMGenerationMixin
 
 IGNORE_INDEX = -100
+
+KERNELS = {"gelu_new": "gelu_pytorch_tanh"}
+"""Activations whose name in transformers is written out in five operations -> the same formula as one kernel."""
 
 
 def eager_attention(
@@ -116,7 +120,7 @@ class GLMMLP(nn.Module):
         assert config.intermediate_size is not None
         self.dense_h_to_4h = nn.Linear(config.hidden_size, config.intermediate_size)
         self.dense_4h_to_h = OutputProjection(config.intermediate_size, config.hidden_size)
-        self.act = ACT2FN[config.hidden_act]
+        self.act = ACT2FN[KERNELS.get(config.hidden_act, config.hidden_act)]
         self.dropout = nn.Dropout(config.output_dropout_prob)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -430,30 +434,20 @@ class GLMForConditionalGeneration(GLMGenerationMixin, GLMPreTrainedModel):
         loss = token_losses = None
         if labels is not None:
             predicted = labels != IGNORE_INDEX
-            token_losses = F.cross_entropy(
-                self.lm_head(hidden[predicted]).float(), labels[predicted], reduction="none"
+            loss, token_losses = head_loss(
+                hidden[predicted],
+                self.glm.word_embeddings.weight,
+                labels[predicted],
+                num_items_in_batch,
             )
-            loss = mean_loss(token_losses, num_items_in_batch)
         return GLMOutput(
             loss=loss,
             logits=logits,
-            token_losses=None if token_losses is None else token_losses.detach(),
+            token_losses=token_losses,
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-
-def mean_loss(token_losses: torch.Tensor, num_items: torch.Tensor | int | None) -> torch.Tensor:
-    """Sum of losses [T] divided by `num_items`, by default T.
-
-    A batch without a predicted token has loss 0 and keeps its graph.
-    """
-    if num_items is None:
-        num_items = max(1, token_losses.numel())
-    elif isinstance(num_items, torch.Tensor):
-        num_items = num_items.to(token_losses.device)
-    return token_losses.sum() / num_items
 
 
 class GLMForMultipleChoice(GLMPreTrainedModel):
