@@ -10,6 +10,7 @@ import gzip
 import io
 import lzma
 import zlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 from glmkit.errors import missing_dependency
@@ -37,46 +38,50 @@ def unpack(raw: BinaryIO, suffix: str) -> BinaryIO:
     if suffix == ".xz":
         return cast(BinaryIO, lzma.LZMAFile(raw))
     if suffix == ".zst":
-        return cast(BinaryIO, io.BufferedReader(_ZstdReader(raw), _BLOCK))
+        return stream_of(_unpack_zstd(raw))
     return raw
 
 
-class _ZstdReader(io.RawIOBase):
+def _unpack_zstd(raw: BinaryIO) -> Iterator[bytes]:
     """Frame after frame; zstandard's own reader takes a frame that is cut short for a whole one."""
+    try:
+        import zstandard
+    except ImportError as error:
+        raise missing_dependency("zstandard", "Reading .zst files", "corpus") from error
+    frame = None
+    while packed := raw.read(_BLOCK):
+        while packed:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            try:
+                yield frame.decompress(packed)
+            except zstandard.ZstdError as error:
+                raise OSError(error) from error
+            packed = frame.unused_data
+            if frame.eof:
+                frame = None
+    if frame is not None:
+        raise EOFError("the last frame is cut short")
 
-    def __init__(self, raw: BinaryIO):
-        try:
-            import zstandard
-        except ImportError as error:
-            raise missing_dependency("zstandard", "Reading .zst files", "corpus") from error
-        self._raw, self._zstandard = raw, zstandard
-        self._frame: Any = None
-        self._packed = b""
-        self._unpacked = memoryview(b"")
+
+def stream_of(chunks: Iterator[bytes]) -> BinaryIO:
+    """Returns a binary stream of the bytes that the iterator gives, read on demand."""
+    return cast(BinaryIO, io.BufferedReader(_Chunks(chunks), _BLOCK))
+
+
+class _Chunks(io.RawIOBase):
+    def __init__(self, chunks: Iterator[bytes]):
+        self._chunks, self._rest = chunks, memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._unpacked:
-            self._packed = self._packed or self._raw.read(_BLOCK)
-            if not self._packed:
-                if self._frame is not None:
-                    raise EOFError("the last frame is cut short")
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
                 return 0
-            self._advance()
-        taken = min(len(buffer), len(self._unpacked))
-        buffer[:taken] = self._unpacked[:taken]
-        self._unpacked = self._unpacked[taken:]
+            self._rest = memoryview(chunk)
+        taken = min(len(buffer), len(self._rest))
+        buffer[:taken] = self._rest[:taken]
+        self._rest = self._rest[taken:]
         return taken
-
-    def _advance(self) -> None:
-        if self._frame is None:
-            self._frame = self._zstandard.ZstdDecompressor().decompressobj()
-        try:
-            self._unpacked = memoryview(self._frame.decompress(self._packed))
-        except self._zstandard.ZstdError as error:
-            raise OSError(error) from error
-        self._packed = self._frame.unused_data
-        if self._frame.eof:
-            self._frame = None

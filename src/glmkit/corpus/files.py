@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
+import json
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import BinaryIO, cast
 
-from glmkit.corpus.compression import BROKEN, COMPRESSED, TESTERS, unpack
-from glmkit.errors import DataError, MissingDependencyError, UserError, missing_dependency
+from glmkit.corpus.compression import COMPRESSED, TESTERS, unpack
+from glmkit.corpus.places import explained, file_system, is_url, path_of, remote_info
+from glmkit.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
     ".txt": "text",
     ".text": "text",
     ".md": "text",
@@ -39,14 +45,19 @@ REMEDIES = {
     ".7z": "unpack it first: 7z x FILE",
     ".tar": "unpack it first: tar xf FILE",
     ".tgz": "unpack it first: tar xf FILE",
-    ".parquet": "write it as JSON lines first: pandas.read_parquet(FILE).to_json(OUT, orient='records', lines=True)",
-    ".csv": "write it as JSON lines first: pandas.read_csv(FILE).to_json(OUT, orient='records', lines=True)",
+    ".xlsx": "save it as CSV (UTF-8) first",
+    ".pdf": "take its text out first: pdftotext FILE OUT.txt",
+    ".epub": "take its text out first: pandoc FILE -t plain -o OUT.txt",
 }
 """Suffixes that cannot be read -> what to do."""
 
 HASHED_BYTES = 2**28
 """Local files up to this size are known by their contents, larger ones by size and time of change."""
 
+_MAGIC = {b"<mediawiki": "wikipedia", b"<?xml": "wikipedia", b"PAR1": "parquet", b"ARROW1": "arrow"}
+_ARRAY = re.compile(rb"\[\s*(\{|$)")
+_ACCOUNTS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
+_SNIFFED = 2**16
 _VERSION_KEYS = (
     "ETag",
     "etag",
@@ -57,7 +68,6 @@ _VERSION_KEYS = (
     "LastModified",
     "created",
 )
-_PROTOCOL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(://|::)")
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ class SourceFile:
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return _path_of(self.url).name
+        return path_of(self.url).name
 
     @property
     def compression(self) -> str:
@@ -92,9 +102,15 @@ class SourceFile:
     def size(self) -> int:
         """Returns the number of bytes, as stored."""
         if self.is_local:
-            with _explained(self.url):
+            with explained(self.url):
                 return Path(self.url).stat().st_size
-        return int(_remote_info(self.url).get("size") or 0)
+        return int(remote_info(self.url).get("size") or 0)
+
+    def is_seekable(self) -> bool:
+        """Returns whether it can be read from the middle; some web servers cannot do that."""
+        if self.url.startswith(("http://", "https://")):
+            return bool(remote_info(self.url).get("partial"))
+        return True
 
     def fingerprint(self) -> str:
         """Returns what stands for the contents: another one whenever they have changed.
@@ -103,12 +119,12 @@ class SourceFile:
         says (ETag, checksum or time of change), with the size.
         """
         if self.is_local:
-            with _explained(self.url):
+            with explained(self.url):
                 status = Path(self.url).stat()
                 if status.st_size > HASHED_BYTES:
                     return f"size={status.st_size} modified={status.st_mtime_ns}"
                 return f"sha256={hashlib.sha256(Path(self.url).read_bytes()).hexdigest()}"
-        info = _remote_info(self.url)
+        info = remote_info(self.url)
         version = next(
             (f"{key}={info[key]}" for key in _VERSION_KEYS if info.get(key)), "unversioned"
         )
@@ -121,13 +137,13 @@ class SourceFile:
         Raises:
             DataError: The file cannot be opened, or turns out damaged while it is read.
         """
-        with _explained(self.url, TESTERS.get(self.compression)):
+        with explained(self.url, TESTERS.get(self.compression)):
             if self.is_local:
                 with Path(self.url).open("rb") as raw:
                     yield raw
             else:
                 system, path = file_system(self.url)
-                with system.open(path, "rb") as raw:
+                with system.open(path, "rb") as remote, io.BufferedReader(remote, 2**20) as raw:
                     yield cast(BinaryIO, raw)
 
     @contextmanager
@@ -148,13 +164,18 @@ def find_files(source: str | Path) -> list[SourceFile]:
     Args:
         source: A file; a folder (searched downwards for the suffixes in `FORMATS`); or a glob such as
             `data/*.jsonl.gz` or `data/**/*.txt`. Each here or at an fsspec URL, such as
-            `s3://bucket/folder`, `https://host/file.jsonl.gz` or `memory://a/*.txt`.
+            `s3://bucket/folder`, `https://host/file.jsonl.gz` or `memory://a/*.txt`. Or a dataset of the
+            Hugging Face Hub, see `glmkit.corpus.huggingface`.
 
     Raises:
         DataError: Nothing is there, or a named file has a format that cannot be read.
         MissingDependencyError: The package for that kind of URL is not installed.
     """
     source = str(source)
+    if source.startswith("hf:") and not is_url(source):
+        from glmkit.corpus.huggingface import hub_dataset
+
+        return [hub_dataset(source)]
     if source.startswith(("file://", "local://")):
         source = source.partition("://")[2]
     if is_url(source):
@@ -171,54 +192,20 @@ def find_files(source: str | Path) -> list[SourceFile]:
     raise DataError(f"{source} does not exist (looked in {Path.cwd()}). Check the spelling.")
 
 
-def is_url(source: str) -> bool:
-    """Returns whether this is an fsspec URL, and not a path here."""
-    return bool(_PROTOCOL.match(source)) and not Path(source).exists()
-
-
-def file_system(url: str) -> tuple[Any, str]:
-    """Returns (the fsspec file system, the path in it).
-
-    Raises:
-        MissingDependencyError: The package for that kind of URL is not installed.
-        DataError: There is no such kind, or the store refuses.
-    """
-    import fsspec
-
-    try:
-        return fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        protocol = urlsplit(url).scheme
-        if protocol in ("s3", "s3a"):
-            raise missing_dependency("s3fs", f"Reading {url}", "s3") from error
-        raise MissingDependencyError(f"Reading {url} needs a package: {error}.") from error
-    except Exception as error:
-        known = ", ".join(name for name in ("s3", "gs", "az", "https", "hf", "memory", "file"))
-        raise DataError(
-            f"{url} cannot be reached: {error} (such as {known}; see fsspec)."
-        ) from error
-
-
 def _find_remote(url: str) -> list[SourceFile]:
     system, path = file_system(url)
-    with _explained(url):
+    with explained(url):
         if glob.has_magic(path.partition("?")[0] if url.startswith("http") else path):
-            found = sorted(system.glob(path))
-            return _matching(
-                url, [system.unstrip_protocol(name) for name in found if system.isfile(name)]
-            )
+            found = sorted(system.glob(path, detail=True).items())
+            shown = path_of(path).name.startswith(".")  # as in a shell, `*` leaves hidden files out
+            names = [n for n, info in found if info["type"] == "file"]
+            names = [n for n in names if shown or not path_of(n).name.startswith(".")]
+            return _matching(url, [system.unstrip_protocol(name) for name in names])
         if system.isdir(path) and not system.isfile(path):
-            return _readable(
-                url, [system.unstrip_protocol(name) for name in sorted(system.find(path))]
-            )
+            found = sorted(system.find(path))
+            return _readable(url, [system.unstrip_protocol(name) for name in found])
         system.info(path)
     return [SourceFile(url, _format_of(url))]
-
-
-def _remote_info(url: str) -> dict[str, Any]:
-    system, path = file_system(url)
-    with _explained(url):
-        return dict(system.info(path))
 
 
 def _matching(pattern: str, urls: list[str]) -> list[SourceFile]:
@@ -232,8 +219,10 @@ def _matching(pattern: str, urls: list[str]) -> list[SourceFile]:
 def _readable(folder: str, urls: list[str]) -> list[SourceFile]:
     """Of the files in a folder, those that can be read."""
     files, passed = [], 0
+    saved = any(url.endswith(".arrow") for url in urls)  # by `datasets`, with accounts and caches
     for url in urls:
-        if _path_of(url).name.startswith("."):
+        name = path_of(url).name
+        if name.startswith(".") or (saved and (name in _ACCOUNTS or name.startswith("cache-"))):
             continue
         suffix, compression = _split_suffixes(url)
         if suffix in FORMATS or compression and suffix not in REMEDIES:
@@ -250,13 +239,9 @@ def _readable(folder: str, urls: list[str]) -> list[SourceFile]:
     return files
 
 
-def _path_of(url: str) -> PurePosixPath | Path:
-    return PurePosixPath(urlsplit(url).path or urlsplit(url).netloc) if is_url(url) else Path(url)
-
-
 def _split_suffixes(url: str) -> tuple[str, str]:
     """Returns (suffix of the format, suffix of the compression), in small letters; either may be empty."""
-    path = _path_of(url)
+    path = path_of(url)
     outer = path.suffix.lower()
     if outer not in COMPRESSED:
         return outer, ""
@@ -264,56 +249,49 @@ def _split_suffixes(url: str) -> tuple[str, str]:
 
 
 def _format_of(url: str) -> str:
-    suffix, _ = _split_suffixes(url)
+    suffix, compression = _split_suffixes(url)
     if suffix in REMEDIES:
         raise DataError(f"{url}: {suffix} files cannot be read; {REMEDIES[suffix]}")
-    if suffix in FORMATS:
-        return FORMATS[suffix]
-    with SourceFile(url, "").open() as (stream, _raw):
-        beginning = stream.read(512).lstrip(b"\xef\xbb\xbf \t\r\n")
-    if beginning.startswith((b"<mediawiki", b"<?xml")):
-        return "wikipedia"
-    return "jsonl" if beginning.startswith(b"{") else "text"
-
-
-@contextmanager
-def _explained(url: str, tester: str | None = None) -> Iterator[None]:
-    """Turns what goes wrong with a file into a `DataError` that names it."""
-    try:
-        yield
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{url} does not exist. Check the spelling.") from error
-    except PermissionError as error:
-        raise DataError(f"{url} cannot be opened: permission denied ({error}).") from error
-    except BROKEN as error:
-        remedy = "Fetch it again" + (
-            f", or test it with: {tester} {_path_of(url).name}" if tester else "."
+    format = FORMATS.get(suffix)
+    if compression and format in ("parquet", "arrow"):
+        raise DataError(
+            f"{url}: {suffix} files are compressed inside; unpack it first: {TESTERS[compression][:-1]}d FILE"
         )
-        raise DataError(
-            f"{url} is damaged, cut short or not what its suffix says ({error}). {remedy}"
-        ) from error
-    except Exception as error:
-        if not is_url(url):
-            raise
-        raise DataError(
-            f"{url} cannot be read: {type(error).__name__}: {error}. Check the address, the network and the "
-            "credentials."
-        ) from error
+    if format not in (None, "json"):
+        return format
+    with SourceFile(url, "").open() as (stream, _):
+        beginning = stream.read(_SNIFFED).lstrip(b"\xef\xbb\xbf \t\r\n")
+    for magic, found in _MAGIC.items():
+        if format is None and beginning.startswith(magic):
+            return found
+    if not beginning.startswith(b"{") and not _ARRAY.match(beginning):
+        return format or "text"
+    return "jsonl" if _first_line_is_record(beginning) else "json"
 
 
-def decode(raw: bytes, url: str, line: int) -> str:
+def _first_line_is_record(beginning: bytes) -> bool:
+    try:
+        return isinstance(json.loads(beginning.partition(b"\n")[0]), dict)
+    except ValueError:
+        return False
+
+
+def decode(raw: bytes, where: object, first: bool = False) -> str:
     """Returns one line of bytes as text; a byte order mark at the beginning of the file is dropped.
+
+    Args:
+        raw: The line.
+        where: `file:line`, for the message.
+        first: It is the first line of the file.
 
     Raises:
         DataError: The bytes are not UTF-8.
     """
     try:
-        return raw.decode("utf-8-sig" if line == 1 else "utf-8")
+        return raw.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as error:
         guess = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "GB18030"
         raise DataError(
-            f"{url}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1}). "
+            f"{where}: not UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1}). "
             f"Convert the file first, for example: iconv -f {guess} -t UTF-8 IN > OUT"
         ) from error

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from glmkit.corpus.cleaning import digest
 from glmkit.corpus.document import ReadLog
 from glmkit.corpus.files import SourceFile
-from glmkit.corpus.sources import Part, count_parts, read_file
+from glmkit.corpus.rows import Part
+from glmkit.corpus.sources import count_parts, read_file
 from glmkit.corpus.steps.accounts import Accounts, StepCounts, length_bin
 from glmkit.corpus.steps.language import LanguageRule, script_of
 from glmkit.corpus.steps.rules import Step

@@ -1,4 +1,4 @@
-r"""One JSON record -> its text, by a rule that the user may spell out.
+r"""One record -> its text, by a rule that the user may spell out.
 
 `text_field` is a field (`"text"`), several (`"title,lines"`, joined by newlines) or a template
 (`"{title}\n{author}\n{lines}"`). Lists are joined by newlines. Without it, the first of `BODY_FIELDS` that
@@ -27,13 +27,13 @@ BODY_FIELDS = (
 """Fields looked for when the user names none, in this order."""
 
 
-def record_text(record: Mapping[str, Any], text_field: str | None, where: str) -> str:
+def record_text(record: Mapping[str, Any], text_field: str | None, where: object) -> str:
     """Returns the text of a record.
 
     Args:
-        record: One JSON object.
+        record: Field -> value.
         text_field: A field, several separated by commas, a template with fields in braces, or None.
-        where: `file:line`, for the message.
+        where: Formats as `file:line`, for the message.
 
     Raises:
         DataError: The record lacks a field that is asked for, or none of its fields fits.
@@ -48,7 +48,7 @@ def record_text(record: Mapping[str, Any], text_field: str | None, where: str) -
     return "\n".join(filter(None, (_value(record, name, where) for name in names)))
 
 
-def _guess(record: Mapping[str, Any], where: str) -> str:
+def _guess(record: Mapping[str, Any], where: object) -> str:
     for name in BODY_FIELDS:
         if name in record:
             body = _value(record, name, where)
@@ -65,7 +65,7 @@ def _guess(record: Mapping[str, Any], where: str) -> str:
     )
 
 
-def _value(record: Mapping[str, Any], name: str, where: str) -> str:
+def _value(record: Mapping[str, Any], name: str, where: object) -> str:
     if name not in record:
         raise DataError(
             f"{where}: the record has no field {name!r}, it has {', '.join(record) or 'none'}"

@@ -1,25 +1,25 @@
-"""Files, folders and globs -> Documents, whatever the format.
+"""Files, folders, globs, URLs, datasets -> Documents, whatever the format.
 
-In: JSON lines, plain text, Wikipedia XML dumps, each plain or .gz or .bz2. Out: an iterator of Documents in
-a fixed order. Whatever is read and not handed out is counted in the `ReadLog` and logged.
+In: JSON lines, JSON, CSV and TSV, plain text, Wikipedia XML dumps, each plain or .gz, .bz2, .xz or .zst; parquet
+and Arrow; datasets of the Hugging Face Hub. Out: an iterator of Documents in a fixed order. Whatever is read and not handed out is counted in the `ReadLog` and logged.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from glmkit.corpus.columns import row_groups
 from glmkit.corpus.document import Document, ReadLog
 from glmkit.corpus.files import SourceFile, decode, find_files
+from glmkit.corpus.formats import has_ranges, read_rows
+from glmkit.corpus.huggingface import HubDataset
 from glmkit.corpus.records import record_text
+from glmkit.corpus.rows import Part
 from glmkit.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-Part = tuple[int, int]
-"""(k, n): of a file's records take those whose index leaves the remainder k when divided by n."""
 
 MAX_TEXT_CHARS = 1_000_000
 """A plain text file longer than this is cut, at the next blank line, into several documents."""
@@ -37,19 +37,20 @@ def read_documents(
     r"""Yields the documents of a source in a fixed order; nothing is cleaned yet.
 
     A plain text file is one document (paragraphs stay together), unless lines that hold only
-    `<|endoftext|>` divide it or it is longer than `MAX_TEXT_CHARS`. A JSON line is one document. Of a
-    Wikipedia dump, each article that is neither a redirect nor a stub is one, without its markup.
+    `<|endoftext|>` divide it or it is longer than `MAX_TEXT_CHARS`. A record (JSON object, CSV or parquet
+    row) is one document. Of a Wikipedia dump, each article that is neither a redirect nor a stub is one,
+    without its markup.
 
     Args:
-        source: A file, a folder or a glob.
-        text_field: How to make the text of a JSON record: a field, several (`"title,lines"`), or a
+        source: A file, a folder or a glob, here or at an fsspec URL, or `hf:owner/name`; see `find_files`.
+        text_field: How to make the text of a record: a field, several (`"title,lines"`), or a
             template (`"{title}\n{lines}"`); None finds it, see `glmkit.corpus.records`.
         log: Counts what was read and dropped, updated in place.
 
     Raises:
         DataError: A missing, empty, damaged or wrongly encoded file, or a record without text in a known
             field; names the file, the line and the remedy.
-        MissingDependencyError: A Wikipedia dump without the extra `glmkit[corpus]`.
+        MissingDependencyError: The format or place needs an extra, such as `glmkit[corpus]`.
     """
     log = log if log is not None else ReadLog()
     for file in find_files(source):
@@ -64,10 +65,10 @@ def read_file(
         from glmkit.corpus.wikipedia import read_dump
 
         documents = read_dump(file, log, part)
-    elif file.format == "jsonl":
-        documents = _read_jsonl(file, text_field, log, part)
-    else:
+    elif file.format == "text":
         documents = _read_text(file, log)
+    else:
+        documents = _read_records(file, text_field, log, part)
     before, dropped_before = log.documents, log.dropped.total()
     for document in documents:
         log.documents += 1
@@ -83,8 +84,14 @@ def count_parts(file: SourceFile, part_bytes: int) -> int:
     """
     if file.format == "text":
         return 1
-    size = file.size() * (4 if file.compression else 1)
-    return min(MAX_PARTS, -(-size // part_bytes) or 1)
+    wanted = -(-file.size() * (4 if file.compression else 1) // part_bytes) or 1
+    if wanted == 1:
+        return 1
+    if isinstance(file, HubDataset):
+        return min(wanted, file.num_shards())
+    if file.format == "parquet":
+        return min(wanted, row_groups(file)) or 1
+    return wanted if has_ranges(file) else min(MAX_PARTS, wanted)
 
 
 def track(log: ReadLog, position: Callable[[], int], part: Part) -> Callable[[], None]:
@@ -97,46 +104,23 @@ def track(log: ReadLog, position: Callable[[], int], part: Part) -> Callable[[],
     return update
 
 
-def _read_jsonl(
+def _read_records(
     file: SourceFile, text_field: str | None, log: ReadLog, part: Part
 ) -> Iterator[Document]:
-    any_line = False
-    with file.open() as (stream, raw):
-        update = track(log, raw.tell, part)
-        for number, line in enumerate(stream, 1):
-            any_line = any_line or not line.isspace()
-            if (number - 1) % part[1] != part[0]:
-                continue
-            update()
-            if line.isspace():
-                log.dropped["blank line"] += 1
-                continue
-            where = f"{file.url}:{number}"
-            record = _parse(decode(line, file.url, number), where)
-            text = record_text(record, text_field, where)
-            if text.strip():
-                yield Document(text, f"{file.name}:{number}", record)
-            else:
-                log.dropped["empty record"] += 1
-    if not any_line:
+    rows = file.rows(part) if isinstance(file, HubDataset) else read_rows(file, part, log)
+    nothing = True
+    for key, where, record in rows:
+        if record is None:
+            log.dropped["blank line"] += 1
+            continue
+        nothing = False
+        text = record_text(record, text_field, where)
+        if text.strip():
+            yield Document(text, f"{file.name}:{key}", record)
+        else:
+            log.dropped["empty record"] += 1
+    if nothing and part[1] == 1:
         _empty(file, log)
-
-
-def _parse(line: str, where: str) -> dict:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        hint = " It looks like one JSON array: write it as one record a line (jq -c '.[]')."
-        raise DataError(
-            f"{where}: not valid JSON ({error.msg} at column {error.pos + 1}).{hint if line.lstrip().startswith('[') else ''}"
-            f" The line begins: {line.strip()[:60]!r}"
-        ) from error
-    if not isinstance(record, dict):
-        raise DataError(
-            f"{where}: expected one JSON object a line, found a {type(record).__name__}. "
-            'Write each text as {"text": …} on its own line.'
-        )
-    return record
 
 
 def _read_text(file: SourceFile, log: ReadLog) -> Iterator[Document]:
@@ -157,7 +141,7 @@ def _read_text(file: SourceFile, log: ReadLog) -> Iterator[Document]:
     with file.open() as (stream, raw):
         update = track(log, raw.tell, (0, 1))
         for number, line in enumerate(stream, 1):
-            text = decode(line, file.url, number)
+            text = decode(line, f"{file.url}:{number}", first=number == 1)
             stripped = text.strip()
             if stripped == END_OF_TEXT or (not stripped and length > MAX_TEXT_CHARS):
                 update()

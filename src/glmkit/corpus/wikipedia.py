@@ -14,7 +14,8 @@ from xml.etree.ElementTree import ParseError
 
 from glmkit.corpus.document import Document, ReadLog
 from glmkit.corpus.files import SourceFile
-from glmkit.corpus.sources import Part, track
+from glmkit.corpus.rows import Part
+from glmkit.corpus.sources import track
 from glmkit.errors import DataError, missing_dependency
 
 logger = logging.getLogger(__name__)
