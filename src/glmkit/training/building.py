@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from glmkit.checkpoint import resolve
+from glmkit.checkpoint import read_config, resolve
 from glmkit.errors import ConfigError
 from glmkit.model.configuration import GLMConfig
 from glmkit.model.modeling import GLMForConditionalGeneration
@@ -26,7 +26,7 @@ VOCABULARY_MULTIPLE = 64
 
 
 def build_model(
-    config: PretrainConfig, tokenizer: GLMTokenizer, device: torch.device
+    config: PretrainConfig, tokenizer: GLMTokenizer, device: torch.device, *, empty: bool = False
 ) -> GLMForConditionalGeneration:
     """Returns the model to train, on the CPU.
 
@@ -34,6 +34,7 @@ def build_model(
         config: Checked.
         tokenizer: The prepared corpus'.
         device: Where it will be trained; decides the attention where the recipe does not.
+        empty: Whether to leave its weights out ("meta"): another process has them.
 
     Raises:
         ConfigError: The recipe's `vocab_size` has no room for the tokenizer's tokens, or its attention cannot train.
@@ -43,11 +44,16 @@ def build_model(
         fields = model_config(config, tokenizer)
         attention = choose_attention(fields, device, config.model.get("attn_implementation"))
         fields._attn_implementation = attention
-        return GLMForConditionalGeneration(fields)
+        with torch.device("meta" if empty else "cpu"):
+            return GLMForConditionalGeneration(fields)
     changed = {name: value for name, value in config.model.items() if name not in NOT_FIELDS}
-    model = GLMForConditionalGeneration.from_pretrained(
-        resolve(config.model["from"]), dtype=torch.float32, **changed
-    )
+    source = resolve(config.model["from"])
+    model: Any
+    if empty:
+        with torch.device("meta"):
+            model = GLMForConditionalGeneration(GLMConfig(**{**read_config(source), **changed}))
+    else:
+        model = GLMForConditionalGeneration.from_pretrained(source, dtype=torch.float32, **changed)
     for name, value in special_fields(tokenizer).items():
         setattr(model.config, name, value)
     model.generation_config.eos_token_id = model.config.eop_token_id

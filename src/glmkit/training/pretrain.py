@@ -7,9 +7,9 @@ however often the run was interrupted.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
-import os
 import platform
 import statistics
 import time
@@ -22,13 +22,15 @@ import transformers
 from transformers import TrainingArguments, set_seed
 
 from glmkit.config import load_config, save_config, to_values
-from glmkit.errors import ConfigError, missing_dependency
+from glmkit.errors import CheckpointError, ConfigError, missing_dependency
+from glmkit.model.modeling import GLMForConditionalGeneration
 from glmkit.tokens.store import TokenStore
 from glmkit.tokens.tokenizer import GLMTokenizer
-from glmkit.training import checkpoints
+from glmkit.training import checkpoints, distributed
 from glmkit.training.average import exported
 from glmkit.training.building import build_model
 from glmkit.training.data import PretrainingStream
+from glmkit.training.interruption import StopOnSignal, TrainingStopped
 from glmkit.training.logs import Progress, RunLog
 from glmkit.training.report import PretrainReport, plot_loss
 from glmkit.training.settings import PretrainConfig, check
@@ -37,6 +39,15 @@ from glmkit.training.trainer import GLMTrainer
 logger = logging.getLogger(__name__)
 
 _MAY_CHANGE = {
+    "output_dir",
+    "shards",
+    "reshard",
+    "offload",
+    "rows_per_step",  # a checkpoint knows it and refuses another
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "per_device_eval_batch_size",
+    "use_cpu",
     "logging_steps",
     "eval_steps",
     "save_steps",
@@ -44,7 +55,10 @@ _MAY_CHANGE = {
     "eval_strategy",
     "disable_tqdm",
 }
-"""Of `trainer`, what can differ when a run goes on; all else would give another model."""
+"""What can differ when a run goes on; all else would give another model."""
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> PretrainReport:
@@ -59,23 +73,26 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> Pre
 
     Raises:
         ConfigError: Contradictions, all in one message, before anything is built; or the folder holds another run.
+        CheckpointError: A checkpoint could not be written, as on a full disk.
         NonFiniteLossError: The loss is not a number any more.
+        TrainingStopped: SIGTERM or Ctrl-C; a checkpoint was saved.
         MissingDependencyError: accelerate, TensorBoard or matplotlib is not installed (`glmkit[train]`).
     """
     started = time.monotonic()
     config = check(config)
+    args = training_arguments(config)
     run = config.output_dir
-    if _claim(config, run):
+    if distributed.first_only(lambda: _claim(config, run)):
         logger.info("%s is finished already", run)
         return PretrainReport.load(run)
-    trainer = build_trainer(config, progress)
+    trainer = build_trainer(config, progress, args)
     found = checkpoints.checkpoints(run)
     resumed_from = checkpoints.step_of(found[-1]) if found else None
     if resumed_from is None or resumed_from < trainer.args.max_steps:
         if found:
             logger.info("going on from %s", found[-1])
             trainer.args.eval_on_start = False
-        trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+        _train(trainer, found[-1] if found else None)
         history = trainer.state.log_history
     else:  # interrupted between the last checkpoint and the report
         trainer.load(found[-1])
@@ -83,16 +100,54 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> Pre
     return _finish(config, trainer, history, started, resumed_from)
 
 
-def build_trainer(config: PretrainConfig, progress: Progress | None = None) -> GLMTrainer:
-    """Returns the trainer of a checked configuration: model, data and arguments, nothing trained yet."""
+def _train(trainer: GLMTrainer, checkpoint: Path | None) -> None:
+    """Trains to the end, or until a signal or an error."""
+    run = Path(str(trainer.args.output_dir))
+    with StopOnSignal() as stop:
+        trainer.add_callback(stop)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise CheckpointError(
+                f"{run}: {error.strerror}. The last good checkpoint is intact; make room on the disk, then run the "
+                "same command again."
+            ) from error
+    if stop.stopped:
+        raise TrainingStopped(
+            f"stopped by a signal after step {trainer.state.global_step} of {trainer.args.max_steps}; a checkpoint was "
+            f"saved in {run}: run the same command again to go on"
+        )
+
+
+def training_arguments(config: PretrainConfig) -> TrainingArguments:
+    """Returns the arguments of a checked configuration; with torchrun, processes know each other from here on.
+
+    Raises:
+        ConfigError: The processes cannot be divided as `distribution` says.
+        MissingDependencyError: accelerate is not installed.
+    """
     try:
         import accelerate  # noqa: F401
     except ImportError as error:
         raise missing_dependency("accelerate", "pretraining", "train") from error
-    args = TrainingArguments(**{"eval_on_start": True, "disable_tqdm": True, **config.trainer})
+    ours = {"eval_on_start": True, "disable_tqdm": True, "ddp_find_unused_parameters": False}
+    args = TrainingArguments(**{**ours, **config.trainer})
+    distributed.check_shards(config.distribution.shards, args.world_size)
+    return args
+
+
+def build_trainer(
+    config: PretrainConfig,
+    progress: Progress | None = None,
+    args: TrainingArguments | None = None,
+) -> GLMTrainer:
+    """Returns the trainer of a checked configuration: model, data and arguments, nothing trained yet."""
+    args = args or training_arguments(config)
     set_seed(args.seed)
     tokenizer = GLMTokenizer.from_pretrained(config.data.folder / "tokenizer")
-    model = build_model(config, tokenizer, args.device)
+    model = _build_model(config, tokenizer, args)
     ends = tokenizer.sentence_ends()
 
     def stream(split: str, rows: int, rank: int = 0, world_size: int = 1) -> PretrainingStream:
@@ -122,6 +177,27 @@ def build_trainer(config: PretrainConfig, progress: Progress | None = None) -> G
     )
 
 
+def _build_model(
+    config: PretrainConfig, tokenizer: GLMTokenizer, args: TrainingArguments
+) -> GLMForConditionalGeneration:
+    """Returns the model, divided among the processes as the configuration says."""
+    settings = config.distribution
+    shards = distributed.check_shards(settings.shards, args.world_size)
+    if shards == 1:
+        return build_model(config, tokenizer, args.device)
+    model = build_model(config, tokenizer, args.device, empty=distributed.rank() > 0)
+    distributed.divide(
+        model,
+        model.glm.transformer.layers,
+        shards,
+        args.device,
+        compute_dtype=torch.bfloat16 if args.bf16 else None,
+        reshard=settings.reshard,
+        offload=settings.offload,
+    )
+    return model
+
+
 def _claim(config: PretrainConfig, run: Path) -> bool:
     """Makes the folder this run's; returns whether the run is finished.
 
@@ -149,9 +225,8 @@ def _claim(config: PretrainConfig, run: Path) -> bool:
         raise ConfigError(
             f"trainer.output_dir = {str(run)!r} is not empty and holds no run; choose a folder of its own"
         )
-    if int(os.environ.get("RANK", "0")) == 0:
-        run.mkdir(parents=True, exist_ok=True)
-        save_config(config, saved)
+    run.mkdir(parents=True, exist_ok=True)
+    save_config(config, saved)
     return False
 
 
@@ -194,13 +269,15 @@ def _finish(
         resumed_from=resumed_from,
         versions=_versions(),
     )
-    if trainer.args.should_save:
-        for name, weights in exported(trainer.average).items():
+    for name, average in exported(trainer.average).items():
+        with average():
+            weights = distributed.whole_weights(model)
+        if trainer.args.should_save:
             partial = run / checkpoints.PARTIAL / name
-            with weights():
-                model.save_pretrained(partial)
+            model.save_pretrained(partial, state_dict=weights)
             trainer.tokenizer.save_pretrained(partial)
             checkpoints.publish(partial, run / name)
+    if trainer.args.should_save:
         title = f"{run.name}: {report.parameters / 1e6:.1f} M parameters, {report.tokens / 1e6:,.1f} M tokens"
         plot_loss(history, run / "loss.png", title)
         report.save()

@@ -6,6 +6,7 @@ In: a recipe. Out: `PretrainConfig`, checked against itself and against the prep
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import typing
 from collections.abc import Mapping
@@ -54,6 +55,9 @@ NOT_SUPPORTED = {
     "push_to_hub": False,
     "label_smoothing_factor": 0.0,
     "resume_from_checkpoint": None,
+    "average_tokens_across_devices": True,
+    "fsdp": None,
+    "deepspeed": None,
 }
 """`TrainingArguments` that pretraining cannot honour, with the only value that is accepted."""
 
@@ -82,6 +86,22 @@ class DataSettings:
     """Length of a row in tokens; several samples share one. `trainer.per_device_train_batch_size` counts rows."""
     valid_rows: int = 64
     """Rows of held-out text that are evaluated each time."""
+    rows_per_step: int | None = None
+    """Rows of a step, of all processes together; `trainer.gradient_accumulation_steps` follows from it, so that a run
+    goes on with the same batches on another number of processes. By default that setting counts."""
+
+
+@dataclass(frozen=True)
+class DistributionSettings:
+    """How a model is divided when there are several processes (torchrun)."""
+
+    shards: int = 1
+    """Processes that hold one copy of weights, gradients and optimizer state together (FSDP2): 1 = each holds all (DDP),
+    0 = all together, or a divisor of their number (copies of the divided model, as one for each node)."""
+    reshard: bool = True
+    """Whether a layer's weights are given up between forward and backward pass: less memory, more traffic."""
+    offload: bool = False
+    """Whether weights and optimizer state lie in the host's memory between their uses: least memory, slow."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,9 @@ class PretrainConfig:
     spikes: SpikeSettings = field(default_factory=SpikeSettings)
     """Steps that are skipped."""
 
+    distribution: DistributionSettings = field(default_factory=DistributionSettings)
+    """How the model is divided among processes."""
+
     @property
     def output_dir(self) -> Path:
         """Folder of the run."""
@@ -122,7 +145,10 @@ def check(config: PretrainConfig) -> PretrainConfig:
     trainer = check_values(hints, config.trainer, "trainer", problems)
     for name, accepted in NOT_SUPPORTED.items():
         if trainer.get(name, accepted) != accepted:
-            problems.append(f"trainer.{name} = {trainer[name]!r} is not supported in pretraining")
+            hint = "; set distribution.shards" if name in ("fsdp", "deepspeed") else ""
+            problems.append(
+                f"trainer.{name} = {trainer[name]!r} is not supported in pretraining{hint}"
+            )
     if trainer.get("save_strategy") == "best":
         problems.append("trainer.save_strategy = 'best' is not supported in pretraining")
     for name in ("max_steps", "per_device_train_batch_size"):
@@ -146,10 +172,30 @@ def check(config: PretrainConfig) -> PretrainConfig:
         )
     if config.data.valid_rows < 1:
         problems.append(f"data.valid_rows = {config.data.valid_rows} must be at least 1")
+    if config.distribution.shards < 0:
+        problems.append(
+            f"distribution.shards = {config.distribution.shards} must be at least 0 (0 = all processes)"
+        )
+    _check_rows_per_step(config.data.rows_per_step, trainer, problems)
     _check_folder(config.data.folder, problems)
     if problems:
         raise ConfigError("this run cannot be started:\n- " + "\n- ".join(problems))
     return replace(config, model=model, trainer=trainer)
+
+
+def _check_rows_per_step(wanted: int | None, trainer: dict[str, Any], problems: list[str]) -> None:
+    """Sets the accumulation that gives the wanted rows of a step on this number of processes."""
+    if wanted is None:
+        return
+    rows = max(1, trainer.get("per_device_train_batch_size") or 0)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if wanted < 1 or wanted % (rows * processes):
+        problems.append(
+            f"data.rows_per_step = {wanted} must be a multiple of {rows * processes}: trainer.per_device_train_batch_size "
+            f"= {rows} rows in each of {processes} process(es)"
+        )
+        return
+    trainer["gradient_accumulation_steps"] = wanted // (rows * processes)
 
 
 def _check_precision(trainer: dict[str, Any], problems: list[str]) -> None:

@@ -1,14 +1,13 @@
 """`GLMTrainer`: transformers' Trainer over a stream of packed batches, resumable to the bit.
 
-In: a model, `TrainingArguments`, a `PretrainingStream`, held-out batches. Out: an updated model, checkpoints, logged
-numbers. What it adds to Trainer: batches come from the stream, whose place is in every checkpoint; checkpoints appear
-whole or not at all; losses are logged for each objective; a loss that is not finite stops before the weights change; a
-step that is a spike is skipped and the weights are averaged, where the settings say so.
+In: a model, `TrainingArguments`, a `PretrainingStream`, held-out batches. Out: an updated model, checkpoints
+(`ResumableTrainer`), logged numbers. What it adds: batches come from the stream, whose place is in every checkpoint;
+losses are logged for each objective; a loss that is not finite stops before the weights change; a step that is a spike
+is skipped and the weights are averaged, where the settings say so.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -16,26 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
 from glmkit.blanks.layout import IGNORE_INDEX
 from glmkit.errors import UserError
-from glmkit.training import checkpoints
+from glmkit.training import distributed
 from glmkit.training.average import AverageSettings, WeightAverage
 from glmkit.training.data import PretrainingStream
 from glmkit.training.flops import StepFlops, peak_flops
 from glmkit.training.meters import Window, means, sums_by_index
+from glmkit.training.resumable import ResumableTrainer
 from glmkit.training.spikes import SpikeGuard, SpikeSettings
 
 logger = logging.getLogger(__name__)
-
-STATE_FILE = "glmkit_state.json"
 
 _NOT_FOR_THE_MODEL = ("objective_ids", "documents")
 
@@ -44,7 +36,7 @@ class NonFiniteLossError(UserError):
     """The loss or the gradient is not a finite number; says at which step and on which documents."""
 
 
-class GLMTrainer(Trainer):
+class GLMTrainer(ResumableTrainer):
     """Trains on a `PretrainingStream`.
 
     Args:
@@ -74,6 +66,7 @@ class GLMTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
+            tokenizer=tokenizer,
             train_dataset=stream,  # type: ignore[arg-type]
             eval_dataset=held_out,  # type: ignore[arg-type]
             callbacks=callbacks,
@@ -81,13 +74,12 @@ class GLMTrainer(Trainer):
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         self.add_callback(_Steps(self))
-        self.stream, self.held_out, self.tokenizer = stream, held_out, tokenizer
+        self.stream, self.held_out = stream, held_out
         self.names = stream.objective_names
         self._window = Window(
             self.names, StepFlops.of(model.config), self._gathered, is_first=args.process_index == 0
         )
-        # What a checkpoint keeps beside weights and optimizer, each with state_dict (for JSON) and load_state_dict.
-        self.parts: dict[str, Any] = {"stream": self.stream, "window": self._window}
+        self.parts |= {"stream": self.stream, "window": self._window}
         self.average: WeightAverage | None = None
         if average is not None and average.is_on:
             self.average = WeightAverage(model, average)
@@ -95,9 +87,7 @@ class GLMTrainer(Trainer):
         if spikes is not None and spikes.is_on:
             self.spikes = self.parts["spikes"] = SpikeGuard(spikes)
         self._step_loss = torch.zeros((), device=args.device)
-        self._restored: dict[str, Any] | None = None
         self._documents: list[list[list[int]]] = []
-        self._save_under: Path | None = None
 
     # -- batches -------------------------------------------------------------------------------------------------
 
@@ -189,12 +179,17 @@ class GLMTrainer(Trainer):
         was_training = model.training
         model.eval()
         sums = torch.zeros(2, len(self.names), dtype=torch.float64)
-        for batch in self.held_out:
-            inputs = self._prepare_inputs(batch)
+        processes, last = self.args.world_size, len(self.held_out) - 1
+        for first in range(0, len(self.held_out), processes):
+            # Each process reads one of the next batches; a divided model needs all of them in every pass.
+            index = first + self.args.process_index
+            inputs = self._prepare_inputs(self.held_out[min(index, last)])
             fields = {n: value for n, value in inputs.items() if n not in _NOT_FOR_THE_MODEL}
             with torch.no_grad(), self.accelerator.autocast():
                 outputs = model(**fields, return_logits=False)
-            sums += self._loss_sums(outputs, inputs)
+            if index <= last:
+                sums += self._loss_sums(outputs, inputs)
+        sums = distributed.summed(sums)
         model.train(was_training)
         self._window.pause(time.monotonic() - began)
         return {f"eval_{name}": value for name, value in means(sums, self.names).items()}
@@ -220,45 +215,18 @@ class GLMTrainer(Trainer):
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._save_under or self.args.output_dir)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            self.tokenizer.save_pretrained(output_dir or self.args.output_dir)
-
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Writes `checkpoint-N` under another name and renames it when all of it is on the disk."""
-        began, run = time.monotonic(), Path(str(self.args.output_dir))
-        self._save_under = run / checkpoints.PARTIAL
-        written = self._save_under / f"checkpoint-{self.state.global_step}"
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._save_under = None
-        state = {  # on every process: some numbers are sums over all of them
-            "loss": self.accelerator.reduce(self._tr_loss, "mean").item(),
-            "last_logged": self._globalstep_last_logged,
-            "parts": {name: part.state_dict() for name, part in self.parts.items()},
-        }
-        if self.args.should_save:
-            if self.average is not None:
-                self.average.save(written)
-            (written / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            checkpoints.publish(written, run / written.name)
-            checkpoints.keep_newest(run, self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
+        began = time.monotonic()
+        super()._save_checkpoint(model, trial)
         self._window.pause(time.monotonic() - began)
+
+    def _save_own_state(self, folder: Path) -> None:
+        super()._save_own_state(folder)
+        if self.average is not None and self.args.should_save:
+            self.average.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        text = (Path(resume_from_checkpoint) / STATE_FILE).read_text(encoding="utf-8")
-        self._restored = json.loads(text)
-        for name, part in self.parts.items():
-            part.load_state_dict(self._restored["parts"][name])
         if self.average is not None:
             self.average.load(Path(resume_from_checkpoint))
 
@@ -267,12 +235,9 @@ class GLMTrainer(Trainer):
         """Real tokens, places and predicted tokens that all processes have read in the whole run."""
         return self._window.totals_of_all()
 
-    def load(self, checkpoint: Path) -> None:
-        """Loads the weights and the place of a checkpoint without training on."""
-        self._load_from_checkpoint(str(checkpoint))
-
-    def restore_window(self) -> None:
-        """Goes on with the sums between two log lines where the checkpoint was between them."""
+    def begin(self) -> None:
+        """Also starts the clock of the first log line."""
+        super().begin()
         model: Any = self.model
         dtype = model.dtype
         if self.args.bf16 or self.args.fp16:
@@ -280,20 +245,13 @@ class GLMTrainer(Trainer):
         self._window.peak_flops, source = peak_flops(self.args.device, dtype)
         logger.info("peak for MFU: %.4g FLOP/s (%s)", self._window.peak_flops, source)
         self._window.begin()
-        if self._restored is not None:
-            self._tr_loss.fill_(self._restored["loss"])
-            self._globalstep_last_logged = self._restored["last_logged"]
-            self._restored = None
 
 
 class _Steps(TrainerCallback):
-    """Lets the trainer restore what Trainer resets when it begins, and average the weights after each step."""
+    """Lets the trainer average the weights after each step."""
 
     def __init__(self, trainer: GLMTrainer):
         self._trainer = trainer
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._trainer.restore_window()
 
     def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
         if self._trainer.average is not None:
