@@ -156,7 +156,10 @@ def is_divided(model: nn.Module) -> bool:
 
 
 def whole_weights(model: nn.Module) -> dict[str, Any]:
-    """Returns all weights on the CPU of process 0, and nothing elsewhere; all processes must call it."""
+    """Returns all weights on the CPU of process 0, and nothing elsewhere; all processes must call it.
+
+    Those of a model that is not divided may be its own, not copies.
+    """
     return get_model_state_dict(
         _at_rest(model), options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )

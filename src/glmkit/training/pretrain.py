@@ -270,11 +270,12 @@ def _finish(
         versions=_versions(),
     )
     for name, average in exported(trainer.average).items():
+        partial = run / checkpoints.PARTIAL / name
         with average():
             weights = distributed.whole_weights(model)
+            if trainer.args.should_save:
+                model.save_pretrained(partial, state_dict=weights)
         if trainer.args.should_save:
-            partial = run / checkpoints.PARTIAL / name
-            model.save_pretrained(partial, state_dict=weights)
             trainer.tokenizer.save_pretrained(partial)
             checkpoints.publish(partial, run / name)
     if trainer.args.should_save:
