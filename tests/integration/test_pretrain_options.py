@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from glmkit.errors import ConfigError
 from glmkit.model import GLMForConditionalGeneration
+from glmkit.runtime import has_fast_bfloat16
 from glmkit.training import pretrain as module
 from glmkit.training.pretrain import build_trainer, pretrain
 from glmkit.training.settings import check
@@ -73,6 +74,58 @@ def test_bfloat16_trains_and_float32_weights_are_kept(data, tmp_path):
     assert half != wide
     weights = load_file(tmp_path / "half" / "model" / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float32}
+
+
+HALF = {
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_attention_heads": 2,
+    "max_sequence_length": 32,
+    "dtype": "bfloat16",
+}
+
+
+def test_bfloat16_weights_learn_as_float32_ones_do_and_resume_exactly(data, tmp_path, monkeypatch):
+    sections = {"model": {**HALF, **NO_DROPOUT}}
+    wide = {"model": {**sections["model"], "dtype": "float32"}}
+    pretrain(make_config(data, tmp_path / "wide", wide, logging_steps=1))
+    pretrain(make_config(data, tmp_path / "half", sections, logging_steps=1))
+    assert losses(tmp_path / "half") == pytest.approx(losses(tmp_path / "wide"), rel=0.02)
+    weights = load_file(tmp_path / "half" / "model" / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+
+    killed_and_resumed(
+        make_config(data, tmp_path / "killed", sections, logging_steps=1), 6, monkeypatch
+    )
+    assert curve(tmp_path / "killed") == curve(tmp_path / "half")
+    resumed = load_file(tmp_path / "killed" / "model" / "model.safetensors")
+    assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("trainer", "problem"),
+    [
+        ({"bf16": True}, "leave those out"),
+        ({"optim": "adafactor"}, "has none"),
+    ],
+)
+def test_what_forbids_bfloat16_weights(data, tmp_path, monkeypatch, trainer, problem):
+    with pytest.raises(ConfigError, match=rf"model.dtype = 'bfloat16'.*{problem}"):
+        check(make_config(data, tmp_path / "run", {"model": HALF}, **trainer))
+    with monkeypatch.context() as patched:
+        patched.setenv("WORLD_SIZE", "2")
+        with pytest.raises(ConfigError, match="for one process"):
+            check(make_config(data, tmp_path / "run", {"model": HALF}))
+    with pytest.raises(ConfigError, match="model.dtype = 'float8'; there are float32, bfloat16"):
+        check(make_config(data, tmp_path / "run", {"model": {**HALF, "dtype": "float8"}}))
+
+
+def test_bf16_auto_is_what_the_machine_is_fast_in(data, tmp_path, caplog):
+    fast = has_fast_bfloat16(torch.device("cpu"))
+    assert check(make_config(data, tmp_path / "run", bf16="auto")).trainer["bf16"] is fast
+    assert not caplog.records
+    check(make_config(data, tmp_path / "run", bf16=True))
+    assert ("no bfloat16 instructions" in caplog.text) is not fast
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can train in float16")

@@ -1,7 +1,7 @@
 """The model that a pretraining run begins with: new by a preset's sizes, or a checkpoint's.
 
-In: a checked `PretrainConfig` and the corpus' tokenizer. Out: a `GLMForConditionalGeneration` in float32, which knows the
-tokenizer's special ids.
+In: a checked `PretrainConfig` and the corpus' tokenizer. Out: a `GLMForConditionalGeneration`, which knows the tokenizer's
+special ids.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ def build_model(
         ConfigError: The recipe's `vocab_size` has no room for the tokenizer's tokens, or its attention cannot train.
         CheckpointError: `model.from` cannot be read.
     """
+    dtype = getattr(torch, config.model.get("dtype", "float32"))
     if "from" not in config.model:
         fields = model_config(config, tokenizer)
         attention = choose_attention(fields, device, config.model.get("attn_implementation"))
         fields._attn_implementation = attention
         with torch.device("meta" if empty else "cpu"):
-            return GLMForConditionalGeneration(fields)
+            return GLMForConditionalGeneration(fields).to(dtype)
     changed = {name: value for name, value in config.model.items() if name not in NOT_FIELDS}
     source = resolve(config.model["from"])
     model: Any
@@ -53,7 +54,7 @@ def build_model(
         with torch.device("meta"):
             model = GLMForConditionalGeneration(GLMConfig(**{**read_config(source), **changed}))
     else:
-        model = GLMForConditionalGeneration.from_pretrained(source, dtype=torch.float32, **changed)
+        model = GLMForConditionalGeneration.from_pretrained(source, dtype=dtype, **changed)
     for name, value in special_fields(tokenizer).items():
         setattr(model.config, name, value)
     model.generation_config.eos_token_id = model.config.eop_token_id

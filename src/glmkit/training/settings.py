@@ -6,6 +6,7 @@ In: a recipe. Out: `PretrainConfig`, checked against itself and against the prep
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
 import typing
@@ -17,8 +18,11 @@ from typing import Any
 from glmkit.blanks.objectives import ObjectiveSettings
 from glmkit.config import check_values
 from glmkit.errors import ConfigError, UserError, nearest
+from glmkit.runtime import has_fast_bfloat16
 from glmkit.training.average import AverageSettings
 from glmkit.training.spikes import SpikeSettings
+
+logger = logging.getLogger(__name__)
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "output_dir": "runs/pretrain",
@@ -64,7 +68,9 @@ NOT_SUPPORTED = {
 
 ATTENTION = ("flex_attention", "sdpa", "eager")
 
-NOT_FIELDS = ("preset", "from", "attn_implementation")
+DTYPES = ("float32", "bfloat16")
+
+NOT_FIELDS = ("preset", "from", "attn_implementation", "dtype")
 """Keys of `model` that are no fields of `GLMConfig`."""
 
 WITH_FROM = (
@@ -113,11 +119,12 @@ class PretrainConfig:
     model: dict[str, Any] = field(default_factory=dict)
     """A new model: fields of `GLMConfig`, and `preset` ("base") to begin with; the tokenizer sets the vocabulary's. Or `from`: a
     folder or hub name in any known format, whose training goes on (dropout may be changed). In both cases
-    `attn_implementation`: by default flex_attention on a GPU where there is no attention dropout, else sdpa."""
+    `attn_implementation`: by default flex_attention on a GPU where there is no attention dropout, else sdpa. And `dtype`: of
+    the weights, "float32" or, with float32 masters in the optimizer, "bfloat16"."""
     objectives: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """How blanks are made."""
     trainer: dict[str, Any] = field(default_factory=lambda: dict(TRAINER_DEFAULTS))
-    """transformers' `TrainingArguments`, under their own names."""
+    """transformers' `TrainingArguments`, under their own names; `bf16: auto` means where the device computes fast in it."""
     average: AverageSettings = field(default_factory=AverageSettings)
     """An average of the weights."""
     spikes: SpikeSettings = field(default_factory=SpikeSettings)
@@ -142,7 +149,7 @@ def check(config: PretrainConfig) -> PretrainConfig:
 
     problems: list[str] = []
     hints = {**typing.get_type_hints(TrainingArguments), "warmup_steps": float}
-    trainer = check_values(hints, config.trainer, "trainer", problems)
+    trainer = check_values(hints, _choose_bf16(config.trainer), "trainer", problems)
     for name, accepted in NOT_SUPPORTED.items():
         if trainer.get(name, accepted) != accepted:
             hint = "; set distribution.shards" if name in ("fsdp", "deepspeed") else ""
@@ -162,6 +169,7 @@ def check(config: PretrainConfig) -> PretrainConfig:
             "average.decay is not supported with trainer.fsdp: the weights are in parts"
         )
     model, positions = _check_model(config.model, config.data.folder, problems)
+    _check_dtype(model, trainer, problems)
     row_length = config.data.row_length
     if row_length < 16:
         problems.append(f"data.row_length = {row_length} must be at least 16")
@@ -198,6 +206,46 @@ def _check_rows_per_step(wanted: int | None, trainer: dict[str, Any], problems: 
     trainer["gradient_accumulation_steps"] = wanted // (rows * processes)
 
 
+def _choose_bf16(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Replaces `bf16: auto` by what suits the device."""
+    import torch
+
+    chosen = dict(trainer)
+    if chosen.get("bf16") == "auto":
+        on_cpu = chosen.get("use_cpu") or not torch.cuda.is_available()
+        chosen["bf16"] = has_fast_bfloat16(torch.device("cpu" if on_cpu else "cuda"))
+    return chosen
+
+
+def _check_dtype(model: dict[str, Any], trainer: dict[str, Any], problems: list[str]) -> None:
+    """Adds what forbids weights in bfloat16."""
+    import torch
+
+    dtype = model.get("dtype", "float32")
+    if dtype not in DTYPES:
+        problems.append(f"model.dtype = {dtype!r}; there are {', '.join(DTYPES)}")
+    if dtype != "bfloat16":
+        return
+    if trainer.get("bf16") or trainer.get("fp16"):
+        problems.append(
+            "model.dtype = 'bfloat16' is instead of trainer.bf16 and trainer.fp16, which cast float32 weights at every "
+            "step; leave those out"
+        )
+    if str(trainer.get("optim", "adamw_torch")) not in ("adamw_torch", "adamw_torch_fused"):
+        problems.append(
+            f"model.dtype = 'bfloat16' has its masters in AdamW; trainer.optim = {trainer['optim']!r} has none"
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        problems.append(
+            "model.dtype = 'bfloat16' is for one process; on several use trainer.bf16=true (with distribution.shards the "
+            "weights are float32 shards, and bfloat16 where they are used)"
+        )
+    if not hasattr(torch.Tensor, "grad_dtype"):
+        problems.append(
+            f"model.dtype = 'bfloat16' needs a torch that sums gradients in float32 (2.10 or later), this is {torch.__version__}"
+        )
+
+
 def _check_precision(trainer: dict[str, Any], problems: list[str]) -> None:
     """Adds number types that this machine cannot train with."""
     import torch
@@ -205,6 +253,10 @@ def _check_precision(trainer: dict[str, Any], problems: list[str]) -> None:
     if trainer.get("fp16") and trainer.get("bf16"):
         problems.append("trainer.fp16 and trainer.bf16 are both true; choose one")
     on_gpu = torch.cuda.is_available() and not trainer.get("use_cpu")
+    if trainer.get("bf16") and not on_gpu and not has_fast_bfloat16(torch.device("cpu")):
+        logger.warning(
+            "this CPU has no bfloat16 instructions: trainer.bf16=true is many times slower than float32; bf16=auto chooses"
+        )
     if trainer.get("fp16") and not on_gpu:
         problems.append(
             "trainer.fp16 needs a CUDA GPU; on a CPU use trainer.bf16=true, or neither for float32"
@@ -263,7 +315,7 @@ def _check_model(
         for one in fields(GLMConfig)  # type: ignore[arg-type]
         if one.name in own and not one.name.endswith("_token_id") and one.name != "num_tokens"
     }
-    own_hints = {"preset": str, "from": str, "attn_implementation": str}
+    own_hints = {"preset": str, "from": str, "attn_implementation": str, "dtype": str}
     model = check_values({**own_hints, **allowed}, values, "model", problems)
     attention = model.get("attn_implementation")
     if attention not in (None, *ATTENTION):
@@ -287,7 +339,7 @@ def _check_source(model: dict[str, Any], folder: Path, problems: list[str]) -> i
     from glmkit.model.configuration import GLMConfig
     from glmkit.tokens.tokenizer import GLMTokenizer
 
-    for name in sorted(model.keys() - {"from", "attn_implementation", *WITH_FROM}):
+    for name in sorted(model.keys() - {"from", "attn_implementation", "dtype", *WITH_FROM}):
         problems.append(
             f"model.{name} is the checkpoint's where model.from is given; leave it out "
             f"(may be changed: {', '.join(WITH_FROM)})"

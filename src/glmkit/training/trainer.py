@@ -23,6 +23,7 @@ from glmkit.training import distributed
 from glmkit.training.average import AverageSettings, WeightAverage
 from glmkit.training.data import PretrainingStream
 from glmkit.training.flops import StepFlops, peak_flops
+from glmkit.training.masters import MasterAdamW
 from glmkit.training.meters import Window, means, sums_by_index
 from glmkit.training.resumable import ResumableTrainer
 from glmkit.training.spikes import SpikeGuard, SpikeSettings
@@ -40,7 +41,7 @@ class GLMTrainer(ResumableTrainer):
     """Trains on a `PretrainingStream`.
 
     Args:
-        model: A `GLMForConditionalGeneration`.
+        model: A `GLMForConditionalGeneration`; weights in bfloat16 get float32 masters.
         args: `max_steps` and `output_dir` are needed.
         stream: Endless batches.
         held_out: Batches that are evaluated every `eval_steps`, with all objectives in them.
@@ -63,6 +64,10 @@ class GLMTrainer(ResumableTrainer):
     ):
         args.ignore_data_skip = True  # the stream goes to its place itself
         args.logging_nan_inf_filter = False  # such a loss stops the run
+        optimizer = None
+        if model.dtype == torch.bfloat16:
+            _, settings = self.get_optimizer_cls_and_kwargs(args)
+            optimizer = (MasterAdamW, settings)
         super().__init__(
             model=model,
             args=args,
@@ -70,6 +75,7 @@ class GLMTrainer(ResumableTrainer):
             train_dataset=stream,  # type: ignore[arg-type]
             eval_dataset=held_out,  # type: ignore[arg-type]
             callbacks=callbacks,
+            optimizer_cls_and_kwargs=optimizer,
         )
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
