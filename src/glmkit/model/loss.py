@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import register_flop_formula
 
 LOGITS_PER_CHUNK = 2**26
 """C·V at most: 256 MiB of float32 logits, enough rows to keep a matrix unit busy."""
@@ -108,6 +109,20 @@ def _(
     grad_hidden = torch.empty_like(hidden if needs_hidden else hidden[:0])
     grad_weight = weight.new_empty(weight.shape if needs_weight else 0)
     return losses.new_empty(()), losses, grad_hidden, grad_weight
+
+
+@register_flop_formula(torch.ops.glmkit.head_loss)
+def _flops(
+    hidden: Any,
+    weight: Any,
+    labels: Any,
+    chunk: int,
+    needs_hidden: bool,
+    needs_weight: bool,
+    **_: Any,
+) -> int:
+    """2·T·H·V of the logits, as many of each gradient (torch's counter passes shapes)."""
+    return 2 * hidden[0] * hidden[1] * weight[0] * (1 + needs_hidden + needs_weight)
 
 
 def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
