@@ -179,6 +179,46 @@ def pretrain(
     typer.echo(report.table())
 
 
+def extend_vocabulary(
+    model: Annotated[str, typer.Argument(help=say("Folder or hub name.", "模型目录或 hub 名称。"))],
+    output: Output,
+    words: Annotated[
+        Path | None,
+        typer.Option(help=say("File of words, one a line.", "词语文件，每行一个词。")),
+    ] = None,
+    learn: Annotated[
+        int,
+        typer.Option(
+            help=say("Find so many words in the corpus.", "从语料中自动找出这么多个新词。")
+        ),
+    ] = 0,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help=say("The corpus, for --learn.", "供 --learn 使用的语料。")),
+    ] = None,
+    text_field: TextField = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help=say("Folder with the vocabulary.", "词表目录。"))
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Adds words to a model's vocabulary; training goes on from the result (`model.from`)."""
+    from glmkit.tokens.extend import read_words
+    from glmkit.training.extend import extend_vocabulary as run
+
+    report = run(
+        model,
+        output,
+        words=[] if words is None else read_words(words),
+        corpus=data or [],
+        learn=learn,
+        text_field=text_field,
+        tokenizer=tokenizer,
+        overwrite=overwrite,
+    )
+    typer.echo(str(report))
+
+
 def evaluate(
     model: Annotated[str, typer.Argument(help=say("Folder or hub name.", "模型目录或 hub 名称。"))],
     data: Annotated[list[str], typer.Option("--data", help=say("Texts to read.", "评测文本。"))],

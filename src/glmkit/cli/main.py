@@ -21,6 +21,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("prepare", building.prepare, "Corpus -> token stores.", "语料 → 词元库。"),
     ("train-tokenizer", building.train_tokenizer, "Corpus -> vocabulary.", "语料 → 词表。"),
     ("pretrain", building.pretrain, "Token stores -> a GLM.", "词元库 → 预训练 GLM。"),
+    ("extend-vocabulary", building.extend_vocabulary, "Add words to a model's vocabulary.", "为模型的词表增加词语。"),
     ("evaluate", building.evaluate, "Perplexity of a model on texts.", "在文本上评测模型的困惑度。"),
     ("convert", building.convert, "Convert a checkpoint to another format.", "转换检查点格式。"),
     ("info", building.info, "What a model folder or this machine is.", "查看模型或本机信息。"),

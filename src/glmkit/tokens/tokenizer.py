@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
@@ -62,6 +63,7 @@ class GLMTokenizer(GLMInputsMixin, PreTrainedTokenizerFast):
     truncation_side = "left"
     padding_side = "right"
     _tokenizer: Any  # the Rust tokenizer; transformers declares it optional
+    _words_of_size: tuple[int, dict[int, str]] | None = None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # the hub's options are among **kwargs
@@ -218,14 +220,35 @@ class GLMTokenizer(GLMInputsMixin, PreTrainedTokenizerFast):
         return self.clean_up_tokenization(text) if clean_up_tokenization_spaces else text
 
     def _pieces(self, ids: list[int]) -> Iterator[str]:
-        """Yields the text of each run of ordinary tokens and each added token by itself."""
-        first_added = self.vocab_size
-        for added, run in groupby(ids, lambda index: index >= first_added):
-            tokens = [t for t in map(self._tokenizer.id_to_token, run) if t is not None]
+        """Yields the text of each run of ordinary tokens and each special token by itself.
+
+        Added words (`tokens.extend`) are ordinary: no space comes between them and the text around them.
+        """
+        first_added, words = self.vocab_size, self._added_words()
+        for added, run in groupby(ids, lambda index: index >= first_added and index not in words):
+            tokens = [words.get(i) or self._tokenizer.id_to_token(i) for i in run]
+            tokens = [token for token in tokens if token is not None]
             if added:
                 yield from tokens
             elif tokens:
                 yield self._tokenizer.decoder.decode(tokens)
+
+    def _added_words(self) -> dict[int, str]:
+        """Returns the added tokens that are not special, by id, as the vocabulary's decoder needs them."""
+        size = len(self)
+        if self._words_of_size is None or self._words_of_size[0] != size:
+            decoder = self._tokenizer.get_added_tokens_decoder() if size > self.vocab_size else {}
+            words = {index: one.content for index, one in decoder.items() if not one.special}
+            if self.kind in ("gpt2", "roberta"):
+                words = {index: _in_bytes(word) for index, word in words.items()}
+            self._words_of_size = size, words
+        return self._words_of_size[1]
+
+
+def _in_bytes(word: str) -> str:
+    """Returns a word in the characters that stand for bytes in GPT-2's vocabulary."""
+    [(text, _)] = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(word)
+    return text
 
 
 def well_formed(text: Any) -> Any:

@@ -98,7 +98,7 @@ def train_tokenizer(
         DataError: The corpus has no text.
     """
     _check(vocab_size, kind)
-    sample = _sample(texts, max_characters or MAX_CHARACTERS[kind])
+    sample = sample_texts(texts, max_characters or MAX_CHARACTERS[kind])
     learned = vocab_size - fixed_tokens(kind) - len(_SPECIAL)
     backend = learn(sample, learned, kind, progress)
     if (found := backend.get_vocab_size() + len(_SPECIAL)) < vocab_size:
@@ -162,19 +162,24 @@ def measure(tokenizer: GLMTokenizer, texts: Iterable[str]) -> TokenizerReport:
     return TokenizerReport(len(tokenizer), documents, characters, tokens, byte_tokens)
 
 
+def fewest_tokens(kind: str) -> int:
+    """Returns the smallest vocabulary of a kind: special tokens, bytes and a few learned ones."""
+    return fixed_tokens(kind) + len(_SPECIAL) + _FEWEST_LEARNED
+
+
 def _check(vocab_size: int, kind: str) -> None:
     if kind not in (kinds := get_args(Kind)):
         raise TokenizerError(
             f"There is no kind {kind!r} of vocabulary{nearest(kind, kinds)}; choose from {', '.join(kinds)}."
         )
-    if vocab_size < (fewest := fixed_tokens(kind) + len(_SPECIAL) + _FEWEST_LEARNED):
+    if vocab_size < (fewest := fewest_tokens(kind)):
         raise TokenizerError(
             f"vocab_size={vocab_size} is too small: a {kind} vocabulary needs at least {fewest}, of which "
             f"{fixed_tokens(kind) + len(_SPECIAL)} are special tokens and bytes. For Chinese 8000 is a sensible start."
         )
 
 
-def _sample(texts: Iterable[str], max_characters: int) -> list[str]:
+def sample_texts(texts: Iterable[str], max_characters: int) -> list[str]:
     """Returns every n-th text, with the smallest power of two n for which they have at most `max_characters`.
 
     A long text counts as several, so that one file without divisions is sampled too.
