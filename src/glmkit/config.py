@@ -148,6 +148,9 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
     """Returns `value` as the annotation wants it, or adds a problem."""
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, name, problems)
+    sections = [one for one in typing.get_args(hint) if dataclasses.is_dataclass(one)]
+    if sections and value is not None:  # a section that may be left out
+        return _build(sections[0], value, name, problems)
     found = _fit(hint, value)
     if found is _NO:
         problems.append(f"{name} = {value!r} is not allowed; allowed: {describe(hint)}")
@@ -177,7 +180,11 @@ def _fit(hint: Any, value: Any) -> Any:
             _NO if any(one is _NO for one in items) else (tuple if origin is tuple else list)(items)
         )
     if origin is dict or hint is dict:
-        return dict(value) if isinstance(value, Mapping) else _NO
+        if not isinstance(value, Mapping):
+            return _NO
+        key_hint, value_hint = args or (Any, Any)
+        pairs = [(_fit(key_hint, key), _fit(value_hint, one)) for key, one in value.items()]
+        return _NO if any(one is _NO for pair in pairs for one in pair) else dict(pairs)
     if hint in (None, type(None)):
         return None if value is None else _NO
     if hint is float:
@@ -204,6 +211,8 @@ def describe(hint: Any) -> str:
         return ", ".join(repr(one) for one in args)
     if origin in (list, tuple, Sequence):
         return f"a list of {describe(args[0])}" if args else "a list"
+    if origin is dict and args[1] is not Any:
+        return f"a section whose values are {describe(args[1])}"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return ", ".join(repr(one.value) for one in hint)
     words = {

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from glmkit.config import load_config, save_config
+from glmkit.config import from_values, load_config, save_config
 from glmkit.errors import ConfigError
 
 
@@ -101,3 +101,35 @@ def test_recipes_that_are_none(tmp_path):
 @dataclass(frozen=True)
 class Needy:
     needed: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section that may be left out."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Values inside sections."""
+
+    sizes: dict[str, float] = field(default_factory=dict)
+    words: dict[Literal["zh", "en"], list[str]] = field(default_factory=dict)
+    inner: Section | None = None
+
+
+def test_values_inside_sections_are_converted_and_checked():
+    parts = from_values(
+        Parts, {"sizes": {"a": 1}, "words": {"zh": ["一"]}, "inner": {"folder": "x"}}
+    )
+    assert parts == Parts({"a": 1.0}, {"zh": ["一"]}, Section(Path("x")))
+    assert isinstance(parts.sizes["a"], float)
+    assert from_values(Parts, {"inner": None}).inner is None
+    for wrong, message in (
+        ({"sizes": {"a": "one"}}, "a section whose values are a number"),
+        ({"words": {"de": ["eins"]}}, "a section whose values are a list of a text"),
+        ({"inner": {"folders": "x"}}, "unknown key 'inner.folders'; did you mean 'folder'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            from_values(Parts, wrong)

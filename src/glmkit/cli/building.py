@@ -94,8 +94,29 @@ def prepare(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help=say(
+                "Labelled data: a task of the catalog, or a YAML file.",
+                "标注数据：任务名或 YAML 文件。",
+            )
+        ),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=say("With --task: its field=yours.", "与 --task 同用：任务字段=你的字段。")
+        ),
+    ] = None,
+    max_length: Annotated[
+        int, typer.Option(help=say("With --task: most tokens.", "与 --task 同用：最长词元数。"))
+    ] = 512,
 ) -> None:
-    """Reads, cleans and encodes a corpus into token stores for training and validation."""
+    """Reads, cleans and encodes a corpus, or a task's labelled data, into token stores."""
+    if task is not None:
+        _prepare_task(task, sources, output, tokenizer, max_length, valid_ratio, rename, overwrite)
+        return
     from glmkit.config import load_config
     from glmkit.tokens.prepare import prepare as run
     from glmkit.tokens.prepare_settings import PrepareRecipe
@@ -137,6 +158,32 @@ def prepare(
             overwrite=overwrite,
             progress=progress,
         )
+    typer.echo(report.table())
+
+
+def _prepare_task(
+    task: str,
+    sources: list[str] | None,
+    output: Path,
+    tokenizer: str,
+    max_length: int,
+    valid_ratio: float | None,
+    rename: list[str] | None,
+    overwrite: bool,
+) -> None:
+    from glmkit.tasks.prepare import parse_rename, prepare_task
+    from glmkit.tokens.tokenizer import GLMTokenizer
+
+    report = prepare_task(
+        task,
+        sources or [],
+        output,
+        GLMTokenizer.from_pretrained(tokenizer),
+        max_length=max_length,
+        valid_ratio=0.01 if valid_ratio is None else valid_ratio,
+        rename=parse_rename(rename or []),
+        overwrite=overwrite,
+    )
     typer.echo(report.table())
 
 

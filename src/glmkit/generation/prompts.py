@@ -8,7 +8,6 @@ strings in a text are plain text here: a user's text cannot end or restructure t
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,9 @@ import numpy as np
 
 from glmkit.blanks.layout import find_masks
 from glmkit.errors import GenerationError
-from glmkit.special_tokens import GMASK, MASK, SMASK
+from glmkit.special_tokens import GMASK
+from glmkit.tokens import blanked
+from glmkit.tokens.blanked import encode_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -58,22 +59,11 @@ def build_prompt(tokenizer: Any, text: str, max_positions: int) -> Prompt:
     Raises:
         GenerationError: `text` is not a string, or cutting would lose a blank.
     """
-    masks, mask_ids = tokenizer.special_ids, _mask_ids(tokenizer)
+    masks = tokenizer.special_ids
     pieces = split_at_blanks(tokenizer, text)
     if len(pieces) == 1:
         pieces = [text, GMASK, ""]
-    body: list[int] = []
-    for place, piece in enumerate(pieces):
-        if place % 2:
-            body.append(mask_ids[piece])
-        elif piece:
-            if place:
-                piece = _strip(tokenizer, piece, mask_ids[pieces[place - 1]], "rstrip")
-            if place + 1 < len(pieces):
-                piece = _strip(tokenizer, piece, mask_ids[pieces[place + 1]], "lstrip")
-            body += tokenizer(piece, add_special_tokens=False, split_special_tokens=True)[
-                "input_ids"
-            ]
+    body = encode_pieces(tokenizer, pieces)
     room = max_positions - 2
     if len(body) > room:
         lost = find_masks(body[: len(body) - room], masks.masks)
@@ -92,26 +82,6 @@ def build_prompt(tokenizer: Any, text: str, max_positions: int) -> Prompt:
     return Prompt(ids, pieces[::2], find_masks(ids, masks.masks))
 
 
-def _strip(tokenizer: Any, piece: str, mask_id: int, side: str) -> str:
-    """Returns the text beside a mask without the whitespace that part A leaves out there.
-
-    The published vocabularies' masks say themselves on which sides it goes. In a trained one a word carries the space
-    before it, and so does a hidden word: the space belongs to the blank's contents. (Its tokenizer keeps it, to lose
-    no text.)
-
-    Args:
-        tokenizer: A `GLMTokenizer`.
-        piece: The text before the mask ("lstrip") or after it ("rstrip").
-        mask_id: The mask.
-        side: The mask's side, under the name of its flag.
-    """
-    if tokenizer.kind == "glmkit":
-        return piece.removesuffix(" ") if side == "lstrip" else piece
-    if not getattr(tokenizer.added_tokens_decoder[mask_id], side):
-        return piece
-    return piece.rstrip() if side == "lstrip" else piece.lstrip()
-
-
 def split_at_blanks(tokenizer: Any, text: str) -> list[str]:
     """Returns the text before, between and after its blanks at even places, the masks as written at odd ones.
 
@@ -120,11 +90,4 @@ def split_at_blanks(tokenizer: Any, text: str) -> list[str]:
     """
     if not isinstance(text, str):
         raise GenerationError(f"a text must be a string, not {type(text).__name__}")
-    pattern = "|".join(re.escape(name) for name in _mask_ids(tokenizer))
-    return re.split(f"({pattern})", text)
-
-
-def _mask_ids(tokenizer: Any) -> dict[str, int]:
-    """Returns how a blank may be written, and the mask's id in this vocabulary."""
-    ids = tokenizer.special_ids
-    return {MASK: ids.mask, SMASK: ids.smask, GMASK: ids.gmask, tokenizer.mask_token: ids.mask}
+    return blanked.split_at_blanks(tokenizer, text)

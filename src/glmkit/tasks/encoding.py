@@ -1,20 +1,93 @@
 """A task's sample as a document of a token store, and back.
 
-In: part A's ids with one mask token, and the answer's. Out: one sequence of ids, part A + `<|startofpiece|>` +
+In: a question, encoded within a limit of tokens. Out: one sequence of ids, part A + `<|startofpiece|>` +
 answer + `<|endofpiece|>`, that a `TokenStore` keeps like any other document; an `Example` when it is read. A text
 never contains `<|startofpiece|>`, so the two kinds of store cannot be taken for each other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from glmkit.blanks.layout import Example, Piece, find_masks, lay_out
 from glmkit.errors import DataError
 from glmkit.special_tokens import SpecialTokenIds
+from glmkit.tasks.rendering import Question, question, text_of
+from glmkit.tasks.task import Task
+from glmkit.tokens.blanked import encode_pieces, encode_plain, mask_ids, strip_beside
 from glmkit.tokens.store import TokenStore
+
+
+def encode_question(asked: Question, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Returns part A's ids with `[CLS]` and end of text, as prompts have them, and the answer's.
+
+    Where the vocabulary leaves out a space before the blank, the answer begins with it, as a hidden word does.
+    """
+    ids = tokenizer.special_ids
+    body = encode_pieces(tokenizer, [asked.before, asked.mask, asked.after])
+    stripped = strip_beside(tokenizer, asked.before, mask_ids(tokenizer)[asked.mask], "lstrip")
+    space = " " if asked.before[len(stripped) :].startswith(" ") else ""
+    return [ids.cls, *body, ids.eos], encode_plain(tokenizer, space + asked.answer)
+
+
+def encode_record(
+    task: Task,
+    record: Mapping[str, Any],
+    tokenizer: Any,
+    max_length: int,
+    where: str,
+    **options: Any,
+) -> tuple[np.ndarray | None, bool]:
+    """Returns a record as a sample for a store, shortened where it does not fit.
+
+    Args:
+        task: The task.
+        record: One record (of a conversation, one with `history` and `reply`; see `rendering.questions`).
+        tokenizer: A `GLMTokenizer`.
+        max_length: Places that the sample may take in a row, in tokens.
+        where: `file:line`, for messages.
+        **options: `pattern` and `language`, as for `rendering.question`.
+
+    Returns:
+        int64 ids (see `encode_sample`), or None where the answer is empty or no shortening makes it fit; and whether
+        the record was shortened. The answer is never shortened.
+    """
+    asked = question(task, record, where, **options)
+    part_a, answer = encode_question(asked, tokenizer)
+    if not answer:
+        return None, False
+    field, keep = (task.shorten.field, task.shorten.keep) if task.shorten else ("", "start")
+    text, shortened = text_of(record.get(field)), False
+    room = max_length - len(answer) - 1
+    while len(part_a) > room:
+        if not text or room < 8:
+            return None, shortened
+        # The text's tokens are about evenly long; a little less than what should fit, and again if it does not.
+        tokens = len(encode_plain(tokenizer, text))
+        fitting = tokens - (len(part_a) - room)
+        length = int(len(text) * min(0.98, 0.98 * max(0, fitting) / max(1, tokens)))
+        text, shortened = _cut(text, length, keep, asked.answer), True
+        if keep == "answer" and asked.answer in text_of(record[field]) and asked.answer not in text:
+            return None, True  # no room for the answer's own words
+        asked = question(task, {**record, field: text}, where, **options)
+        part_a, answer = encode_question(asked, tokenizer)
+    return encode_sample(part_a, answer, tokenizer.special_ids), shortened
+
+
+def _cut(text: str, length: int, keep: str, answer: str) -> str:
+    """Returns `length` characters of a text: its start, its end, or what is around the answer."""
+    if keep == "end":
+        return text[len(text) - length :]
+    found = text.find(answer) if keep == "answer" else -1
+    if found < 0:
+        return text[:length]
+    begin = found + len(answer) // 2 - length // 2
+    begin = max(0, min(begin, len(text) - length))
+    return text[begin : begin + length]
 
 
 def encode_sample(
@@ -47,13 +120,15 @@ def sample_sizes(store: TokenStore) -> np.ndarray:
     return np.diff(store.offsets) - 1  # the end marker is predicted, never read
 
 
-def open_task_store(folder: str | Path, specials: SpecialTokenIds) -> TokenStore:
+def open_task_store(
+    folder: str | Path, specials: SpecialTokenIds, tokenizer_fingerprint: str | None = None
+) -> TokenStore:
     """Opens a store of a task's samples.
 
     Raises:
-        DataError: No store is there, it is empty, or it holds texts instead of samples.
+        DataError: No store is there, it was made with another tokenizer, it is empty, or it holds texts instead of samples.
     """
-    store = TokenStore.open(folder)
+    store = TokenStore.open(folder, tokenizer_fingerprint)
     if not len(store):
         raise DataError(f"{store.folder} is empty; give the task more records.")
     if specials.sop not in store.document(0):

@@ -80,7 +80,7 @@ class PretrainingStream:
         num_workers: Processes that make batches ahead; 0 makes them when they are asked for.
 
     Attributes:
-        objective_names: `OBJECTIVES`, then the tasks.
+        objective_names: `OBJECTIVES`, then the tasks, those without held-out samples too.
 
     Raises:
         DataError: The store has no text, or a task's sample does not fit a row.
@@ -125,7 +125,8 @@ class PretrainingStream:
                 row_length=row_length,
                 seed=seed,
             )
-        self.objective_names = (*OBJECTIVES, *(tasks or ()))
+        names = (*OBJECTIVES, *(mixture.folders if mixture else ()), *(tasks or ()))
+        self.objective_names = tuple(dict.fromkeys(names))
         self._place = Place(0, 0, 0)
         self._epochs = 0.0
         self._plans: dict[tuple[int, int], list[Row]] = {}

@@ -21,6 +21,7 @@ import torch
 import transformers
 from transformers import TrainingArguments, set_seed
 
+from glmkit.blanks.objectives import find_sentinels
 from glmkit.config import load_config, save_config, to_values
 from glmkit.errors import CheckpointError, ConfigError, missing_dependency
 from glmkit.model.modeling import GLMForConditionalGeneration
@@ -54,6 +55,7 @@ _MAY_CHANGE = {
     "save_total_limit",
     "eval_strategy",
     "disable_tqdm",
+    "dataloader_num_workers",
 }
 """What can differ when a run goes on; all else would give another model."""
 
@@ -149,8 +151,12 @@ def build_trainer(
     tokenizer = GLMTokenizer.from_pretrained(config.data.folder / "tokenizer")
     model = _build_model(config, tokenizer, args)
     ends = tokenizer.sentence_ends()
+    sentinels = find_sentinels(tokenizer.get_vocab())
 
-    def stream(split: str, rows: int, rank: int = 0, world_size: int = 1) -> PretrainingStream:
+    def stream(split: str, rows: int, **processes: int) -> PretrainingStream:
+        tasks = {
+            name: TokenStore.open(folder / split) for name, folder in config.tasks.folders.items()
+        }
         return PretrainingStream(
             TokenStore.open(config.data.folder / split),
             tokenizer.special_ids,
@@ -159,15 +165,21 @@ def build_trainer(
             row_length=config.data.row_length,
             seed=args.data_seed if args.data_seed is not None else args.seed,
             sentence_ends=ends,
-            rank=rank,
-            world_size=world_size,
+            sentinels=sentinels,
+            tasks={name: store for name, store in tasks.items() if len(store)},
+            mixture=config.tasks,
+            **processes,
         )
 
     return GLMTrainer(
         model=model,
         args=args,
         stream=stream(
-            "train", args.per_device_train_batch_size, args.process_index, args.world_size
+            "train",
+            args.per_device_train_batch_size,
+            rank=args.process_index,
+            world_size=args.world_size,
+            num_workers=args.dataloader_num_workers,
         ),
         held_out=stream("valid", args.per_device_eval_batch_size).held_out(config.data.valid_rows),
         tokenizer=tokenizer,

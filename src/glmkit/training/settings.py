@@ -19,6 +19,8 @@ from glmkit.blanks.objectives import ObjectiveSettings
 from glmkit.config import check_values
 from glmkit.errors import ConfigError, UserError, nearest
 from glmkit.runtime import has_fast_bfloat16
+from glmkit.tasks.encoding import open_task_store, sample_sizes
+from glmkit.tasks.mixture import MixtureSettings
 from glmkit.training.average import AverageSettings
 from glmkit.training.spikes import SpikeSettings
 
@@ -123,6 +125,8 @@ class PretrainConfig:
     the weights, "float32" or, with float32 masters in the optimizer, "bfloat16"."""
     objectives: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """How blanks are made."""
+    tasks: MixtureSettings = field(default_factory=MixtureSettings)
+    """Labelled tasks that are mixed into the text."""
     trainer: dict[str, Any] = field(default_factory=lambda: dict(TRAINER_DEFAULTS))
     """transformers' `TrainingArguments`, under their own names; `bf16: auto` means where the device computes fast in it."""
     average: AverageSettings = field(default_factory=AverageSettings)
@@ -185,7 +189,8 @@ def check(config: PretrainConfig) -> PretrainConfig:
             f"distribution.shards = {config.distribution.shards} must be at least 0 (0 = all processes)"
         )
     _check_rows_per_step(config.data.rows_per_step, trainer, problems)
-    _check_folder(config.data.folder, problems)
+    _check_objectives(config.objectives, model, positions, problems)
+    _check_folder(config.data.folder, config.tasks, row_length, problems)
     if problems:
         raise ConfigError("this run cannot be started:\n- " + "\n- ".join(problems))
     return replace(config, model=model, trainer=trainer)
@@ -371,13 +376,32 @@ def _check_source(model: dict[str, Any], folder: Path, problems: list[str]) -> i
     return config.max_sequence_length
 
 
-def _check_folder(folder: Path, problems: list[str]) -> None:
-    """Adds what is wrong with a prepared corpus: missing parts, an empty store, another tokenizer."""
+def _check_objectives(
+    objectives: ObjectiveSettings, model: Mapping[str, Any], positions: int, problems: list[str]
+) -> None:
+    """Adds where the objectives and the model contradict each other."""
+    if objectives.random_positions_below > positions:
+        problems.append(
+            f"objectives.random_positions_below = {objectives.random_positions_below} is more than the model's "
+            f"{positions} positions; lower it or raise model.max_sequence_length"
+        )
+    if not objectives.block_positions and model.get("block_position_encoding", True):
+        problems.append(
+            "objectives.block_positions = false needs a model without the second position: set "
+            "model.block_position_encoding = false too"
+        )
+
+
+def _check_folder(
+    folder: Path, tasks: MixtureSettings, row_length: int, problems: list[str]
+) -> None:
+    """Adds what is wrong with a prepared corpus and tasks: missing parts, an empty store, another tokenizer."""
     from glmkit.tokens.store import TokenStore
     from glmkit.tokens.tokenizer import GLMTokenizer
 
     try:
-        fingerprint = GLMTokenizer.from_pretrained(folder / "tokenizer").fingerprint()
+        tokenizer = GLMTokenizer.from_pretrained(folder / "tokenizer")
+        fingerprint = tokenizer.fingerprint()
     except UserError as error:
         problems.append(f"data.folder = {str(folder)!r}: {error}")
         return
@@ -391,4 +415,15 @@ def _check_folder(folder: Path, problems: list[str]) -> None:
             problems.append(
                 f"{store.folder} is empty; prepare more text"
                 + (" or raise valid_ratio" if name == "valid" else "")
+            )
+    for name, place in tasks.folders.items():
+        try:
+            store = open_task_store(place / "train", tokenizer.special_ids, fingerprint)
+        except UserError as error:
+            problems.append(f"tasks.folders.{name}: {error}")
+            continue
+        if (longest := int(sample_sizes(store).max())) > row_length:
+            problems.append(
+                f"tasks.folders.{name}: a sample of {longest} tokens does not fit into rows of {row_length}; prepare "
+                f"the task again with --max-length {row_length}, or raise data.row_length"
             )

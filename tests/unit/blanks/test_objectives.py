@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -10,15 +11,17 @@ from blank_samples import SENTENCE_ENDS, SPECIALS, contents, document, restored,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glmkit.blanks.layout import IGNORE_INDEX
+from glmkit.blanks.layout import IGNORE_INDEX, Piece, collate, dense_mask, lay_out
 from glmkit.blanks.objectives import (
     OBJECTIVES,
     ObjectiveSettings,
     draw_objective,
+    find_sentinels,
     hide,
     make_any_example,
     make_example,
 )
+from glmkit.blanks.render import render
 from glmkit.errors import ConfigError
 
 SETTINGS = ObjectiveSettings()
@@ -246,3 +249,123 @@ def test_all_wrong_settings_are_named_at_once():
 def test_unknown_objective():
     with pytest.raises(ConfigError, match=r"did you mean 'document'\?"):
         _make(document(20), "documents", 0)
+
+
+def test_hide_is_what_lay_out_lays_out():
+    """The quick way and the general one give the same example."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        ids = document(int(rng.integers(20, 80)))
+        starts = np.sort(rng.choice(np.arange(1, len(ids) - 1, 4), 4, replace=False))
+        spans = rng.permutation(np.stack((starts, starts + rng.integers(1, 4, 4)), axis=1))
+        visible = np.ones(len(ids), bool)
+        context = ids.copy()
+        for start, end in spans:
+            visible[start + 1 : end] = False
+            context[start] = SPECIALS.mask
+        pieces = [
+            Piece(int(visible[:start].sum()), ids[start:end], SPECIALS.eop) for start, end in spans
+        ]
+        expected = lay_out(context[visible], pieces, SPECIALS.sop)
+        found = hide(ids, spans, mask=SPECIALS.mask, sop=SPECIALS.sop, end=SPECIALS.eop)
+        assert found.prefix_length == expected.prefix_length
+        for name in ("input_ids", "position_ids", "labels"):
+            assert (getattr(found, name) == getattr(expected, name)).all(), name
+
+
+SENTINELS = np.arange(150, 190)
+
+
+def test_sentinel_tokens_stand_for_their_blanks_on_both_sides():
+    settings = replace(SETTINGS, sentinel_tokens=True)
+    for seed in range(10):
+        ids = np.where(np.isin(document(100), SENTINELS), 11, document(100))
+        example = make_example(
+            ids, "token", np.random.default_rng(seed), SPECIALS, settings, SENTINELS * 0 == 1,
+            sentinels=SENTINELS,
+        )  # fmt: skip
+        n_a = example.prefix_length
+        part_a, part_b = example.input_ids[:n_a], example.input_ids[n_a:]
+        begins = part_b[np.isin(part_b, SENTINELS)]
+        # Numbered in the order in which they are written; each stands once on both sides.
+        assert begins.tolist() == SENTINELS[: len(begins)].tolist()
+        assert sorted(part_a[np.isin(part_a, SENTINELS)]) == sorted(begins)
+        assert not np.isin(example.input_ids, (SPECIALS.sop, *SPECIALS.masks)).any()
+        assert (example.position_ids[0, n_a:] == n_a).all(), "positions must not tell the place"
+        # The text comes back by the sentinels alone.
+        inside, current = {}, None
+        for token, label in zip(part_b.tolist(), example.labels[n_a:].tolist(), strict=True):
+            current = token if token in SENTINELS else current
+            inside.setdefault(current, []).append(label)
+        text = [
+            t for one in part_a.tolist() for t in (inside[one][:-1] if one in inside else [one])
+        ]
+        assert text == ids.tolist()
+
+
+def test_without_sentinels_in_the_vocabulary_there_is_an_error():
+    settings = replace(SETTINGS, sentinel_tokens=True)
+    for given_ids in (None, np.empty(0, np.int64)):
+        with pytest.raises(ConfigError, match=r"add_special_tokens.*\[MASK0\]"):
+            make_example(
+                document(50),
+                "token",
+                np.random.default_rng(0),
+                SPECIALS,
+                settings,
+                sentinels=given_ids,
+            )
+    few = make_example(
+        document(190),
+        "token",
+        np.random.default_rng(0),
+        SPECIALS,
+        settings,
+        sentinels=SENTINELS[:2],
+    )
+    assert np.count_nonzero(few.position_ids[1] == 1) == 2, "no more blanks than sentinels"
+    assert find_sentinels({"[MASK0]": 7, "[MASK1]": 9, "[MASK3]": 11}).tolist() == [7, 9]
+
+
+def test_one_position_alone():
+    """The second position is 1 all through part B; all else is as it was, and the mask too."""
+    ids = document(100)
+    for objective in OBJECTIVES:
+        both = _make(ids, objective, 3)
+        one = _make(ids, objective, 3, replace(SETTINGS, block_positions=False))
+        n_a = both.prefix_length
+        assert (one.position_ids[1, n_a:] == 1).all()
+        assert (one.position_ids[1, :n_a] == 0).all()
+        assert (one.position_ids[0] == both.position_ids[0]).all()
+        assert (one.input_ids == both.input_ids).all()
+        assert (dense_mask(collate([one], 2)) == dense_mask(collate([both], 2))).all()
+        assert render(one, str).count("reads") == render(both, str).count("reads")
+
+
+def test_random_positions_are_spread_and_stay_below():
+    ids, settings = document(60), replace(SETTINGS, random_positions_below=128)
+    firsts = []
+    for seed in range(300):
+        example, plain = _make(ids, "document", seed, settings), _make(ids, "document", seed)
+        offset = int(example.position_ids[0, 0])
+        assert (example.position_ids[0] - offset == plain.position_ids[0]).all()
+        assert (example.position_ids[1] == plain.position_ids[1]).all()
+        assert example.position_ids[0].max() < 128
+        firsts.append(offset / (128 - plain.position_ids[0].max()))
+    assert 0.4 < np.mean(firsts) < 0.6
+    assert min(firsts) < 0.05
+    assert max(firsts) > 0.9
+    full = _make(ids, "token", 0, replace(SETTINGS, random_positions_below=10))
+    assert full.position_ids[0, 0] == 0, "a sample that fills all positions stays where it is"
+
+
+def test_no_more_blanks_than_there_is_room_for():
+    for objective, most in itertools.product(OBJECTIVES, (1, 3)):
+        example = make_example(
+            document(190), objective, np.random.default_rng(1), SPECIALS, SETTINGS, SENTENCE_ENDS,
+            max_blanks=most,
+        )  # fmt: skip
+        assert np.count_nonzero(example.position_ids[1] == 1) == (
+            1 if objective == "document" else most
+        )
+        assert restored(example) == document(190).tolist()

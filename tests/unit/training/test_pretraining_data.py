@@ -13,6 +13,7 @@ import torch
 from glmkit.blanks.objectives import OBJECTIVES, ObjectiveSettings
 from glmkit.errors import DataError
 from glmkit.special_tokens import MASK, SpecialTokenIds
+from glmkit.tasks.mixture import MixtureSettings
 from glmkit.tokens.store import TokenStore, TokenStoreWriter
 from glmkit.tokens.train import train_tokenizer
 from glmkit.training import data
@@ -201,3 +202,68 @@ def test_sentence_ends_are_read_off_the_vocabulary():
     for text, expected in (("。", True), ("?", True), ("\n", True), ("春", False), (MASK, False)):
         index = tokenizer(text, add_special_tokens=False)["input_ids"][-1]
         assert ends[index] == expected, text
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory) -> dict[str, TokenStore]:
+    """Two tasks: part A [CLS] … [MASK] [end], answers of one and five tokens from 40,000 on."""
+    folder = tmp_path_factory.mktemp("tasks")
+    for name, answer, count in (("sentiment", 1, 60), ("qa", 5, 40)):
+        with TokenStoreWriter(folder / name, "none", 50_000) as writer:
+            for number in range(count):
+                body = [IDS.cls, *range(10, 20 + number % 7), IDS.mask, IDS.eos]
+                writer.add([*body, IDS.sop, *[40_000 + number] * answer, IDS.eop])
+    return {name: TokenStore.open(folder / name) for name in ("sentiment", "qa")}
+
+
+def test_tasks_are_mixed_in_at_their_share_and_never_corrupted(store, tasks, monkeypatch):
+    monkeypatch.setattr(data, "WINDOW_ROWS", 30)
+    stream = make_stream(store, tasks=tasks, mixture=MixtureSettings(max_share=0.05))
+    assert stream.objective_names == (*OBJECTIVES, "sentiment", "qa")
+    tokens, seen = Counter(), set()
+    while stream.epochs < 3:
+        batch = next(stream)
+        real = batch["segment_ids"] > 0
+        for number, name in enumerate(stream.objective_names):
+            tokens[name] += int((real & (batch["objective_ids"] == number)).sum())
+        of_tasks = real & (batch["objective_ids"] >= len(OBJECTIVES))
+        assert not (batch["input_ids"][of_tasks] == IDS.block).any()
+        assert (batch["input_ids"][of_tasks] == IDS.mask).sum() == (
+            batch["input_ids"][of_tasks] == IDS.sop
+        ).sum()
+        seen |= {one for row in batch["documents"] for one in row if isinstance(one, str)}
+    share = (tokens["sentiment"] + tokens["qa"]) / sum(tokens.values())
+    assert share == pytest.approx(0.05, abs=0.01)
+    assert tokens["sentiment"] / 60 / 15 == pytest.approx(tokens["qa"] / 40 / 19, rel=0.15)
+    assert {name.split(":")[0] for name in seen} == {"sentiment", "qa"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_mixtures_resume_and_are_shared_exactly(store, tasks, monkeypatch, workers):
+    monkeypatch.setattr(data, "WINDOW_ROWS", 30)
+    alone = make_stream(store, tasks=tasks, rows=4)
+    ranks = [
+        make_stream(store, tasks=tasks, rows=2, rank=rank, world_size=2, num_workers=workers)
+        for rank in (0, 1)
+    ]
+    for step in range(40):
+        whole, parts = next(alone), [next(stream) for stream in ranks]
+        for name in ("input_ids", "labels", "position_ids", "objective_ids"):
+            assert torch.equal(whole[name], torch.cat([part[name] for part in parts]))
+        if step == 25:
+            ranks = [
+                make_stream(store, tasks=tasks, rows=2, rank=rank, world_size=2) for rank in (0, 1)
+            ]
+            for stream in ranks:
+                stream.load_state_dict(json.loads(json.dumps(alone.state_dict())))
+
+
+def test_held_out_rows_have_the_tasks_and_their_names(store, tasks):
+    some = {"sentiment": tasks["sentiment"]}
+    mixture = MixtureSettings(folders={"sentiment": "x", "qa": "y"})
+    stream = make_stream(store, tasks=some, mixture=mixture)
+    assert stream.objective_names == (*OBJECTIVES, "sentiment", "qa"), (
+        "one numbering for both splits"
+    )
+    numbers = torch.cat([batch["objective_ids"].flatten() for batch in stream.held_out(10**6)])
+    assert set(numbers.tolist()) == {0, 1, 2, 3}

@@ -1,0 +1,200 @@
+"""Labelled data -> token stores of a task's samples, beside the tokenizer: what a mixture reads.
+
+In: files of records, a `Task`, a tokenizer. Out: a folder with `train/`, `valid/`, `tokenizer/` and `report.json`,
+like that of a corpus. The outcome depends on the inputs alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from glmkit.corpus.cleaning import in_validation
+from glmkit.corpus.sources import read_documents
+from glmkit.errors import ConfigError, DataError
+from glmkit.tasks.encoding import encode_record
+from glmkit.tasks.rendering import expand, text_of
+from glmkit.tasks.task import Language, Task, load_task
+from glmkit.tokens.store import TokenStoreWriter
+
+logger = logging.getLogger(__name__)
+
+OUTPUTS = ("train", "valid", "tokenizer", "report.json")
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """What became of the records of a task; `print` it."""
+
+    folder: Path
+    task: str
+    records: int
+    train: int
+    valid: int
+    shortened: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    longest: int = 0
+    seconds: float = 0.0
+
+    def table(self) -> str:
+        """Returns the report as lines of text."""
+        samples = self.train + self.valid
+        lines = [
+            f"task {self.task}: {self.records:,} records, {samples:,} samples in {self.seconds:.1f} s",
+            f"  train {self.train:,}, valid {self.valid:,} in {self.folder}",
+            f"  {self.tokens / max(1, samples):,.1f} tokens a sample, {self.longest:,} at most, {self.shortened:,} shortened",
+        ]
+        lines += [f"  left out: {reason} {count:,}" for reason, count in self.dropped.items()]
+        return "\n".join(lines)
+
+    def save(self) -> None:
+        """Writes `report.json`."""
+        values = {**asdict(self), "folder": self.folder.name}
+        temporary = self.folder / ".report.json.tmp"
+        temporary.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.rename(self.folder / "report.json")
+
+
+def prepare_task(
+    task: str | Path | Task,
+    sources: str | Path | Sequence[str | Path],
+    out_dir: str | Path,
+    tokenizer: Any,
+    *,
+    max_length: int = 512,
+    valid_ratio: float = 0.01,
+    language: Language | None = None,
+    rename: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> TaskReport:
+    """Makes the token stores `out_dir/train` and `out_dir/valid` of a task's samples.
+
+    Args:
+        task: A name of the catalog, the path of a YAML file, or a `Task`.
+        sources: Files, folders and globs with records, see `glmkit.corpus.read_documents`.
+        out_dir: A folder of its own.
+        tokenizer: A `GLMTokenizer`, that of the corpus with which the task is mixed.
+        max_length: Most places of a sample in a row, in tokens; longer records are shortened as the task says.
+        valid_ratio: Share of the records for validation, in [0, 1), drawn by a hash of the record.
+        language: Of the patterns; by default that of each record.
+        rename: The task's field -> the field of the records, where they differ.
+        overwrite: Replace what is in `out_dir`.
+
+    Raises:
+        DataError: A record lacks a field, has an unknown label, or nothing is left; names file, line and remedy.
+        ConfigError: No such task, or a setting out of range.
+    """
+    started = time.monotonic()
+    task = task if isinstance(task, Task) else load_task(task)
+    if not 0 <= valid_ratio < 1 or max_length < 16:
+        raise ConfigError(
+            f"valid_ratio={valid_ratio} (at least 0, below 1), max_length={max_length} (at least 16)"
+        )
+    out_dir = Path(out_dir)
+    _make_room(out_dir, overwrite)
+    counts: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    longest, seen = 0, set()
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(
+                TokenStoreWriter(
+                    out_dir / name, tokenizer.fingerprint(), len(tokenizer), overwrite=True
+                )
+            )
+            for name in ("train", "valid")
+        }
+        for number, (record, where) in enumerate(_records(sources, rename or {})):
+            counts["records"] += 1
+            kept_together = record if task.split_by is None else text_of(record.get(task.split_by))
+            side = "valid" if in_validation(_digest(kept_together), valid_ratio) else "train"
+            for one in expand(task, record, where, language):
+                ids, shortened = encode_record(
+                    task, one, tokenizer, max_length, where, pattern=number, language=language
+                )
+                if ids is None:
+                    dropped["no answer, or it does not fit"] += 1
+                    continue
+                digest = hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
+                if digest in seen:
+                    dropped["duplicate"] += 1
+                    continue
+                seen.add(digest)
+                counts["shortened"] += shortened
+                counts["tokens"] += len(ids) - 1
+                longest = max(longest, len(ids) - 1)
+                writers[side].add(ids)
+                counts[side] += 1
+        if not counts["train"]:
+            raise DataError(
+                f"nothing of {counts['records']} records is left for the task {task.name!r}: {dict(dropped)}, "
+                f"{counts['valid']} for validation. Raise max_length or lower valid_ratio, or look at the records."
+            )
+    tokenizer.save_pretrained(out_dir / "tokenizer")
+    report = TaskReport(
+        folder=out_dir,
+        task=task.name,
+        records=counts["records"],
+        train=counts["train"],
+        valid=counts["valid"],
+        shortened=counts["shortened"],
+        dropped=dict(sorted(dropped.items())),
+        tokens=counts["tokens"],
+        longest=longest,
+        seconds=time.monotonic() - started,
+    )
+    report.save()
+    return report
+
+
+def parse_rename(pairs: Sequence[str]) -> dict[str, str]:
+    """Returns `field=theirs` pairs as a dict.
+
+    Raises:
+        ConfigError: Not such a pair.
+    """
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise ConfigError(f"--rename {pair!r}: write FIELD=YOURS, for example text=review")
+    return dict(pair.split("=", 1) for pair in pairs)  # type: ignore[misc]
+
+
+def _make_room(out_dir: Path, overwrite: bool) -> None:
+    if out_dir.exists() and any(out_dir.iterdir()):
+        if not overwrite or not (out_dir / "report.json").is_file():
+            raise DataError(
+                f"{out_dir} is not empty. Choose a folder of its own"
+                + (", or ask to overwrite." if (out_dir / "report.json").is_file() else ".")
+            )
+        for name in OUTPUTS:
+            path = out_dir / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _records(
+    sources: str | Path | Sequence[str | Path], rename: Mapping[str, str]
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yields each record, fields renamed, and `file:line`."""
+    for source in [sources] if isinstance(sources, str | Path) else sources:
+        # A template without a field: the record is wanted, not a text of it.
+        for document in read_documents(source, text_field="{{}}"):
+            record = dict(document.metadata)
+            for ours, theirs in rename.items():
+                if theirs in record:
+                    record[ours] = record[theirs]
+            yield record, document.id
+
+
+def _digest(value: Any) -> bytes:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

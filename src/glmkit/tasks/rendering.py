@@ -1,0 +1,184 @@
+"""A record and a task -> the question with its blank, and the answer, as texts.
+
+In: one record (a JSON object) and a `Task`. Out: a `Question`. Whatever does not fit says
+which record, which pattern, and what to do. Knows no tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glmkit.errors import DataError, nearest
+from glmkit.special_tokens import GMASK, MASK, SMASK
+from glmkit.tasks.task import BLANK, PLACEHOLDER, Language, Task
+
+CHINESE_SHARE = 0.2
+"""Share of Chinese characters from which on a record is asked in Chinese."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question.
+
+    Attributes:
+        before: Text before the blank.
+        mask: The blank: `[MASK]`, `[sMASK]` or `[gMASK]`.
+        after: Text after the blank.
+        answer: What fills the blank.
+        language: Of the pattern.
+    """
+
+    before: str
+    mask: str
+    after: str
+    answer: str
+    language: Language
+
+
+def expand(
+    task: Task, record: Mapping[str, Any], where: str, language: Language | None = None
+) -> Iterator[Mapping[str, Any]]:
+    """Yields the records that each make one question: the record, or of a conversation one for each reply.
+
+    Raises:
+        DataError: There are no turns where there should be.
+    """
+    if task.turns:
+        yield from _turns(task, record, where, language)
+    else:
+        yield record
+
+
+def question(
+    task: Task,
+    record: Mapping[str, Any],
+    where: str,
+    *,
+    pattern: int = 0,
+    language: Language | None = None,
+) -> Question:
+    """Returns the question that a record makes.
+
+    Args:
+        task: The task.
+        record: A JSON object (see `expand`).
+        where: `file:line`, for messages.
+        pattern: Which of the patterns, taken modulo their number.
+        language: Of the pattern; by default that of the record.
+
+    Raises:
+        DataError: A field is missing, or a label is not among the task's.
+    """
+    wanted = language_of(task, record) if language is None else language
+    # A task with patterns in one language asks in that one.
+    asked_in: Language = next(name for name in (wanted, "zh", "en") if task.patterns.get(name))
+    patterns = task.patterns[asked_in]
+    chosen = patterns[pattern % len(patterns)]
+    blank = BLANK.search(chosen)
+    assert blank is not None
+    if task.kind == "classification":
+        label = str(_value(task, record, str(task.label), None, chosen, where))
+        if label not in task.labels:
+            raise DataError(
+                f"{where}: the label {label!r} is not one of the task {task.name!r}, which has "
+                f"{', '.join(task.labels)}{nearest(label, task.labels)}\n{_shown(record, chosen)}\nAdd it to the "
+                "task's labels (in a YAML file of your own), or correct the record."
+            )
+        answer = task.labels[label][asked_in]
+    else:
+        answer = _render(task, str(task.answer), record, where)
+    return Question(
+        before=_render(task, chosen[: blank.start()], record, where),
+        mask=blank.group(),
+        after=_render(task, chosen[blank.end() :], record, where),
+        answer=answer,
+        language=asked_in,
+    )
+
+
+def language_of(task: Task, record: Mapping[str, Any]) -> Language:
+    """Returns "zh" where Chinese characters are `CHINESE_SHARE` of the letters or more, else "en"."""
+    letters = [c for name in task.fields for c in text_of(record.get(name))[:2000] if c.isalpha()]
+    chinese = sum("\u4e00" <= c <= "\u9fff" for c in letters)
+    return "zh" if chinese >= CHINESE_SHARE * max(1, len(letters)) else "en"
+
+
+def text_of(value: Any) -> str:
+    """Returns a field's value as a text: lists by lines, a turn by its content."""
+    if isinstance(value, list):
+        return "\n".join(map(text_of, value))
+    if isinstance(value, Mapping):
+        return text_of(value.get("content"))
+    return "" if value is None else str(value)
+
+
+def _turns(
+    task: Task, record: Mapping[str, Any], where: str, language: Language | None
+) -> Iterator[Mapping[str, Any]]:
+    """Yields the record once for each reply, with `history` and `reply`."""
+    assert task.turns is not None
+    name = task.turns.field
+    turns = _value(task, record, name, None, "", where)
+    if not isinstance(turns, list):
+        raise DataError(
+            f"{where}: the field {name!r} must be a list of turns, it is a {type(turns).__name__}\n"
+            f"{_shown(record, task.all_patterns()[0][1])}"
+        )
+    language = language_of(task, record) if language is None else language
+    speakers = task.turns.speakers.get(language) or [""]
+    lines: list[str] = []
+    for number, turn in enumerate(turns):
+        speaker, said = speakers[number % len(speakers)], text_of(turn).strip()
+        if lines and said:
+            yield {**record, "history": "\n".join([*lines, speaker]), "reply": said}
+        lines.append(speaker + said)
+
+
+def _render(task: Task, pattern: str, record: Mapping[str, Any], where: str) -> str:
+    """Returns a pattern with its fields filled in; what looks like a blank in a field is no blank."""
+
+    def fill(match: Any) -> str:
+        value = text_of(_value(task, record, match[1], match[2], pattern, where))
+        return BLANK.sub(lambda found: _unmasked[found.group()], value).strip()
+
+    return PLACEHOLDER.sub(fill, pattern)
+
+
+_unmasked = {mask: mask.replace("[", "[ ") for mask in (MASK, SMASK, GMASK)}
+
+
+def _value(
+    task: Task,
+    record: Mapping[str, Any],
+    name: str,
+    index: str | None,
+    pattern: str,
+    where: str,
+) -> Any:
+    if name not in record:
+        raise DataError(
+            f"{where}: the record has no field {name!r}{nearest(name, record)}, which the task {task.name!r} "
+            f"needs ({task.fields.get(name, name)})\n{_shown(record, pattern or task.all_patterns()[0][1])}\n"
+            f"Say which field it is, for example rename={{{name!r}: {next(iter(record), 'FIELD')!r}}} (--rename "
+            f"{name}={next(iter(record), 'FIELD')}), or write a task of your own."
+        )
+    value = record[name]
+    if index is None:
+        return value
+    if not isinstance(value, list) or len(value) <= int(index):
+        raise DataError(
+            f"{where}: {{{name}[{index}]}} needs a list of more than {index} in the field {name!r}\n"
+            f"{_shown(record, pattern)}"
+        )
+    return value[int(index)]
+
+
+def _shown(record: Mapping[str, Any], pattern: str) -> str:
+    short = {
+        name: value if len(text_of(value)) <= 60 else text_of(value)[:60] + "…"
+        for name, value in record.items()
+    }
+    return f"  record:  {json.dumps(short, ensure_ascii=False)}\n  pattern: {pattern!r}"

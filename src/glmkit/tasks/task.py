@@ -1,0 +1,146 @@
+"""A task: what a record must have, how it is asked, what the answer is. One YAML file, shipped or the user's own.
+
+In: a name of the catalog or a path. Out: a `Task`, checked. Knows no data and no tokenizer. The same file serves
+multi-task pretraining, fine-tuning and evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from glmkit.config import load_config
+from glmkit.errors import ConfigError, nearest
+from glmkit.special_tokens import GMASK, MASK, SMASK
+
+Language = Literal["zh", "en"]
+
+PLACEHOLDER = re.compile(r"\{(\w+)(?:\[(\d+)\])?\}")
+"""`{field}` or `{field[0]}` in a pattern."""
+
+BLANK = re.compile("|".join(map(re.escape, (MASK, SMASK, GMASK))))
+"""How the blank may be written in a pattern."""
+
+MADE_BY_TURNS = ("history", "reply")
+"""Fields that `turns` makes."""
+
+
+@dataclass(frozen=True)
+class Shorten:
+    """Which field gives way where a record does not fit."""
+
+    field: str
+    """The field."""
+    keep: Literal["start", "end", "answer"] = "start"
+    """The part that stays: its start, its end, or what is around the answer (if the answer is in it)."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """A conversation becomes one sample for each reply, with what was said before; no later turn is seen."""
+
+    field: str
+    """The field with the turns: texts, or records with `content`."""
+    speakers: dict[Language, list[str]] = dataclasses.field(default_factory=dict)
+    """Put before the turns by turns, such as `["甲：", "乙："]`; the last one stands before the blank."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task; `load_task` reads it."""
+
+    name: str
+    """Name in logs and reports."""
+    kind: Literal["classification", "generation"]
+    """`classification`: the answer is one of `labels`; `generation`: it is a text of the record."""
+    metric: str
+    """What evaluation counts: accuracy, macro_f1, rouge, exact_match, bleu, perplexity."""
+    fields: dict[str, str]
+    """Field of a record -> what it holds."""
+    patterns: dict[Language, list[str]]
+    """Language -> ways to ask, each a text with `{field}`s and one blank, `[MASK]`, `[sMASK]` or `[gMASK]`."""
+    label: str | None = None
+    """Classification: the field with the label."""
+    labels: dict[str, dict[Language, str]] = dataclasses.field(default_factory=dict)
+    """Classification: label in the data -> the word that fills the blank (the verbalizer), by language."""
+    answer: str | None = None
+    """Generation: a pattern without a blank that makes the answer."""
+    shorten: Shorten | None = None
+    """What to do with long records; without it they are left out."""
+    turns: Turns | None = None
+    """For conversations; makes the fields `history` and `reply`."""
+    split_by: str | None = None
+    """Field whose equal values stay on one side when held-out records are set apart; by default the whole record."""
+
+    def __post_init__(self) -> None:
+        """Checks everything that does not need data.
+
+        Raises:
+            ConfigError: Names all that is wrong.
+        """
+        known = {*self.fields, *(MADE_BY_TURNS if self.turns else ())}
+        problems = []
+        for language, pattern in self.all_patterns():
+            if len(BLANK.findall(pattern)) != 1:
+                problems.append(
+                    f"the pattern {pattern!r} must have one blank: {MASK}, {SMASK} or {GMASK}"
+                )
+            problems += [
+                f"the pattern {pattern!r} uses the field {name!r}, which is not under fields{nearest(name, known)}"
+                for name, _ in PLACEHOLDER.findall(pattern)
+                if name not in known
+            ]
+            problems += [
+                f"labels.{label}: there is no word in {language!r}"
+                for label, words in self.labels.items()
+                if not words.get(language)
+            ]
+        if not any(self.patterns.values()):
+            problems.append("patterns: at least one is needed")
+        if (self.kind == "classification") != (bool(self.labels) and self.label is not None):
+            problems.append("a classification has label and labels, and nothing else has")
+        if (self.kind == "generation") != (self.answer is not None):
+            problems.append("a generation task has an answer, and nothing else has")
+        for name in (self.label, self.split_by, *(PLACEHOLDER.findall(self.answer or "") or ())):
+            name = name[0] if isinstance(name, tuple) else name
+            if name is not None and name not in known:
+                problems.append(f"the field {name!r} is not under fields{nearest(name, known)}")
+        if self.shorten and self.shorten.field not in known:
+            problems.append(f"shorten.field: {self.shorten.field!r} is not under fields")
+        if self.turns and self.turns.field not in self.fields:
+            problems.append(f"turns.field: {self.turns.field!r} is not under fields")
+        if problems:
+            raise ConfigError(
+                f"the task {self.name!r} cannot be used:\n- " + "\n- ".join(dict.fromkeys(problems))
+            )
+
+    def all_patterns(self) -> list[tuple[Language, str]]:
+        """Returns (language, pattern) of all patterns."""
+        return [(language, one) for language, some in self.patterns.items() for one in some]
+
+
+def catalog() -> dict[str, Path]:
+    """Returns the shipped tasks: name -> file."""
+    folder = Path(str(resources.files("glmkit.tasks"))) / "catalog"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_task(name: str | Path) -> Task:
+    """Returns a task of the catalog, or of the user's own YAML file.
+
+    Raises:
+        ConfigError: There is none of that name, or the file is wrong.
+    """
+    known = catalog()
+    if str(name) in known:
+        return load_config(Task, known[str(name)])
+    if Path(name).suffix in (".yaml", ".yml"):
+        return load_config(Task, name)
+    raise ConfigError(
+        f"there is no task {str(name)!r}{nearest(str(name), known)}; the catalog has {', '.join(known)}. For a task "
+        "of your own give the path of its .yaml file."
+    )

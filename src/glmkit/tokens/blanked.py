@@ -1,0 +1,65 @@
+"""A text with blanks -> the ids of part A's body: one way for prompts, fine-tuning and tasks.
+
+In: a text in which blanks are written `[MASK]`, `[sMASK]` or `[gMASK]` (in every vocabulary). Out: ids. Other special
+tokens' strings in a text are plain text here: a user's text cannot end or restructure what is around it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from glmkit.special_tokens import GMASK, MASK, SMASK
+
+
+def split_at_blanks(tokenizer: Any, text: str) -> list[str]:
+    """Returns the text before, between and after its blanks at even places, the masks as written at odd ones."""
+    pattern = "|".join(re.escape(name) for name in mask_ids(tokenizer))
+    return re.split(f"({pattern})", text)
+
+
+def encode_pieces(tokenizer: Any, pieces: list[str]) -> list[int]:
+    """Returns the ids of what `split_at_blanks` returned, without `[CLS]` and the end-of-text token."""
+    ids = mask_ids(tokenizer)
+    body: list[int] = []
+    for place, piece in enumerate(pieces):
+        if place % 2:
+            body.append(ids[piece])
+        elif piece:
+            if place:
+                piece = strip_beside(tokenizer, piece, ids[pieces[place - 1]], "rstrip")
+            if place + 1 < len(pieces):
+                piece = strip_beside(tokenizer, piece, ids[pieces[place + 1]], "lstrip")
+            body += encode_plain(tokenizer, piece)
+    return body
+
+
+def encode_plain(tokenizer: Any, text: str) -> list[int]:
+    """Returns the ids of a text in which nothing is special."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def strip_beside(tokenizer: Any, piece: str, mask_id: int, side: str) -> str:
+    """Returns the text beside a mask without the whitespace that part A leaves out there.
+
+    The published vocabularies' masks say themselves on which sides it goes. In a trained one a word carries the space
+    before it, and so does a hidden word: the space belongs to the blank's contents. (Its tokenizer keeps it, to lose
+    no text.)
+
+    Args:
+        tokenizer: A `GLMTokenizer`.
+        piece: The text before the mask ("lstrip") or after it ("rstrip").
+        mask_id: The mask.
+        side: The mask's side, under the name of its flag.
+    """
+    if tokenizer.kind == "glmkit":
+        return piece.removesuffix(" ") if side == "lstrip" else piece
+    if not getattr(tokenizer.added_tokens_decoder[mask_id], side):
+        return piece
+    return piece.rstrip() if side == "lstrip" else piece.lstrip()
+
+
+def mask_ids(tokenizer: Any) -> dict[str, int]:
+    """Returns how a blank may be written, and the mask's id in this vocabulary."""
+    ids = tokenizer.special_ids
+    return {MASK: ids.mask, SMASK: ids.smask, GMASK: ids.gmask, tokenizer.mask_token: ids.mask}
