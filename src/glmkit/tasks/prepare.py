@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glmkit.corpus.cleaning import in_validation
 from glmkit.corpus.sources import read_documents
 from glmkit.errors import ConfigError, DataError
 from glmkit.tasks.encoding import encode_record
@@ -117,7 +116,8 @@ def prepare_task(
         for number, (record, where) in enumerate(_records(sources, rename or {})):
             counts["records"] += 1
             kept_together = record if task.split_by is None else text_of(record.get(task.split_by))
-            side = "valid" if in_validation(_digest(kept_together), valid_ratio) else "train"
+            draw = int.from_bytes(_digest(kept_together)[:8], "big") / 2**64
+            side = "valid" if draw < valid_ratio else "train"
             for one in expand(task, record, where, language):
                 ids, shortened = encode_record(
                     task, one, tokenizer, max_length, where, pattern=number, language=language
