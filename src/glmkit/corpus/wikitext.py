@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import html
 import re
-from collections.abc import Callable
 
+from glmkit.corpus.wikitext_formulas import plain_formula
+from glmkit.corpus.wikitext_templates import numbered, template_words
 from glmkit.errors import missing_dependency
 
 try:
@@ -21,49 +22,38 @@ except ImportError as error:
     raise missing_dependency("mwparserfromhell", "Reading wikitext", "corpus") from error
 
 _DROPPED_TAGS = """
-    ref references table tr td th gallery math chem ce timeline imagemap score hiero graph mapframe maplink
+    ref references table tr td th gallery timeline imagemap score hiero graph mapframe maplink
     style script includeonly noinclude categorytree indicator inputbox section templatestyles templatedata
     syntaxhighlight source
 """
 DROPPED_TAGS = frozenset(_DROPPED_TAGS.split())
 """Tags that go with everything in them."""
 
-_FIRST_ARGUMENT = """
-    nowrap nobr small smaller big abbr quote cquote blockquote quotation sic ill zh ja ko sub sup val formatnum
-    nihongo le link-en link-ja link-fr link-de
-"""
-KEPT_TEMPLATES: dict[str, Callable[[list[str]], str]] = {
-    **dict.fromkeys(_FIRST_ARGUMENT.split(), lambda a: "".join(a[:1])),
-    "lang": lambda a: "".join(a[1:2]),
-    "transl": lambda a: "".join(a[-1:]),
-    "transliteration": lambda a: "".join(a[-1:]),
-    "convert": lambda a: " ".join(a[:2]),
-    "cvt": lambda a: " ".join(a[:2]),
-    "frac": lambda a: "/".join(a),
-    "as of": lambda a: " ".join(["As of", *a[:1]]),
-    "spaced ndash": lambda a: " – ",
-    "snd": lambda a: " – ",
-    "ndash": lambda a: "–",
-    "mdash": lambda a: "—",
-    "nbsp": lambda a: " ",
-    "'": lambda a: "'",
-    "'s": lambda a: "'s",
-}
-"""Template (lower case) -> the words it shows, from its unnamed arguments. All others show nothing."""
-
 _CLOSING_SECTIONS = """
     See also|References|External links|Further reading|Notes|Bibliography|Sources|Footnotes|Citations|
-    Notes and references|References and notes|Works cited|Gallery|
-    参见|參見|参看|參看|参考文献|參考文獻|参考资料|參考資料|外部链接|外部連結|外部連接|延伸阅读|延伸閱讀|注释|註釋|注釋|
-    备注|備註|脚注|腳註|相关条目|相關條目|图集|圖集|参考|関連項目|外部リンク|
+    Notes and references|References and notes|Works cited|Gallery|Notes and citations|Explanatory notes|
+    参见|參見|参看|參看|参阅|參閱|另见|另見|参考文献|參考文獻|参考资料|參考資料|参考来源|參考來源|参考书目|參考書目|资料来源|資料來源|
+    来源|來源|引用|外部链接|外部連結|外部連接|外部鏈接|延伸阅读|延伸閱讀|扩展阅读|擴展閱讀|注释|註釋|注釋|注解|註解|备注|備註|脚注|腳註|
+    相关条目|相關條目|相关链接|相關連結|图集|圖集|参考|出典|関連項目|外部リンク|같이 보기|각주|외부 링크|참고 문헌|
     Вижте също|Външни препратки|Източници|Бележки|Литература|Галерия|См. также|Примечания|Ссылки|
-    Einzelnachweise|Weblinks|Siehe auch|Literatur|Voir aussi|Liens externes|Notes et références|
-    Véase también|Enlaces externos|Referencias
+    Див. також|Примітки|Посилання|Джерела|Einzelnachweise|Weblinks|Siehe auch|Literatur|
+    Voir aussi|Liens externes|Notes et références|Références|Bibliographie|Articles connexes|
+    Véase también|Enlaces externos|Referencias|Bibliografía|Ver também|Ligações externas|Referências|
+    Note|Bibliografia|Voci correlate|Altri progetti|Collegamenti esterni|Zobacz też|Przypisy|
+    Linki zewnętrzne|Xem thêm|Tham khảo|Chú thích|Liên kết ngoài|انظر أيضا|مراجع|المراجع|وصلات خارجية
 """
 CLOSING_SECTIONS = frozenset(name.strip().casefold() for name in _CLOSING_SECTIONS.split("|"))
 """Sections that hold links and references, not text; they go with their subsections."""
 
-_VARIANT = re.compile(r"-\{(?:([^{}|]*)\|)?([^{}]*)\}-")
+_ASIDE = re.compile(
+    r"<!--.*?-->|<ref\b[^<>]*/>|<ref\b[^<>]*(?<!/)>.*?</ref\s*>", re.DOTALL | re.IGNORECASE
+)
+"""Comments and references: a good part of an article, which the parser need not see."""
+
+_VARIANT = re.compile(r"-\{(?:([A-Za-z\s;-]*)\|)?((?:\{\{[^{}]*\}\}|(?!-\{|\}-).)*)\}-", re.DOTALL)
+_VARIANT_NAME = re.compile(r"[a-z]{2,3}(-[a-z]+)*")
+_RULE_END = re.compile(r";\s*(?=[a-z]{2,3}(?:-[a-z]+)*\s*:)")
+_WANTED = ("zh-hans", "zh-cn", "zh-sg", "zh-my", "zh")
 _MAGIC = re.compile(r"__[A-Z]+__|\{\{[^{}]*\}\}")
 _QUOTES = re.compile(r"'{2,}")
 _INTERWIKI = re.compile(r"[a-z]{2,3}(-[a-z]+)*|simple|zh-min-nan|be-x-old")
@@ -73,6 +63,8 @@ _HOLLOW = re.compile(r"[(（\[][\s,;:，；：、/–-]*[)）\]]")
 _HOLLOW_START = re.compile(r"([(（])[\s,;，；、:：]+")
 _HOLLOW_END = re.compile(r"[ \t,;，；、]+([)）])")
 _SPACE_BEFORE = re.compile(r"[ \t]+([,.;:!?，。；：、！？])(?=\s|$)")
+_EXPONENT = re.compile(r"[-−+]?[0-9]+")
+_SUPERSCRIPT = str.maketrans("0123456789-−+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻⁺")
 _HEADING = "\x01"
 
 
@@ -86,7 +78,7 @@ def strip_wikitext(wikitext: str, hidden_namespaces: frozenset[str]) -> str:
     Returns:
         Paragraphs and headings, one a line each, with blank lines between sections.
     """
-    wikitext = _hidden_links(hidden_namespaces).sub("", _VARIANT.sub(_choose_variant, wikitext))
+    wikitext = _hidden_links(hidden_namespaces).sub("", _choose_variants(_ASIDE.sub("", wikitext)))
     text = _render(mwparserfromhell.parse(wikitext), hidden_namespaces)
     return _sections(_tidy(text))
 
@@ -140,11 +132,15 @@ def _render_link(node: nodes.Wikilink, hidden: frozenset[str]) -> str:
 
 def _render_tag(node: nodes.Tag, hidden: frozenset[str]) -> str:
     tag = str(node.tag).strip().casefold()
+    if tag in ("math", "chem", "ce"):
+        return plain_formula(str(node.contents or ""))
     if tag in DROPPED_TAGS:
         return ""
     if tag in ("br", "hr"):
         return "\n"
     contents = _render(node.contents, hidden) if node.contents is not None else ""
+    if tag == "sup" and _EXPONENT.fullmatch(contents):
+        return contents.translate(_SUPERSCRIPT)
     return (
         f"\n{contents}\n"
         if tag in ("p", "div", "blockquote", "li", "poem") and contents
@@ -153,29 +149,32 @@ def _render_tag(node: nodes.Tag, hidden: frozenset[str]) -> str:
 
 
 def _render_template(node: nodes.Template, hidden: frozenset[str]) -> str:
-    name = str(node.name).strip().replace("_", " ").casefold()
-    if name.startswith("lang-") and node.params:
-        return _render(node.params[0].value, hidden).strip()
-    words = KEPT_TEMPLATES.get(name)
+    words = template_words(str(node.name))
     if words is None:
         return ""
-    return words([_render(p.value, hidden).strip(" \n") for p in node.params if not p.showkey])
+    arguments = {str(p.name).strip(): _render(p.value, hidden).strip(" \n") for p in node.params}
+    return words(numbered(arguments), arguments)
+
+
+def _choose_variants(wikitext: str) -> str:
+    before = None
+    while wikitext != before:  # from the inside out
+        before = wikitext
+        wikitext = _VARIANT.sub(_choose_variant, wikitext)
+    return wikitext
 
 
 def _choose_variant(match: re.Match[str]) -> str:
     """Chinese: `-{zh-hans:甲; zh-hant:乙}-` shows one of its variants, flags H and T show nothing."""
     flags, body = match.groups()
-    if flags is not None and {flag.strip() for flag in flags.split(";")} & set("HT-"):
+    if flags is not None and {flag.strip() for flag in flags.upper().split(";")} & set("HT-"):
         return ""
-    variants = {
-        name.strip(): value.strip()
-        for name, colon, value in (part.partition(":") for part in body.split(";"))
-        if colon and name.strip().startswith("zh")
-    }
-    for name in ("zh-hans", "zh-cn", "zh", *variants):
-        if name in variants:
-            return variants[name]
-    return body
+    variants: dict[str, str] = {}
+    for rule in _RULE_END.split(body):
+        name, colon, value = rule.partition(":")
+        if colon and _VARIANT_NAME.fullmatch(name.strip()):
+            variants.setdefault(name.strip(), value.strip().removesuffix(";"))
+    return next((variants[name] for name in (*_WANTED, *variants) if variants.get(name)), body)
 
 
 def _tidy(text: str) -> str:
@@ -203,11 +202,11 @@ def _sections(text: str) -> str:
         if level:
             if skipped_level and level > skipped_level:
                 continue
-            skipped_level = level if title.strip().casefold() in CLOSING_SECTIONS else 0
+            skipped_level = level if title.strip(" :：").casefold() in CLOSING_SECTIONS else 0
             headings = [one for one in headings if one[0] < level]
             if not skipped_level and title.strip():
                 headings.append((level, title.strip()))
-        elif line and not skipped_level and any(c.isalnum() for c in line):
+        elif line and not skipped_level and any(c.isalpha() for c in line):
             kept.extend(f"\n{heading}" for _, heading in headings)
             headings = []
             kept.append(line)
