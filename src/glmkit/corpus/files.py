@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,15 +147,15 @@ class SourceFile:
                     yield cast(BinaryIO, raw)
 
     @contextmanager
-    def open(self) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-        """Opens the file; yields (the unpacked bytes, the bytes as stored, whose `tell` shows progress).
+    def open(self) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
+        """Opens the file; yields (the unpacked bytes, how many stored bytes are read so far).
 
         Raises:
             DataError: As `open_raw`.
             MissingDependencyError: .zst without the extra `glmkit[corpus]`.
         """
         with self.open_raw() as raw, unpack(raw, self.compression) as unpacked:
-            yield unpacked, raw
+            yield unpacked, raw.tell
 
 
 def find_files(source: str | Path) -> list[SourceFile]:

@@ -64,10 +64,10 @@ def read_rows(file: SourceFile, part: Part, log: ReadLog) -> Iterator[Row]:
         yield from _read_line_range(file, part, log)
     else:
         read = {"jsonl": _read_lines, "json": read_json, "csv": _read_csv}[file.format]
-        with file.open() as (stream, raw):
+        with file.open() as (stream, position):
             before = log.bytes_read
             for row in read(file, stream, part):
-                log.bytes_read = before + raw.tell() // part[1]
+                log.bytes_read = before + position() // part[1]
                 yield row
 
 

@@ -91,6 +91,10 @@ def count_parts(file: SourceFile, part_bytes: int) -> int:
         return min(wanted, file.num_shards())
     if file.format == "parquet":
         return min(wanted, row_groups(file)) or 1
+    if file.format == "wikipedia":
+        from glmkit.corpus.dump_ranges import has_page_ranges
+
+        return wanted if has_page_ranges(file) else min(MAX_PARTS, wanted)
     return wanted if has_ranges(file) else min(MAX_PARTS, wanted)
 
 
@@ -138,8 +142,8 @@ def _read_text(file: SourceFile, log: ReadLog) -> Iterator[Document]:
             piece += 1
             yield Document(text, f"{file.name}:{piece}", {"source": file.name})
 
-    with file.open() as (stream, raw):
-        update = track(log, raw.tell, (0, 1))
+    with file.open() as (stream, position):
+        update = track(log, position, (0, 1))
         for number, line in enumerate(stream, 1):
             text = decode(line, f"{file.url}:{number}", first=number == 1)
             stripped = text.strip()

@@ -1,6 +1,6 @@
 """A Wikipedia XML dump -> one Document an article, without markup.
 
-In: `pages-articles.xml`, plain, .gz or .bz2, of any language. Redirects, pages outside of the article
+In: `pages-articles.xml`, plain or compressed, of any language. Redirects, pages outside of the article
 namespace, disambiguation pages and stubs are dropped and counted.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from glmkit.corpus.document import Document, ReadLog
+from glmkit.corpus.dump_ranges import has_page_ranges, opened_range
 from glmkit.corpus.files import SourceFile
 from glmkit.corpus.rows import Part
 from glmkit.corpus.sources import track
@@ -24,10 +25,14 @@ MIN_ARTICLE_BYTES = 400
 """Articles whose stripped text is shorter are stubs. Bytes, so that 130 Chinese characters equal 400 Latin."""
 
 _DISAMBIGUATION = re.compile(
-    r"\{\{\s*(disambig|disambiguation|dab|hndis|geodis|surname|given name|消歧义|消歧義|消歧义页|пояснение|"
-    r"begriffsklärung|homonymie|desambiguación|неоднозначность|曖昧さ回避|aimai)\s*[|}]",
+    r"\{\{\s*(disambig(?![^|{}]*needed)[^|{}]*|dab|hndis|geodis|surname|given name|[^|{}]*消[歧除][义義含][^|{}]*|"
+    r"пояснение|begriffsklärung|homonymie|desambiguación|desambiguação|disambigua|неоднозначность|неоднозначн[іi]сть|"
+    r"曖昧さ回避|aimai|동음이의|doorverwijs|ujednoznacznienie|trang định hướng)\s*[|}]|__DISAMBIG__",
     re.IGNORECASE,
 )
+_REDIRECT = re.compile(r"\s*#[^\W\d_]{3,20}\s*[:：]?\s*\[\[[^\]\n]+\]\]")
+"""`#REDIRECT [[page]]`, `#重定向 [[页面]]`: a word in the wiki's language; a list would have a blank there."""
+
 _FILE_AND_CATEGORY = (-2, 6, 14)
 
 
@@ -37,7 +42,8 @@ def read_dump(file: SourceFile, log: ReadLog, part: Part = (0, 1)) -> Iterator[D
     Args:
         file: The dump.
         log: Counts the pages that are dropped, by reason.
-        part: (k, n): only the pages whose index leaves the remainder k when divided by n.
+        part: (k, n): the pages of the k-th of n ranges of bytes where `has_page_ranges` allows it, else those
+            whose index leaves the remainder k when divided by n.
 
     Raises:
         DataError: The file is no complete dump.
@@ -50,16 +56,17 @@ def read_dump(file: SourceFile, log: ReadLog, part: Part = (0, 1)) -> Iterator[D
         raise missing_dependency("mwxml", "Reading a Wikipedia dump", "corpus") from error
     from glmkit.corpus.wikitext import strip_wikitext
 
-    pages = 0
-    with file.open() as (stream, raw):
-        update = track(log, raw.tell, part)
+    pages, ranges = 0, part[1] > 1 and has_page_ranges(file)
+    remainder = (0, 1) if ranges else part
+    with opened_range(file, part) if ranges else file.open() as (stream, position):
+        update = track(log, position, remainder)
         try:
             dump = Dump.from_file(stream)
             hidden = _hidden_namespaces(dump.site_info)
             for index, page in enumerate(dump.pages):
                 pages += 1
                 wikitext = _latest_text(page)
-                if index % part[1] != part[0]:
+                if index % remainder[1] != remainder[0]:
                     continue
                 update()
                 reason = _unwanted(page, wikitext)
@@ -89,7 +96,7 @@ def _latest_text(page: Any) -> str:
 def _unwanted(page: Any, wikitext: str) -> str | None:
     if page.namespace != 0:
         return "not an article"
-    if page.redirect is not None or wikitext.lstrip().upper().startswith("#REDIRECT"):
+    if page.redirect is not None or _REDIRECT.match(wikitext):
         return "redirect"
     return "disambiguation" if _DISAMBIGUATION.search(wikitext) else None
 

@@ -9,8 +9,10 @@ import pytest
 
 pytest.importorskip("mwxml")
 
-from glmkit.corpus import ReadLog, read_documents
-from glmkit.corpus.files import SourceFile
+from glmkit.corpus import ReadLog, dump_ranges, read_documents
+from glmkit.corpus.dump_ranges import has_page_ranges
+from glmkit.corpus.files import find_files
+from glmkit.corpus.sources import count_parts
 from glmkit.corpus.wikipedia import read_dump
 from glmkit.errors import DataError
 
@@ -36,15 +38,23 @@ PAGES = [
 ]
 
 
+HEAD = (
+    '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" version="0.10" xml:lang="zh"><siteinfo>'
+    '<sitename>W</sitename><namespaces><namespace key="0" case="first-letter" /><namespace key="6">文件</namespace>'
+    '<namespace key="14">分类</namespace></namespaces></siteinfo>\n'
+)
+
+
 def dump(path, pages=PAGES):
-    xml = (
-        '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" version="0.10" xml:lang="zh"><siteinfo>'
-        '<sitename>W</sitename><namespaces><namespace key="0" case="first-letter" /><namespace key="6">文件</namespace>'
-        '<namespace key="14">分类</namespace></namespaces></siteinfo>\n'
-        + "".join(pages)
-        + "</mediawiki>"
-    ).encode()
+    xml = (HEAD + "".join(pages) + "</mediawiki>").encode()
     path.write_bytes(bz2.compress(xml) if path.suffix == ".bz2" else xml)
+    return path
+
+
+def multistream_dump(path, pages=PAGES, each=2):
+    """As Wikipedia publishes it: a stream for the head, one for so many pages, one for the end."""
+    streams = ["".join(pages[i : i + each]) for i in range(0, len(pages), each)]
+    path.write_bytes(b"".join(bz2.compress(s.encode()) for s in [HEAD, *streams, "</mediawiki>"]))
     return path
 
 
@@ -57,11 +67,71 @@ def test_articles(tmp_path, name):
     assert log.dropped == {"redirect": 1, "not an article": 1, "stub": 2, "disambiguation": 1}
 
 
-def test_parts_of_a_dump_make_the_whole(tmp_path):
-    file, log = SourceFile(str(dump(tmp_path / "a.xml.bz2")), "wikipedia"), ReadLog()
-    titles = [d.metadata["title"] for i in range(3) for d in read_dump(file, log, (i, 3))]
-    assert sorted(titles) == ["上海", "北京"]
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 40])
+@pytest.mark.parametrize(
+    ("write", "name", "ordered"),
+    [
+        (dump, "a.xml", True),
+        (dump, "a.xml.bz2", False),
+        (multistream_dump, "a.xml.bz2", True),
+    ],
+)
+def test_parts_of_a_dump_make_the_whole(tmp_path, write, name, ordered, count):
+    """Where the pages of a part can be found without reading the rest, it is a range, in the dump's order."""
+    pages = PAGES + [page(f"第{i}页", f"{i} {BODY}") for i in range(20)]
+    (file,) = find_files(write(tmp_path / name, pages))
+    assert has_page_ranges(file) == ordered
+    assert (count_parts(file, 1) > 32) == ordered
+    log = ReadLog()
+    parts = [[d.metadata["title"] for d in read_dump(file, log, (i, count))] for i in range(count)]
+    titles = ["北京", "上海", *(f"第{i}页" for i in range(20))]
+    assert sorted(sum(parts, [])) == sorted(titles)
     assert log.dropped.total() == 5
+    assert 0 < log.bytes_read <= file.size() + count
+    if ordered:
+        assert sum(parts, []) == titles
+        assert count == 1 or sum(map(bool, parts)) > 1
+
+
+def test_streams_longer_than_a_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(dump_ranges, "_BLOCK", 50)
+    (file,) = find_files(multistream_dump(tmp_path / "a.xml.bz2"))
+    titles = [d.metadata["title"] for i in range(3) for d in read_dump(file, ReadLog(), (i, 3))]
+    assert titles == ["北京", "上海"]
+
+
+def test_damage_in_a_part(tmp_path):
+    path = multistream_dump(tmp_path / "a.xml.bz2")
+    path.write_bytes(path.read_bytes()[:-60])
+    (file,) = find_files(path)
+    with pytest.raises(DataError, match=r"a\.xml\.bz2 is damaged, cut short"):
+        list(read_dump(file, ReadLog(), (2, 3)))
+    path = dump(tmp_path / "a.xml")
+    path.write_bytes(path.read_bytes()[:-300])
+    (file,) = find_files(path)
+    with pytest.raises(DataError, match=r"not a complete MediaWiki dump"):
+        list(read_dump(file, ReadLog(), (1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("#REDIRECT [[a]]", "redirect"),
+        ("\n#重定向：[[北京]]", "redirect"),
+        ("#ПЕРЕНАПРАВЛЕНИЕ [[Москва]]", "redirect"),
+        (f"# [[列表]] {BODY}", None),
+        (f"{{{{消歧义}}}} {BODY}", "disambiguation"),
+        (f"{{{{人名消歧義|x}}}} {BODY}", "disambiguation"),
+        (f"{{{{Disambig-plus|place}}}} {BODY}", "disambiguation"),
+        (f"A {{{{Disambiguation needed|date=May}}}} {BODY}", None),
+        (f"__DISAMBIG__ {BODY}", "disambiguation"),
+    ],
+)
+def test_what_is_no_article(tmp_path, text, reason):
+    """Redirects in any language, also where the dump does not mark them."""
+    log = ReadLog()
+    list(read_documents(dump(tmp_path / "a.xml", [page("x", text)]), log=log))
+    assert log.dropped == ({reason: 1} if reason else {})
 
 
 @pytest.mark.parametrize("text", ["<mediawiki><siteinfo></siteinfo><page>", "<html></html>", "<a"])
