@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from glmkit.blanks.layout import collate_packed, dense_mask
 from glmkit.blanks.objectives import OBJECTIVES, ObjectiveSettings
 from glmkit.errors import DataError
 from glmkit.special_tokens import MASK, SpecialTokenIds
@@ -40,8 +45,8 @@ def store(tmp_path_factory) -> TokenStore:
 
 
 def make_stream(store, monkeypatch=None, **changes) -> PretrainingStream:
-    settings = {"rows": 4, "row_length": LENGTH, "seed": 3, "sentence_ends": np.array([END])}
-    return PretrainingStream(store, IDS, ObjectiveSettings(), **{**settings, **changes})
+    defaults = {"rows": 4, "row_length": LENGTH, "seed": 3, "sentence_ends": np.array([END])}
+    return PretrainingStream(store, IDS, ObjectiveSettings(), **{**defaults, **changes})
 
 
 def rows_of(stream, epoch, window):
@@ -267,3 +272,60 @@ def test_held_out_rows_have_the_tasks_and_their_names(store, tasks):
     )
     numbers = torch.cat([batch["objective_ids"].flatten() for batch in stream.held_out(10**6)])
     assert set(numbers.tolist()) == {0, 1, 2, 3}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(1, 260), min_size=1, max_size=25),
+    st.sampled_from([16, 33, 64]),
+    st.integers(0, 2**31),
+    st.sampled_from([{}, {"short_prob": 0.5}, {"document_infill_prob": 0.0, "token_weight": 0.0}]),
+)
+def test_whatever_the_documents_an_epoch_is_the_text_once(lengths, row_length, seed, options):
+    """Numbered tokens: each is read or predicted once an epoch, in order, and no sample sees another."""
+    with tempfile.TemporaryDirectory() as folder:
+        with TokenStoreWriter(Path(folder) / "train", "none", 50_000) as writer:
+            ends = 100 + np.cumsum(lengths)
+            for length, end in zip(lengths, ends, strict=True):
+                writer.add([IDS.cls, *range(end - length, end), IDS.eos])
+        store = TokenStore.open(Path(folder) / "train")
+        sentences = np.arange(50_000) % 9 == 0
+        stream = PretrainingStream(
+            store,
+            IDS,
+            ObjectiveSettings(**options),
+            rows=2,
+            row_length=row_length,
+            seed=seed,
+            sentence_ends=sentences,
+        )
+        epochs = [
+            list(itertools.chain(*(rows_of(stream, epoch, w) for w in range(stream.num_windows))))
+            for epoch in (0, 1)
+        ]
+    for rows in epochs:
+        used = Counter()
+        for row in rows:
+            batch = collate_packed([[sample.example for sample in row]], IDS.pad, row_length)
+            mask, segments = dense_mask(batch)[0], batch["segment_ids"][0]
+            part_b = batch["position_ids"][0, 1] > 0
+            assert not (mask & (segments[:, None] != segments)).any(), "a sample sees another"
+            assert not mask[np.ix_(~part_b, part_b)].any(), "part A sees part B"
+            for sample in row:
+                text = [token for token in restored(sample.example) if token >= 100]
+                assert text == list(range(text[0], text[0] + len(text))), (
+                    "the text does not come back"
+                )
+                used.update(text)
+        assert used == Counter(range(100, 100 + sum(lengths)))
+
+
+def restored(example) -> list[int]:
+    """The text: part A, each mask replaced by the labels of its piece."""
+    n_a, places = example.prefix_length, example.position_ids[0]
+    inside: dict[int, list[int]] = {}
+    for place, label in zip(places[n_a:].tolist(), example.labels[n_a:].tolist(), strict=True):
+        inside.setdefault(place, []).append(label)
+    return [
+        t for i, one in enumerate(example.input_ids[:n_a].tolist()) for t in inside.get(i, [one])
+    ]
