@@ -77,13 +77,12 @@ def _head_loss(
     for start in range(0, len(labels), chunk):
         part = slice(start, start + chunk)
         label = labels[part, None]
-        logits = F.linear(hidden[part], head).float()
-        right = logits.gather(1, label)
-        log_sum = torch.logsumexp(logits, 1, keepdim=True)
-        losses[part] = (log_sum - right).squeeze(1)
+        log_probs = torch.log_softmax(F.linear(hidden[part], head), 1, dtype=torch.float32)
+        right = log_probs.gather(1, label)
+        losses[part] = -right.squeeze(1)
         if not (needs_hidden or needs_weight):
             continue
-        slope = logits.sub_(log_sum).exp_()
+        slope = log_probs.exp_()
         slope = slope.scatter_add_(1, label, torch.full_like(right, -1.0)).to(hidden.dtype)
         if needs_hidden:
             grad_hidden[part] = slope @ head
