@@ -8,7 +8,7 @@ same example on any machine. Knows ids only: no text, no tokenizer.
 - *sentence*: whole sentences, 15 % of the text, each behind an `[sMASK]`.
 - *document*: one long span behind a `[gMASK]`, mostly to the end of the text.
 
-Sources: GLM paper (arXiv 2103.10360) sections 2.1 and 2.2, ablations in section 3.3; THUDM/GLM `blocklm_utils.py`, by recorded statistics.
+Sources: GLM paper (arXiv 2103.10360) sections 2.1 and 2.2, and its ablation study; THUDM/GLM `blocklm_utils.py`, by recorded statistics.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ class ObjectiveSettings:
     task_masks: bool = True
     """Whether each objective has its own mask token; otherwise all use `[MASK]`."""
     shuffle_blanks: bool = True
-    """Whether blanks are written in random order; otherwise from left to right (ablation, paper section 3.3)."""
+    """Whether blanks are written in random order; otherwise from left to right (in the paper's ablation study)."""
     sentinel_tokens: bool = False
-    """Whether each blank has its own mask token, as in T5, which tells where it is instead of the position (ablation,
-    paper section 3.3). The vocabulary must have `[MASK0]`, `[MASK1]` …, one for each blank of a sample."""
+    """Whether each blank has its own mask token, as in T5, which tells where it is instead of the position (in the
+    paper's ablation study). The vocabulary must have `[MASK0]`, `[MASK1]` …, one for each blank of a sample."""
     block_positions: bool = True
-    """Whether the second position counts inside each blank (paper section 2.3); otherwise it is 1 all through part
+    """Whether the second position counts inside each blank (the paper's "2D positional encoding"); otherwise it is 1 all through part
     B, for a model without the second position table (`model.block_position_encoding: false`)."""
     random_positions_below: int = 0
     """Above 0, a sample's positions begin at a random number instead of 0 and stay below this, so that short rows

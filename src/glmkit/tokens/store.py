@@ -188,7 +188,9 @@ class TokenStore:
         dtype = np.dtype(header["dtype"]).newbyteorder("<")
         self.offsets = _map(folder / header["offsets"]["file"], _OFFSET, header["documents"] + 1)
         self._shards = [
-            _map(folder / one["file"], dtype, one["tokens"]) for one in header["shards"]
+            # Plain views: a slice of a memmap costs three times as much.
+            np.asarray(_map(folder / one["file"], dtype, one["tokens"]))
+            for one in header["shards"]
         ]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
         if self.offsets[-1] != self.num_tokens or self._starts[-1] != self.num_tokens:
@@ -245,7 +247,8 @@ class TokenStore:
             if begin >= stop:
                 break
             pieces.append(shard[max(start - begin, 0) : stop - begin])
-        return np.concatenate(pieces or [np.empty(0)]).astype(np.int64)
+        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0)])
+        return whole.astype(np.int64)
 
     def __reduce__(self) -> tuple:
         return TokenStore.open, (self.folder,)

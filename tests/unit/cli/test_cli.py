@@ -139,3 +139,21 @@ def test_a_closed_pipe_is_no_error(model: str):
     )
     result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert "Traceback" not in result.stderr
+
+
+def test_prepare_a_task(tmp_path):
+    from glmkit.tokens.train import train_tokenizer
+
+    train_tokenizer(["总的来说，很好。评价很差。"] * 20, 330, "bpe").save_pretrained(tmp_path / "t")
+    records = [{"review": f"第{n}次来", "label": n % 2} for n in range(40)]
+    lines = "\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    (tmp_path / "data.jsonl").write_text(lines, encoding="utf-8")
+    command = ["prepare", str(tmp_path / "data.jsonl"), "-o", str(tmp_path / "out")]
+    command += ["-t", str(tmp_path / "t"), "--task", "sentiment", "--valid-ratio", "0.1"]
+    wrong = run(*command)
+    assert wrong.returncode == 2
+    assert "has no field 'text'" in wrong.stderr
+    done = run(*command, "--rename", "text=review")
+    assert done.returncode == 0, done.stderr
+    assert "task sentiment: 40 records, 40 samples" in done.stdout
+    assert (tmp_path / "out" / "train" / "store.json").is_file()
