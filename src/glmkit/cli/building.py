@@ -14,8 +14,8 @@ from glmkit.errors import UserError
 
 SOURCES = typer.Argument(
     help=say(
-        "Files, folders or globs: JSONL, text, Wikipedia XML dumps; .gz and .bz2 too.",
-        "文件、目录或通配符：JSONL、文本、维基百科 XML；可为 .gz、.bz2。",
+        "Files, folders, globs, URLs (s3://…) or hf:owner/name: JSONL, JSON, CSV, parquet, text, Wikipedia XML dumps; .gz, .bz2, .xz, .zst too.",
+        "文件、目录、通配符、URL（s3://…）或 hf:owner/name：JSONL、JSON、CSV、parquet、文本、维基百科 XML；可为 .gz、.bz2、.xz、.zst。",
     ),
     show_default=False,
 )
@@ -25,8 +25,8 @@ TextField = Annotated[
     str | None,
     typer.Option(
         help=say(
-            "JSON field or template, e.g. '{title}\\n{lines}'.",
-            "JSON 字段或模板，如 '{title}\\n{lines}'。",
+            "Field of the records, or template, e.g. '{title}\\n{lines}'.",
+            "记录的字段或模板，如 '{title}\\n{lines}'。",
         )
     ),
 ]

@@ -97,7 +97,7 @@ def evaluate_files(
     Args:
         model: Folder or hub name, with the tokenizer.
         data: Whatever `corpus.read_documents` reads.
-        text_field: Field or template of JSON records.
+        text_field: Field or template of the records.
         max_documents: Read at most so many documents of each source.
         device: By default the best one here.
         seed: Of the blanks.

@@ -65,12 +65,12 @@ def prepare(
     `if __name__ == "__main__":` (worker processes import the script).
 
     Args:
-        sources: Files, folders and globs, see `glmkit.corpus.read_documents`.
+        sources: Files, folders, globs, URLs and datasets (`hf:…`), see `glmkit.corpus.read_documents`.
         out_dir: A folder of its own; on Slurm and Ray on a file system that all machines share.
         tokenizer: A `GLMTokenizer`. Each document becomes [CLS] … <|endoftext|>.
         valid_ratio: Share of the documents for validation, in [0, 1), drawn by a hash of the text: a text is on
             the same side in every corpus.
-        text_field: Field, fields or template of JSON records; None finds it.
+        text_field: Field, fields or template of the records; None finds it.
         steps: What happens to each text; None normalises and keeps one of equal texts.
         engine: Where the work is done; None is this machine, in one process.
         workers: Tasks at the same time, instead of what `engine` says.

@@ -13,8 +13,8 @@ class PrepareData:
     """The `data` section.
 
     Attributes:
-        sources: Files, folders and globs; those on the command line come in their place.
-        text_field: Field, fields or template of JSON records; None finds it.
+        sources: Files, folders, globs, URLs and datasets (`hf:…`); those on the command line come in their place.
+        text_field: Field, fields or template of the records; None finds it.
         valid_ratio: Share of the documents for validation, in [0, 1).
         steps: What happens to each text.
     """

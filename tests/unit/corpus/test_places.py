@@ -31,7 +31,7 @@ def s3_server():
     """An S3 in this process, with an empty bucket `corpus`."""
     pytest.importorskip("s3fs")
     moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(port=0)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     address, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
@@ -39,8 +39,11 @@ def s3_server():
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("corpus")
+        s3 = fsspec.get_filesystem_class("s3")
+        s3.clear_instance_cache()
+        fsspec.filesystem("s3").makedirs("corpus", exist_ok=True)
         yield
+        s3.clear_instance_cache()
     server.stop()
 
 
