@@ -1,28 +1,90 @@
-"""Every recipe reads strictly, and names a model and a trainer that exist."""
+"""Every recipe reads strictly, names a model and a trainer that exist, and has the published sizes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
 
 from glmkit.config import load_config
+from glmkit.model.configuration import GLMConfig
+from glmkit.training.building import choose_attention
 from glmkit.training.settings import PretrainConfig, check
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
+# layers, width, heads, positions, parameters with the published vocabulary (GLM paper and the table of THUDM/GLM)
+PUBLISHED = {
+    "pretrain-base": (12, 768, 12, 512, 110e6),
+    "pretrain-large": (24, 1024, 16, 512, 335e6),
+    "pretrain-2b": (36, 2048, 32, 1024, 1.92e9),
+    "pretrain-10b": (48, 4096, 64, 1024, 9.88e9),
+}
+
+# peak rate, weight decay, beta2, epsilon, warm-up steps, steps, rows of a step
+HYPERPARAMETERS = {
+    "pretrain-base": (4e-4, 0.1, 0.98, 1e-6, 6000, 120_000, 1024),
+    "pretrain-large": (2e-4, 0.1, 0.98, 1e-6, 8000, 200_000, 1024),
+    "pretrain-2b": (1e-4, 0.1, 0.95, 1e-8, 0.04, 250_000, 1024),
+    "pretrain-10b": (1e-4, 0.1, 0.95, 1e-8, 0.04, 250_000, 1024),
+}
+
+
+@pytest.fixture(autouse=True)
+def without_a_corpus(monkeypatch):
+    """Neither a prepared corpus nor a published checkpoint is here."""
+    monkeypatch.setattr("glmkit.training.settings._check_folder", lambda *_: None)
+    monkeypatch.setattr("glmkit.training.settings._check_source", lambda *_: 1024)
+
+
+def read(name: str) -> PretrainConfig:
+    [path] = [path for path in RECIPES if path.stem == name]
+    return check(load_config(PretrainConfig, path))
+
 
 def test_there_are_recipes():
-    assert {path.stem for path in RECIPES} >= {"pretrain-debug", "pretrain-mini"}
+    names = {path.stem for path in RECIPES}
+    assert names >= {*PUBLISHED, "pretrain-debug", "pretrain-mini", "continue-large-chinese"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_reads_strictly(path, monkeypatch):
-    monkeypatch.setattr("glmkit.training.settings._check_folder", lambda *given: None)
-    config = load_config(PretrainConfig, path)
-    assert check(config).model["preset"]
+def test_recipe_reads_strictly(path):
+    config = check(load_config(PretrainConfig, path))
+    assert ("preset" in config.model) != ("from" in config.model)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 40
     assert f"glmkit pretrain recipes/{path.name}" in "\n".join(
         line for line in lines if line.startswith("#")
     )
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_shapes_are_the_published_ones(name):
+    values = {key: value for key, value in read(name).model.items() if key != "preset"}
+    config = GLMConfig.preset(read(name).model["preset"], **values)
+    *shape, parameters = PUBLISHED[name]
+    found = [config.num_layers, config.hidden_size, config.num_attention_heads]
+    assert [*found, config.max_sequence_length] == shape
+    assert config.num_parameters == pytest.approx(parameters, rel=0.01)
+    large = name in ("pretrain-2b", "pretrain-10b")
+    attention = choose_attention(config, torch.device("cuda"))
+    assert attention == ("flex_attention" if large else "sdpa")
+
+
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+def test_hyperparameters_are_the_published_ones(name):
+    config = read(name)
+    trainer = config.trainer
+    names = ("learning_rate", "weight_decay", "adam_beta2", "adam_epsilon", "warmup_steps")
+    found = (*(trainer[one] for one in names), trainer["max_steps"], config.data.rows_per_step)
+    assert found == HYPERPARAMETERS[name]
+    rows = trainer["gradient_accumulation_steps"] * trainer["per_device_train_batch_size"]
+    assert rows == 1024
+
+
+def test_the_published_chinese_model_goes_on():
+    config = read("continue-large-chinese")
+    assert config.model == {"from": "THUDM/glm-large-chinese"}
+    assert config.average.is_on
+    assert config.spikes.is_on

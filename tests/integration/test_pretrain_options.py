@@ -12,12 +12,13 @@ from pretrain_samples import curve, make_config, write_prepared
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from glmkit.config import load_config
 from glmkit.errors import ConfigError
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.runtime import has_fast_bfloat16
 from glmkit.training import pretrain as module
 from glmkit.training.pretrain import build_trainer, pretrain
-from glmkit.training.settings import check
+from glmkit.training.settings import PretrainConfig, check
 
 NO_DROPOUT = {f"{name}_dropout_prob": 0.0 for name in ("embedding", "attention", "output")}
 
@@ -324,3 +325,14 @@ def test_averages_and_spikes_are_checked_with_the_rest(data, tmp_path):
         check(make_config(data, tmp_path / "run", sections, max_steps=0))
     for said in ("average.decay = 2.0", "spikes.loss_factor = 0.5", "trainer.max_steps = 0"):
         assert said in str(error.value)
+
+
+# -- recipes
+
+
+def test_the_debug_recipe_trains(data, tmp_path):
+    recipe = Path(__file__).parents[2] / "recipes" / "pretrain-debug.yaml"
+    overrides = [f"data.folder={data}", f"trainer.output_dir={tmp_path / 'run'}"]
+    report = pretrain(load_config(PretrainConfig, recipe, overrides))
+    assert report.steps == 20
+    assert report.loss_after["loss"] < report.loss_before["loss"]
