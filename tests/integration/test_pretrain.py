@@ -115,6 +115,11 @@ def test_resumed_run_is_identical(finished, data, tmp_path, monkeypatch, step):
     torch.manual_seed(99)
     report = pretrain(config)
     assert report.resumed_from == (step // 4 * 4 or None)
+    [resume] = (tmp_path / "run" / "resumes.jsonl").read_text().splitlines()
+    assert json.loads(resume)["step"] == step // 4 * 4
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert f"step {step // 4 * 4}" in page
+    assert "trainer.learning_rate" in page
     assert_same_run(tmp_path / "run", finished)
 
 

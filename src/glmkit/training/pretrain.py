@@ -1,7 +1,7 @@
 """A recipe -> a pretrained GLM, in one call that can be killed at any moment and made again.
 
 In: a `PretrainConfig` that names a prepared corpus. Out: `output_dir/model` (a glmkit folder with its tokenizer),
-`report.json`, `loss.png`, `log.jsonl`, TensorBoard files, checkpoints. On the CPU the outcome is the same to the bit,
+`report.json`, `report.html`, `loss.png`, `log.jsonl`, TensorBoard files, checkpoints. On the CPU the outcome is the same to the bit,
 however often the run was interrupted.
 """
 
@@ -10,15 +10,12 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import platform
 import statistics
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import TrainingArguments, set_seed
 
 from glmkit.blanks.objectives import find_sentinels
@@ -32,7 +29,7 @@ from glmkit.training.average import exported
 from glmkit.training.building import build_model
 from glmkit.training.data import PretrainingStream
 from glmkit.training.interruption import StopOnSignal, TrainingStopped
-from glmkit.training.logs import Progress, RunLog
+from glmkit.training.logs import Progress, RunLog, versions
 from glmkit.training.report import PretrainReport, plot_loss
 from glmkit.training.settings import PretrainConfig, check
 from glmkit.training.trainer import GLMTrainer
@@ -183,7 +180,7 @@ def build_trainer(
         ),
         held_out=stream("valid", args.per_device_eval_batch_size).held_out(config.data.valid_rows),
         tokenizer=tokenizer,
-        callbacks=[RunLog(config.output_dir, progress)],
+        callbacks=[RunLog(config.output_dir, progress, to_values(config))],
         average=config.average,
         spikes=config.spikes,
     )
@@ -279,7 +276,7 @@ def _finish(
         loss_average=averaged,
         seconds=time.monotonic() - started,
         resumed_from=resumed_from,
-        versions=_versions(),
+        versions=versions(),
     )
     for name, average in exported(trainer.average).items():
         partial = run / checkpoints.PARTIAL / name
@@ -293,6 +290,7 @@ def _finish(
     if trainer.args.should_save:
         title = f"{run.name}: {report.parameters / 1e6:.1f} M parameters, {report.tokens / 1e6:,.1f} M tokens"
         plot_loss(history, run / "loss.png", title)
+        RunLog(run, settings=to_values(config)).draw(history, trainer.args.max_steps)
         report.save()
         checkpoints.clean(run)
     return report
@@ -300,12 +298,3 @@ def _finish(
 
 def _losses(line: dict[str, Any]) -> dict[str, float]:
     return {name.removeprefix("eval_"): line[name] for name in line if name.endswith("loss")}
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "glmkit": metadata.version("glmkit"),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }

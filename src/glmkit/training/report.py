@@ -20,7 +20,8 @@ class PretrainReport:
     """The outcome of `pretrain`.
 
     Attributes:
-        folder: The run: `model/`, `checkpoint-N/`, `config.yaml`, `log.jsonl`, `loss.png`, `tensorboard/`.
+        folder: The run: `model/`, `checkpoint-N/`, `config.yaml`, `log.jsonl`, `loss.png`,
+            `report.html`, `tensorboard/`.
         model: Folder of the trained model and its tokenizer.
         parameters: Of the model.
         steps: Optimizer steps.
