@@ -14,7 +14,6 @@ import shutil
 import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from glmkit.corpus.pipeline import Tally
 from glmkit.corpus.steps.accounts import Accounts
+from glmkit.tokens.batch_encoder import BatchEncoder
 from glmkit.tokens.store import TokenStore, TokenStoreWriter
 
 BATCH_DOCUMENTS = 1024
@@ -65,6 +65,7 @@ class EncodeStep(PipelineStep):
         partial.mkdir(parents=True)
         progress = self.folder / "progress" / target.name
         progress.parent.mkdir(exist_ok=True)
+        encode = BatchEncoder(self.tokenizer)
         fingerprint, size = self.tokenizer.fingerprint(), len(self.tokenizer)
         with (
             TokenStoreWriter(partial / "store", fingerprint, size) as writer,
@@ -72,7 +73,7 @@ class EncodeStep(PipelineStep):
             (partial / "characters.bin").open("wb") as characters,
         ):
             for batch in batches(data):
-                writer.add_many(*encode(self.tokenizer, [document.text for document in batch]))
+                writer.add_many(*encode([document.text for document in batch]))
                 digests.write(b"".join(document.metadata["digest"] for document in batch))
                 lengths = np.array([len(document.text) for document in batch], "<i8")
                 characters.write(lengths.tobytes())
@@ -104,25 +105,6 @@ def batches(data: Iterable[PipelineDocument]) -> Iterator[list[PipelineDocument]
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def encode(tokenizer: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (ids [tokens], lengths [texts]), each text as [CLS] … <|endoftext|>.
-
-    What looks like a special token in a corpus is text: it is spelled, not taken for the token.
-    """
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )["input_ids"]
-    cls, eos = (tokenizer.special_ids.cls,), (tokenizer.special_ids.eos,)
-    lengths = np.array([len(ids) + 2 for ids in encoded])
-    stream = chain.from_iterable(chain(cls, ids, eos) for ids in encoded)
-    return np.fromiter(stream, np.int64, int(lengths.sum())), lengths
 
 
 class EncodedPart:

@@ -82,10 +82,21 @@ def units_of(text: str) -> Units:
         return Units(np.empty(0, np.uint64), np.empty(0, bool), np.empty(0, np.int64))
     starts = np.flatnonzero(begins[kept])
     lengths = np.diff(np.append(starts, len(kept)))
-    place = np.arange(len(kept)) - np.repeat(starts, lengths)
-    powers = _powers(int(lengths.max()))
-    hashes = np.add.reduceat(mix(codes[kept].astype(np.uint64)) * powers[place], starts)
+    hashes = hash_runs(codes[kept], starts, lengths)
     return Units(hashes, kind[kept[starts]] == HAN, lengths)
+
+
+def hash_runs(codes: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Returns a hash of each run of code points: [runs] uint64.
+
+    Args:
+        codes: [characters], all of them in a run.
+        starts: [runs], where each begins.
+        lengths: [runs], at least 1.
+    """
+    place = np.arange(len(codes)) - np.repeat(starts, lengths)
+    powers = _powers(int(lengths.max(initial=1)))
+    return np.add.reduceat(mix(codes.astype(np.uint64)) * powers[place], starts)
 
 
 def windows(hashes: np.ndarray, size: int) -> np.ndarray:
