@@ -112,7 +112,7 @@ def _read_records(
     file: SourceFile, text_field: str | None, log: ReadLog, part: Part
 ) -> Iterator[Document]:
     rows = file.rows(part) if isinstance(file, HubDataset) else read_rows(file, part, log)
-    nothing = True
+    nothing, name = True, file.name
     for key, where, record in rows:
         if record is None:
             log.dropped["blank line"] += 1
@@ -120,7 +120,7 @@ def _read_records(
         nothing = False
         text = record_text(record, text_field, where)
         if text.strip():
-            yield Document(text, f"{file.name}:{key}", record)
+            yield Document(text, f"{name}:{key}", record)
         else:
             log.dropped["empty record"] += 1
     if nothing and part[1] == 1:
