@@ -20,7 +20,7 @@ from glmkit.tokens.prepare import prepare
 
 @pytest.fixture
 def bucket(monkeypatch):
-    """The name of an empty bucket of an S3 in this process."""
+    """The name of a bucket of an S3 in this process; what other tests put there stays."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     address, port = server.get_host_and_port()
@@ -43,8 +43,8 @@ def test_s3_gives_the_same_stores(tmp_path, monkeypatch, bucket, workers):
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     (folder / "a.jsonl").write_text(lines, encoding="utf-8")
     (folder / "b.csv").write_text("text\n" + "\n".join(f"row {i}" for i in range(50)))
-    s3fs.S3FileSystem().put(str(folder), f"{bucket}/corpus", recursive=True)
-    source, tokenizer = f"s3://{bucket}/corpus", CharacterTokenizer()
+    s3fs.S3FileSystem().put(str(folder), f"{bucket}/{workers}", recursive=True)
+    source, tokenizer = f"s3://{bucket}/{workers}", CharacterTokenizer()
     report = prepare(source, tmp_path / "s3", tokenizer, workers=workers)
     assert prepare(source, tmp_path / "s3", tokenizer).reused
     here = prepare(folder, tmp_path / "here", tokenizer)
