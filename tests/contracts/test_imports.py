@@ -26,6 +26,7 @@ ALLOWED = {
     "training": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus"},
     "api": {"tokens", "blanks", "model", "checkpoint", "generation", "evaluation"},
     "cli": {"api", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
+    "__main__": {"cli"},
 }  # fmt: skip
 
 

@@ -61,6 +61,13 @@ def test_help_lists_every_verb_in_both_languages():
     assert run("--version").stdout.startswith("glmkit 0.1.0")
 
 
+def test_the_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "glmkit", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("glmkit 0.1.0")
+
+
 @pytest.mark.parametrize("verb", ["fill", "generate", "score", "prepare", "pretrain", "demo"])
 def test_every_verb_has_help(verb: str):
     result = run(verb, "--help")
