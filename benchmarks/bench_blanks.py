@@ -41,13 +41,19 @@ SENTENCE = 25
 """Tokens of a sentence, on average."""
 
 
+def ordinary(tokenizer: Any) -> np.ndarray:
+    """Returns int64 [n]: the ids that are no special tokens."""
+    return np.setdiff1d(np.arange(len(tokenizer)), list(tokenizer.added_tokens_decoder))
+
+
 def write_store(folder: Path, tokenizer: Any, tokens: int) -> None:
     """Writes documents of random ids, their lengths log-normal around 400 tokens, cut to 50 … 2000."""
     rng, written, specials = np.random.default_rng(0), 0, tokenizer.special_ids
+    words = ordinary(tokenizer)
     with TokenStoreWriter(folder, tokenizer.fingerprint(), len(tokenizer)) as writer:
         while written < tokens:
             length = int(np.clip(rng.lognormal(6, 0.8), 50, 2000))
-            body = rng.integers(20, len(tokenizer), length)
+            body = rng.choice(words, length)
             writer.add(np.concatenate(([specials.cls], body, [specials.eos])))
             written += length
 
@@ -55,11 +61,12 @@ def write_store(folder: Path, tokenizer: Any, tokens: int) -> None:
 def write_task(folder: Path, tokenizer: Any) -> None:
     """Writes samples of a task: questions of 10 to 50 tokens, answers of one to five."""
     rng, specials = np.random.default_rng(1), tokenizer.special_ids
+    words = ordinary(tokenizer)
     with TokenStoreWriter(folder, tokenizer.fingerprint(), len(tokenizer)) as writer:
         for _ in range(1000):
-            body = rng.integers(20, len(tokenizer), rng.integers(10, 51))
+            body = rng.choice(words, rng.integers(10, 51))
             part_a = [specials.cls, *body, specials.mask, specials.eos]
-            answer = rng.integers(20, len(tokenizer), rng.integers(1, 6))
+            answer = rng.choice(words, rng.integers(1, 6))
             writer.add(encode_sample(part_a, answer, specials))
 
 

@@ -125,7 +125,8 @@ class TaskMixture:
         """Returns the samples of the stream's window `number` (from 0, all passes): (task, index in its store)."""
         drawn = []
         for task, rate in enumerate(self.rates.tolist()):
-            first, end = math.floor(number * rate), math.floor((number + 1) * rate)
+            # Rounded up: the first window has a sample of each task, as held-out rows need.
+            first, end = math.ceil(number * rate), math.ceil((number + 1) * rate)
             for place in range(first, end):
                 turn, index = divmod(place, len(self.sizes[task]))
                 drawn.append((task, int(self._order(task, turn)[index])))

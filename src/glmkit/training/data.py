@@ -12,6 +12,7 @@ Shapes: B rows of this process, L tokens of a row.
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Mapping
 from copy import copy
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from glmkit.tokens.store import TokenStore
 logger = logging.getLogger(__name__)
 
 WINDOW_ROWS = 512
-"""Rows, about, that are planned together; more waste less padding and cost more on resuming."""
+"""Rows of a window, about."""
 
 UNIT_ROWS = 4
 """Texts longer than so many rows are cut before they are shuffled, into parts of equal length."""
@@ -78,6 +79,7 @@ class PretrainingStream:
         rank: This process takes the rank-th part of each global batch of `rows` · `world_size` rows.
         world_size: Number of processes; the global batches' rows do not depend on how they are divided.
         num_workers: Processes that make batches ahead; 0 makes them when they are asked for.
+        window_rows: Rows, about, that are planned together; more waste less padding and cost more on resuming.
 
     Attributes:
         objective_names: `OBJECTIVES`, then the tasks, those without held-out samples too.
@@ -102,6 +104,7 @@ class PretrainingStream:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        window_rows: int = WINDOW_ROWS,
     ):
         self.store, self.specials, self.settings = store, specials, settings
         self.rows, self.row_length, self.seed = rows, row_length, seed
@@ -112,7 +115,7 @@ class PretrainingStream:
         self.num_units = int(self._unit_ends[-1]) if len(lengths) else 0
         if not self.num_units:
             raise DataError(f"{store.folder} holds no text to train on.")
-        windows = max(1, round(store.num_tokens / (WINDOW_ROWS * row_length)))
+        windows = max(1, round(store.num_tokens / (window_rows * row_length)))
         self._window_units = -(-self.num_units // windows)
         self.num_windows = -(-self.num_units // self._window_units)
         self.mixture = None
@@ -159,6 +162,10 @@ class PretrainingStream:
         """Goes to where `state_dict` was taken, with any number of processes and workers."""
         self._place, self._ahead = Place(**state), None
         self._epochs = self._passed()
+
+    def close(self) -> None:
+        """Ends the workers at once; the next batch would start them again, where the last one ended."""
+        self._ahead = None
 
     def next_places(self) -> list[Place]:
         """Goes on by one global batch; returns the places of this process's rows."""
@@ -331,8 +338,14 @@ def _loader(stream: PretrainingStream) -> DataLoader:
         batch_size=None,
         num_workers=stream.num_workers,
         collate_fn=_as_it_is,
+        worker_init_fn=_leave_interrupts,
         generator=torch.Generator(),  # the global one's numbers must not depend on workers
     )
+
+
+def _leave_interrupts(_: int) -> None:
+    # Ctrl-C goes to the workers too; the process that trains still wants its batches, to save a checkpoint.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(item: Any) -> Any:

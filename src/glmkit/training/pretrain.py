@@ -27,7 +27,7 @@ from glmkit.tokens.tokenizer import GLMTokenizer
 from glmkit.training import checkpoints, distributed
 from glmkit.training.average import exported
 from glmkit.training.building import build_model
-from glmkit.training.data import PretrainingStream
+from glmkit.training.data import WINDOW_ROWS, PretrainingStream
 from glmkit.training.interruption import StopOnSignal, TrainingStopped
 from glmkit.training.logs import Progress, RunLog, versions
 from glmkit.training.report import PretrainReport, plot_loss
@@ -113,6 +113,8 @@ def _train(trainer: GLMTrainer, checkpoint: Path | None) -> None:
                 f"{run}: {error.strerror}. The last good checkpoint is intact; make room on the disk, then run the "
                 "same command again."
             ) from error
+        finally:
+            trainer.stream.close()
     if stop.stopped:
         raise TrainingStopped(
             f"stopped by a signal after step {trainer.state.global_step} of {trainer.args.max_steps}; a checkpoint was "
@@ -178,7 +180,11 @@ def build_trainer(
             world_size=args.world_size,
             num_workers=args.dataloader_num_workers,
         ),
-        held_out=stream("valid", args.per_device_eval_batch_size).held_out(config.data.valid_rows),
+        held_out=stream(
+            "valid",
+            args.per_device_eval_batch_size,
+            window_rows=min(WINDOW_ROWS, config.data.valid_rows),
+        ).held_out(config.data.valid_rows),
         tokenizer=tokenizer,
         callbacks=[RunLog(config.output_dir, progress, to_values(config))],
         average=config.average,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import os
+import signal
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -21,7 +24,6 @@ from glmkit.special_tokens import MASK, SpecialTokenIds
 from glmkit.tasks.mixture import MixtureSettings
 from glmkit.tokens.store import TokenStore, TokenStoreWriter
 from glmkit.tokens.train import train_tokenizer
-from glmkit.training import data
 from glmkit.training.data import Place, PretrainingStream
 
 IDS = SpecialTokenIds(cls=1, eos=0, pad=0, sop=2, eop=3, mask=4, smask=5, gmask=6, block=7)
@@ -44,7 +46,7 @@ def store(tmp_path_factory) -> TokenStore:
     return TokenStore.open(folder)
 
 
-def make_stream(store, monkeypatch=None, **changes) -> PretrainingStream:
+def make_stream(store, **changes) -> PretrainingStream:
     defaults = {"rows": 4, "row_length": LENGTH, "seed": 3, "sentence_ends": np.array([END])}
     return PretrainingStream(store, IDS, ObjectiveSettings(), **{**defaults, **changes})
 
@@ -67,16 +69,15 @@ def same(left, right):
         assert torch.equal(left[name], right[name]), name
 
 
-def test_a_resumed_stream_equals_the_uninterrupted_one(store, monkeypatch):
-    monkeypatch.setattr(data, "WINDOW_ROWS", 30)
-    stream = make_stream(store)
+def test_a_resumed_stream_equals_the_uninterrupted_one(store):
+    stream = make_stream(store, window_rows=30)
     batches, states = [], []
     while stream.epochs < 2.1:
         states.append(json.dumps(stream.state_dict()))
         batches.append(next(stream))
     assert len(batches) > 100
     for place in (0, 1, 7, 30, len(batches) // 2, len(batches) - 3):
-        resumed = make_stream(store)
+        resumed = make_stream(store, window_rows=30)
         resumed.load_state_dict(json.loads(states[place]))
         for expected, found in zip(batches[place:], take(resumed, 12), strict=False):
             same(expected, found)
@@ -102,9 +103,8 @@ def test_processes_share_the_rows_of_one_global_batch(store):
     assert alone.state_dict() == ranks[0].state_dict() == ranks[1].state_dict()
 
 
-def test_every_token_of_an_epoch_is_read_or_predicted_once(store, monkeypatch):
-    monkeypatch.setattr(data, "WINDOW_ROWS", 30)
-    stream = make_stream(store)
+def test_every_token_of_an_epoch_is_read_or_predicted_once(store):
+    stream = make_stream(store, window_rows=30)
     rows = [row for window in range(stream.num_windows) for row in rows_of(stream, 0, window)]
     assert stream.num_windows > 5
     seen = Counter()
@@ -221,9 +221,10 @@ def tasks(tmp_path_factory) -> dict[str, TokenStore]:
     return {name: TokenStore.open(folder / name) for name in ("sentiment", "qa")}
 
 
-def test_tasks_are_mixed_in_at_their_share_and_never_corrupted(store, tasks, monkeypatch):
-    monkeypatch.setattr(data, "WINDOW_ROWS", 30)
-    stream = make_stream(store, tasks=tasks, mixture=MixtureSettings(max_share=0.05))
+def test_tasks_are_mixed_in_at_their_share_and_never_corrupted(store, tasks):
+    stream = make_stream(
+        store, window_rows=30, tasks=tasks, mixture=MixtureSettings(max_share=0.05)
+    )
     assert stream.objective_names == (*OBJECTIVES, "sentiment", "qa")
     tokens, seen = Counter(), set()
     while stream.epochs < 3:
@@ -244,11 +245,12 @@ def test_tasks_are_mixed_in_at_their_share_and_never_corrupted(store, tasks, mon
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_mixtures_resume_and_are_shared_exactly(store, tasks, monkeypatch, workers):
-    monkeypatch.setattr(data, "WINDOW_ROWS", 30)
-    alone = make_stream(store, tasks=tasks, rows=4)
+def test_mixtures_resume_and_are_shared_exactly(store, tasks, workers):
+    alone = make_stream(store, window_rows=30, tasks=tasks, rows=4)
     ranks = [
-        make_stream(store, tasks=tasks, rows=2, rank=rank, world_size=2, num_workers=workers)
+        make_stream(
+            store, window_rows=30, tasks=tasks, rows=2, rank=rank, world_size=2, num_workers=workers
+        )
         for rank in (0, 1)
     ]
     for step in range(40):
@@ -257,7 +259,8 @@ def test_mixtures_resume_and_are_shared_exactly(store, tasks, monkeypatch, worke
             assert torch.equal(whole[name], torch.cat([part[name] for part in parts]))
         if step == 25:
             ranks = [
-                make_stream(store, tasks=tasks, rows=2, rank=rank, world_size=2) for rank in (0, 1)
+                make_stream(store, window_rows=30, tasks=tasks, rows=2, rank=rank, world_size=2)
+                for rank in (0, 1)
             ]
             for stream in ranks:
                 stream.load_state_dict(json.loads(json.dumps(alone.state_dict())))
@@ -329,3 +332,19 @@ def restored(example) -> list[int]:
     return [
         t for i, one in enumerate(example.input_ids[:n_a].tolist()) for t in inside.get(i, [one])
     ]
+
+
+def test_an_interrupt_of_the_workers_loses_no_batch(store):
+    """Ctrl-C reaches every process; the trainer then saves, and needs the batches of the step it is in."""
+    alone, helped = make_stream(store), make_stream(store, num_workers=1)
+    same(next(alone), next(helped))
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGINT)
+    for _ in range(6):
+        same(next(alone), next(helped))
+
+
+def test_a_few_held_out_rows_have_every_task(store, tasks):
+    few = make_stream(store, tasks=tasks, window_rows=8, mixture=MixtureSettings(max_share=0.001))
+    numbers = torch.cat([batch["objective_ids"].flatten() for batch in few.held_out(16)])
+    assert {3, 4} <= set(numbers.tolist())
