@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from pretrain_samples import curve, make_config, write_prepared
+from process_samples import config_for, launch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -17,8 +19,10 @@ from glmkit.errors import ConfigError
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.runtime import has_fast_bfloat16
 from glmkit.training import pretrain as module
+from glmkit.training.average import AverageSettings
 from glmkit.training.pretrain import build_trainer, pretrain
 from glmkit.training.settings import PretrainConfig, check
+from glmkit.training.spikes import SpikeSettings
 
 NO_DROPOUT = {f"{name}_dropout_prob": 0.0 for name in ("embedding", "attention", "output")}
 
@@ -317,6 +321,38 @@ def test_a_spike_is_skipped_counted_and_resumed_exactly(data, tmp_path, monkeypa
         config = make_config(data, tmp_path / f"run-{step}", sections)
         killed_and_resumed(config, step, monkeypatch, spoil)
         assert curve(tmp_path / f"run-{step}") == curve(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "shards", [pytest.param(1, marks=pytest.mark.slow), 0], ids=["ddp", "fsdp"]
+)
+def test_two_processes_average_and_skip_as_one_does(data, tmp_path, shards):
+    """And what they are killed over, one process goes on with."""
+    sections = {
+        "average": AverageSettings(decay=0.8, from_step=2),
+        "spikes": SpikeSettings(grad_norm_factor=1.05, window=3, patience=2),
+    }
+
+    def run(name: str, processes: int, kill: dict | None = None) -> None:
+        config = config_for(
+            data, tmp_path / name, processes, shards if processes > 1 else 1, learning_rate=0.02
+        )
+        log = tmp_path / f"{name}.log"
+        codes = launch(processes, replace(config, **sections), log, kill)
+        assert kill or set(codes) == {0}, [one.read_text() for one in tmp_path.glob("*.log.*")]
+
+    run("one", 1)
+    run("two", 2, {"when": "step", "at": 9})
+    run("two", 1)
+    left, right = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert left[-1]["step"] == 12
+    assert [line["skipped_steps"] for line in left if "loss" in line][-1] > 0
+    for line, other in zip(left, right, strict=True):
+        assert line == pytest.approx(other, rel=1e-4, abs=1e-6)
+    for name in ("model/model.safetensors", "model-average/model.safetensors", "checkpoint-12/average.safetensors"):  # fmt: skip
+        found, expected = (load_file(tmp_path / run / name) for run in ("two", "one"))
+        for key, value in found.items():
+            torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=2e-5)
 
 
 def test_averages_and_spikes_are_checked_with_the_rest(data, tmp_path):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 FILE = "average.safetensors"
@@ -82,22 +83,34 @@ class WeightAverage:
         finally:
             self._put(own)
 
-    def save(self, folder: Path) -> None:
-        """Writes the average into a checkpoint's folder."""
+    def save(self, folder: Path, *, writes: bool = True) -> None:
+        """Writes the average, whole, into a checkpoint's folder; all processes call it, the first one `writes`."""
         names = [name for name, _ in self._model.named_parameters()]
-        save_file(dict(zip(names, self._weights, strict=False)), folder / FILE)
+        whole = [one.full_tensor() if isinstance(one, DTensor) else one for one in self._weights]
+        if writes:
+            save_file(dict(zip(names, whole, strict=False)), folder / FILE)
 
     def load(self, folder: Path) -> None:
-        """Reads what `save` wrote."""
+        """Reads what `save` wrote, on any number of processes."""
         read = load_file(folder / FILE)
         self._weights = [
-            read[name].to(weight.device) for name, weight in self._model.named_parameters() if read
+            _placed_as(weight, read[name])
+            for name, weight in self._model.named_parameters()
+            if read  # else the average had not begun
         ]
 
     @torch.no_grad()
     def _put(self, weights: list[torch.Tensor]) -> None:
         for weight, value in zip(self._model.parameters(), weights, strict=True):
             weight.copy_(value)
+
+
+def _placed_as(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Returns `value` where `weight` is, divided as it is."""
+    if isinstance(weight, DTensor):
+        value = value.to(weight.device_mesh.device_type)
+        return distribute_tensor(value, weight.device_mesh, weight.placements)
+    return value.to(weight.device)
 
 
 def exported(average: WeightAverage | None) -> dict[str, Any]:

@@ -168,10 +168,6 @@ def check(config: PretrainConfig) -> PretrainConfig:
     _check_precision(trainer, problems)
     _check_schedule(trainer, problems)
     problems += config.average.problems() + config.spikes.problems()
-    if config.average.is_on and trainer.get("fsdp"):
-        problems.append(
-            "average.decay is not supported with trainer.fsdp: the weights are in parts"
-        )
     model, positions = _check_model(config.model, config.data.folder, problems)
     _check_dtype(model, trainer, problems)
     row_length = config.data.row_length

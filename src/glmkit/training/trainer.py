@@ -228,8 +228,8 @@ class GLMTrainer(ResumableTrainer):
 
     def _save_own_state(self, folder: Path) -> None:
         super()._save_own_state(folder)
-        if self.average is not None and self.args.should_save:
-            self.average.save(folder)
+        if self.average is not None:
+            self.average.save(folder, writes=self.args.should_save)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
