@@ -32,7 +32,7 @@ DROPPED_TAGS = frozenset(_DROPPED_TAGS.split())
 _CLOSING_SECTIONS = """
     See also|References|External links|Further reading|Notes|Bibliography|Sources|Footnotes|Citations|
     Notes and references|References and notes|Works cited|Gallery|Notes and citations|Explanatory notes|
-    参见|參見|参看|參看|参阅|參閱|另见|另見|参考文献|參考文獻|参考资料|參考資料|参考来源|參考來源|参考书目|參考書目|资料来源|資料來源|
+    参见|參見|详见|詳見|相关项目|相關項目|参看|參看|参阅|參閱|另见|另見|参考文献|參考文獻|参考资料|參考資料|参考来源|參考來源|参考书目|參考書目|资料来源|資料來源|
     来源|來源|引用|外部链接|外部連結|外部連接|外部鏈接|延伸阅读|延伸閱讀|扩展阅读|擴展閱讀|注释|註釋|注釋|注解|註解|备注|備註|脚注|腳註|
     相关条目|相關條目|相关链接|相關連結|图集|圖集|参考|出典|関連項目|外部リンク|같이 보기|각주|외부 링크|참고 문헌|
     Вижте също|Външни препратки|Източници|Бележки|Литература|Галерия|См. также|Примечания|Ссылки|

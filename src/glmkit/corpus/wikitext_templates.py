@@ -124,6 +124,7 @@ _SHOWN = {
         interlanguage_link sub sup val formatnum num nts ruby mvar math var code mono tt kbd samp em strong
         noitalic noitalics nobold bold italic italics underline strike center not_a_typo typo angbr angle_bracket
         flag flagcountry country keypress vanchor visible_anchor 僻字 小 nihongo2 korean ko ja zh-hans zh-hant lj
+        date fact citation_needed cn 来源请求 來源請求
     """,
     _quote: "quote blockquote quotation cquote bquote poemquote poem_quote 引文 引用 诗 詩",
     _at(1): """
