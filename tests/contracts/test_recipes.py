@@ -8,11 +8,16 @@ import pytest
 import torch
 
 from glmkit.config import load_config
+from glmkit.corpus.engine_settings import check as check_engine
+from glmkit.corpus.steps.settings import check as check_steps
 from glmkit.model.configuration import GLMConfig
+from glmkit.tokens.prepare_settings import PrepareRecipe
 from glmkit.training.building import choose_attention
 from glmkit.training.settings import PretrainConfig, check
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "recipes"
+PREPARING = sorted(FOLDER.glob("prepare-*.yaml"))
+RECIPES = sorted(set(FOLDER.glob("*.yaml")) - set(PREPARING))
 
 # layers, width, heads, positions, parameters with the published vocabulary (GLM paper and the table of THUDM/GLM)
 PUBLISHED = {
@@ -88,3 +93,10 @@ def test_the_published_chinese_model_goes_on():
     assert config.model == {"from": "THUDM/glm-large-chinese"}
     assert config.average.is_on
     assert config.spikes.is_on
+
+
+@pytest.mark.parametrize("path", PREPARING, ids=lambda path: path.stem)
+def test_recipes_for_corpora_read_strictly(path):
+    config = load_config(PrepareRecipe, path)
+    assert check_steps(config.data.steps) == check_engine(config.engine) == []
+    assert f"--recipe recipes/{path.name}" in path.read_text(encoding="utf-8")

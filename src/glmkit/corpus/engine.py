@@ -31,17 +31,24 @@ except ImportError as error:
 
 
 class _Quiet(PipelineStep):
-    """Silences datatrove's own messages to the terminal, in this process and, by unpickling, in workers."""
+    """Silences datatrove's own messages to the terminal, in this process and, by unpickling, in workers.
+
+    Args:
+        several: The tasks run in several processes here: none of them starts threads for all cores.
+    """
 
     type, name = "log", "quiet"
 
-    def __init__(self) -> None:
+    def __init__(self, several: bool):
         super().__init__()
+        self.several = several
         datatrove_logger.disable("datatrove")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         datatrove_logger.disable("datatrove")
+        if self.several:
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
         return data
@@ -85,7 +92,8 @@ def run_tasks(steps: list[PipelineStep], tasks: int, engine: Engine, folder: Pat
     """
     folder = folder.absolute()
     shutil.rmtree(folder / "errors", ignore_errors=True)
-    pipeline = [_Quiet(), *steps, _NoteErrors(folder / "errors")]
+    several = engine.kind == "local" and min(engine.workers, tasks) > 1
+    pipeline = [_Quiet(several), *steps, _NoteErrors(folder / "errors")]
     make = {"local": _local, "slurm": _slurm, "ray": _ray}[engine.kind]
     executor = make(pipeline, tasks, engine, folder)
     try:
