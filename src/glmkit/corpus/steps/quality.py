@@ -34,6 +34,12 @@ ENDS = tuple(".!?。！？；;…：:”」』\"'’）)》，,")
 
 BULLETS = ("•", "-", "*", "·", "●", "■", "◆", "○", "▪", "→", "#")
 
+MIN_LINES = 3
+"""Rules on how lines begin and end do not judge a text of one paragraph, such as a film's plot that ends with …"""
+
+FURNITURE_CHARS = 80
+"""Furniture stands in short lines; a long one with such a phrase is about it."""
+
 HAN_PER_WORD = 2
 """An n-gram of words is as long as one of twice as many Han characters."""
 
@@ -144,17 +150,21 @@ class QualityRule:
         if not lines:
             return
         count = len(lines)
-        if _above(sum(line.startswith(BULLETS) for line in lines) / count, s.max_bullet_lines):
-            yield "list"
-        if _above(sum(line.endswith(("…", "...")) for line in lines) / count, s.max_ellipsis_lines):
-            yield "cut off lines"
+        if count >= MIN_LINES:
+            bullets = sum(line.startswith(BULLETS) for line in lines)
+            ellipses = sum(line.endswith(("…", "...")) for line in lines)
+            if _above(bullets / count, s.max_bullet_lines):
+                yield "list"
+            if _above(ellipses / count, s.max_ellipsis_lines):
+                yield "cut off lines"
         ended = sum(line.endswith(ENDS) for line in lines) / count
         if count > s.many_lines and _below(ended, s.min_ended_lines):
             yield "no sentences"
         if s.max_boilerplate_lines is not None:
             lower = text.lower()
             phrases = [phrase for phrase in BOILERPLATE if phrase in lower]
-            furniture = sum(any(phrase in line.lower() for phrase in phrases) for line in lines)
+            short = (line.lower() for line in lines if phrases and len(line) <= FURNITURE_CHARS)
+            furniture = sum(any(phrase in line for phrase in phrases) for line in short)
             if furniture / count > s.max_boilerplate_lines:
                 yield "boilerplate"
         if len(set(lines)) < count:

@@ -26,7 +26,18 @@ def reason(text: str, **settings) -> str | None:
     return QualityRule(QualitySettings(enabled=True, **settings))(text)
 
 
-@pytest.mark.parametrize("text", [ENGLISH, CHINESE, POEM, ENGLISH + "\n" + CHINESE])
+@pytest.mark.parametrize(
+    "text",
+    [
+        ENGLISH,
+        CHINESE,
+        POEM,
+        ENGLISH + "\n" + CHINESE,
+        CHINESE.replace("\n", "") + "然而就在此时……",
+        "-" + CHINESE.replace("\n", ""),
+        "本文讨论网站的隐私政策与点击下载按钮的设计。" + CHINESE.replace("\n", ""),
+    ],
+)
 def test_text_stays(text):
     assert reason(text) is None
 
@@ -114,4 +125,5 @@ def test_agrees_with_datatrove_on_english():
         document = Document(text, "0")
         theirs = [one.filter(document) for one in (quality, repetition)]
         dropped = any(result is not True for result in theirs)
-        assert (reason(text) is not None) == dropped, (text, theirs, reason(text))
+        ours = reason(text, max_repeated_ngrams={5: 0.15, 10: 0.10})
+        assert (ours is not None) == dropped, (text, theirs, ours)
