@@ -1,11 +1,12 @@
 """Tokens a second of making batches, by objective, and the share of a training step that waits for them.
 
-    python benchmarks/bench_blanks.py [--smoke] [--repetitions N] [--steps N]
+    python benchmarks/bench_blanks.py [--smoke] [--row-length N] [--repetitions N] [--steps N] [--data DIR]
 
 Prints a table, then one JSON line. All is one process and one core: planning the rows of a window, drawing blanks,
-laying out, packing, collating into tensors, from a token store on disk with documents of 50 to 2000 tokens. The
-contenders run interleaved; numbers are medians, of CPU time. Then the base model is trained on such batches by the real trainer,
-made when they are asked for (no workers), and its own meter tells tokens/s and the share of waiting.
+laying out, packing, collating into tensors, from a token store on disk: documents of 50 to 2000 random tokens, or what
+`glmkit prepare` made of `--data`. The contenders run interleaved; numbers are medians, of CPU time. Then the base model
+is trained on such batches by the real trainer, made when they are asked for (no workers), and its own meter tells
+tokens/s and the share of waiting; `--steps 0` leaves this out.
 """
 
 from __future__ import annotations
@@ -58,6 +59,18 @@ def write_store(folder: Path, tokenizer: Any, tokens: int) -> None:
             written += length
 
 
+def invent(folder: Path, size: dict[str, int]) -> Path:
+    """Writes a corpus of invented texts; returns its folder."""
+    from glmkit.tokens.train import train_tokenizer
+
+    texts = ["春江潮水连海平，海上明月共潮生。", "Blanks are filled."]
+    tokenizer = train_tokenizer(texts * 20, 320, "bpe")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    for split, tokens in (("train", size["tokens"]), ("valid", size["tokens"] // 20)):
+        write_store(folder / split, tokenizer, tokens)
+    return folder
+
+
 def write_task(folder: Path, tokenizer: Any) -> None:
     """Writes samples of a task: questions of 10 to 50 tokens, answers of one to five."""
     rng, specials = np.random.default_rng(1), tokenizer.special_ids
@@ -71,19 +84,21 @@ def write_task(folder: Path, tokenizer: Any) -> None:
 
 
 def make_stream(
-    contender: str, work: Path, tokenizer: Any, size: dict[str, int]
+    contender: str, corpus: Path, task: Path, tokenizer: Any, size: dict[str, int], invented: bool
 ) -> PretrainingStream:
     """Returns a contender's stream."""
     mixed = contender == "with tasks"
     return PretrainingStream(
-        TokenStore.open(work / "train"),
+        TokenStore.open(corpus / "train"),
         tokenizer.special_ids,
         ObjectiveSettings(**CONTENDERS[contender]),
         rows=size["rows"],
         row_length=size["row_length"],
         seed=1,
-        sentence_ends=np.arange(len(tokenizer)) % SENTENCE == 0,
-        tasks={"task": TokenStore.open(work / "task" / "train")} if mixed else None,
+        sentence_ends=(
+            np.arange(len(tokenizer)) % SENTENCE == 0 if invented else tokenizer.sentence_ends()
+        ),
+        tasks={"task": TokenStore.open(task / "train")} if mixed else None,
         mixture=MixtureSettings(max_share=0.05) if mixed else None,
     )
 
@@ -101,7 +116,9 @@ def measure(stream: PretrainingStream, batches: int) -> dict[str, float]:
     }
 
 
-def train(work: Path, steps: int, size: dict[str, int], smoke: bool) -> dict[str, float]:
+def train(
+    corpus: Path, work: Path, steps: int, size: dict[str, int], smoke: bool
+) -> dict[str, float]:
     """Trains the base model (with `smoke` a tiny one) for some steps; returns the medians of the trainer's meter."""
     import torch
 
@@ -112,7 +129,7 @@ def train(work: Path, steps: int, size: dict[str, int], smoke: bool) -> dict[str
 
     tiny = {"hidden_size": 32, "num_layers": 2, "num_attention_heads": 2}
     values = {
-        "data": {"folder": str(work), "row_length": size["row_length"], "valid_rows": 1},
+        "data": {"folder": str(corpus), "row_length": size["row_length"], "valid_rows": 1},
         "model": {"preset": "base", "vocab_size": 30_528, **(tiny if smoke else {})},
         "tasks": {"folders": {"task": str(work / "task")}},
         "trainer": {
@@ -141,40 +158,45 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, one repetition")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5, help="of training, after one that warms up")
+    parser.add_argument("--data", type=Path, help="what `glmkit prepare` wrote")
+    parser.add_argument("--row-length", type=int, help="in tokens")
     arguments = parser.parse_args()
-    from glmkit.tokens.train import train_tokenizer
+    from glmkit.tokens.tokenizer import GLMTokenizer
 
-    size = SIZES["smoke" if arguments.smoke else "real"]
+    size = dict(SIZES["smoke" if arguments.smoke else "real"])
+    size["row_length"] = arguments.row_length or size["row_length"]
     repetitions = 1 if arguments.smoke else arguments.repetitions
-    tokenizer = train_tokenizer(
-        ["春江潮水连海平，海上明月共潮生。", "Blanks are filled."] * 20, 320, "bpe"
-    )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        tokenizer.save_pretrained(work / "tokenizer")
-        for split, tokens in (("train", size["tokens"]), ("valid", size["tokens"] // 20)):
-            write_store(work / split, tokenizer, tokens)
+        corpus = arguments.data or invent(work / "corpus", size)
+        tokenizer = GLMTokenizer.from_pretrained(corpus / "tokenizer")
+        for split in ("train", "valid"):
             write_task(work / "task" / split, tokenizer)
         runs: dict[str, list[dict[str, float]]] = {contender: [] for contender in CONTENDERS}
-        streams = {one: make_stream(one, work, tokenizer, size) for one in CONTENDERS}
+        streams = {
+            one: make_stream(one, corpus, work / "task", tokenizer, size, arguments.data is None)
+            for one in CONTENDERS
+        }
         for _ in range(repetitions):
             for contender, stream in streams.items():
                 runs[contender].append(measure(stream, size["batches"]))
-        trained = train(work, 2 if arguments.smoke else arguments.steps, size, arguments.smoke)
+        steps = 2 if arguments.smoke else arguments.steps
+        trained = train(corpus, work, steps, size, arguments.smoke) if steps else None
     medians = {
         contender: {key: statistics.median(run[key] for run in found) for key in found[0]}
         for contender, found in runs.items()
     }
-    needed = trained["tokens_per_second"]
     print(", ".join(f"{key} {value}" for key, value in size.items()) + "; one core")
     print(f"{'':12}{'tokens/s':>14}{'padding':>10}{'x training':>12}")
     for contender, row in medians.items():
         speed = row["tokens_per_second"]
-        print(f"{contender:12}{speed:14,.0f}{row['padding']:10.2%}{speed / needed:12,.0f}")
-    print(
-        f"{'training':12}{needed:14,.0f}{trained['padding_ratio']:10.2%}"
-        f"{1:12}   waits for data {trained['data_wait_ratio']:.3%} of a step"
-    )
+        times = f"{speed / trained['tokens_per_second']:12,.0f}" if trained else ""
+        print(f"{contender:12}{speed:14,.0f}{row['padding']:10.2%}{times}")
+    if trained:
+        print(
+            f"{'training':12}{trained['tokens_per_second']:14,.0f}{trained['padding_ratio']:10.2%}"
+            f"{1:12}   waits for data {trained['data_wait_ratio']:.3%} of a step"
+        )
     print(
         json.dumps({"benchmark": "blanks", "size": size, "medians": medians, "training": trained})
     )
