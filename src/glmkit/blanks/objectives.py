@@ -266,41 +266,42 @@ def hide(
             for its blank in part A and, instead of `sop`, begins it in part B, whose positions then tell nothing.
         block_positions: Whether the second position counts inside each blank; otherwise it is 1 in part B.
     """
-    starts, lengths = spans[:, 0], spans[:, 1] - spans[:, 0]
-    # Part A: of each span only its first place stays, for the mask token.
-    change = np.zeros(len(ids) + 1, np.int64)
-    change[starts + 1] = 1
-    change[spans[:, 1]] -= 1
-    visible = change[:-1].cumsum() == 0
-    context = ids.copy()
-    context[starts] = mask if sentinels is None else sentinels[: len(spans)]
-    places = visible.cumsum()[starts] - 1
-    context = context[visible]
-    n_a = len(context)
-    # Part B: piece k takes lengths[k] + 1 places, from firsts[k] on.
-    sizes = lengths + 1
-    ends = sizes.cumsum()
-    firsts, n_b = ends - sizes, int(ends[-1])
-    index = np.arange(n_b)
-    source = (starts - firsts).repeat(sizes) + index  # which token of the text each place predicts
-    labels = ids.take(source, mode="clip")
-    inputs = (ids if read is None else read).take(source - 1, mode="clip")
-    inputs[firsts] = sop if sentinels is None else sentinels[: len(spans)]
     if end is None:
         assert len(spans) == 1, "only a single span can go without an end"
-        n_b -= 1
-    else:
-        labels[ends - 1] = end
-    size = n_a + n_b
-    input_ids = np.empty(size, np.int64)
-    input_ids[:n_a], input_ids[n_a:] = context, inputs[:n_b]
-    all_labels = np.full(size, IGNORE_INDEX, np.int64)
-    all_labels[n_a:] = labels[:n_b]
-    positions = np.zeros((2, size), np.int64)
+    starts, stops = spans[:, 0], spans[:, 1]
+    # Part B: piece k takes sizes[k] places, from firsts[k] on; each place predicts one token of the text, or the end.
+    sizes = stops - starts + 1
+    ends = sizes.cumsum()
+    firsts, n_b = ends - sizes, int(ends[-1]) - (end is None)
+    index = np.arange(ends[-1])
+    predicted = (starts - firsts).repeat(sizes) + index
+    # Part A: of each span only its first place stays, for the mask token.
+    visible = np.ones(len(ids) + 1, bool)
+    visible[predicted] = False
+    visible[stops] = True
+    visible[starts] = True
+    context = ids.copy()
+    context[starts] = mask if sentinels is None else sentinels[: len(spans)]
+    context = context[visible[:-1]]
+    n_a, predicted = len(context), predicted[:n_b]
+    input_ids = np.empty(n_a + n_b, np.int64)
+    labels = np.empty(n_a + n_b, np.int64)
+    positions = np.empty((2, n_a + n_b), np.int64)
+    labels[:n_a] = IGNORE_INDEX
+    ids.take(predicted, out=labels[n_a:], mode="clip")
+    if end is not None:
+        labels[n_a + ends - 1] = end
+    input_ids[:n_a] = context
+    (ids if read is None else read).take(predicted - 1, out=input_ids[n_a:], mode="clip")
+    input_ids[n_a + firsts] = sop if sentinels is None else sentinels[: len(spans)]
     positions[0, :n_a] = np.arange(n_a)
-    positions[0, n_a:] = places.repeat(sizes)[:n_b] if sentinels is None else n_a
+    positions[1, :n_a] = 0
+    if sentinels is None:
+        positions[0, n_a:] = (visible.cumsum()[starts] - 1).repeat(sizes)[:n_b]
+    else:
+        positions[0, n_a:] = n_a
     positions[1, n_a:] = (index - firsts.repeat(sizes) + 1)[:n_b] if block_positions else 1
-    return Example(input_ids, positions, all_labels, n_a)
+    return Example(input_ids, positions, labels, n_a)
 
 
 def _draw_spans(

@@ -37,11 +37,12 @@ def ends_sentence(texts: Iterable[str]) -> np.ndarray:
 
 def document_spans(ids: np.ndarray, cls: int, eos: int) -> np.ndarray:
     """Returns int64 [n, 2]: the runs of tokens between `[CLS]` and end-of-text tokens, empty runs left out."""
-    borders = ((ids == cls) | (ids == eos)).nonzero()[0]
-    spans = np.empty((len(borders) + 1, 2), np.int64)
-    spans[0, 0], spans[1:, 0] = 0, borders + 1
-    spans[:-1, 1], spans[-1, 1] = borders, len(ids)
-    return spans[spans[:, 0] < spans[:, 1]]
+    found, start = [], 0
+    for border in (*((ids == cls) | (ids == eos)).nonzero()[0].tolist(), len(ids)):
+        if start < border:
+            found.append((start, border))
+        start = border + 1
+    return np.array(found, np.int64).reshape(-1, 2)
 
 
 def draw_lengths(rng: np.random.Generator, total: int, mean: float, longest: int) -> np.ndarray:
@@ -89,7 +90,7 @@ def place_spans(rng: np.random.Generator, lengths: np.ndarray, start: int, end: 
     free = end - start - int(sums[-1])
     # n different gaps among the free tokens' free + 1: two spans never share one, so they never touch. (The n
     # smallest of as many random numbers are such a draw, and five times as quick as rng.choice.)
-    gaps = np.argpartition(rng.random(free + 1), n - 1)[:n] if n <= free else np.arange(n)
+    gaps = rng.random(free + 1).argpartition(n - 1)[:n] if n <= free else np.arange(n)
     gaps.sort()
     spans = np.empty((n, 2), np.int64)
     spans[:, 1] = gaps + sums + start
@@ -179,18 +180,22 @@ def sentence_spans(
     Returns:
         int64 [n, 2] in random order; empty if there is no sentence to hide.
     """
-    borders = np.flatnonzero(is_end | (ids == eos)) + 1
-    starts = np.concatenate(([0], borders))
-    ends = np.concatenate((borders, [len(ids)]))
-    starts[0] = ids[0] == cls
+    is_eos = ids == eos
+    borders = (is_end | is_eos).nonzero()[0]
+    bounds = np.empty(len(borders) + 2, np.int64)
+    bounds[0], bounds[1:-1], bounds[-1] = ids[0] == cls, borders + 1, len(ids)
+    starts, ends = bounds[:-1], bounds[1:]
     # Ordinary tokens before each index: a sentence has some, and is not cut off by an end of text.
-    before = np.concatenate(([0], np.cumsum((ids != cls) & (ids != eos))))
-    ends_text = ids[ends - 1] == eos
-    spans = np.stack((starts, ends), axis=1)[(before[starts] < before[ends]) & ~ends_text]
-    hides_all = np.sum(before[spans[:, 1]] - before[spans[:, 0]]) == before[-1]
+    before = np.zeros(len(ids) + 1, np.int64)
+    (~(is_eos | (ids == cls))).cumsum(out=before[1:])
+    ordinary = before[ends] - before[starts]
+    kept = (ordinary > 0) & ~is_eos[ends - 1]
+    hides_all = ordinary[kept].sum() == before[-1]
+    spans = np.empty((np.count_nonzero(kept), 2), np.int64)
+    spans[:, 0], spans[:, 1] = starts[kept], ends[kept]
     spans = rng.permutation(spans)
-    hidden = np.cumsum(spans[:, 1] - spans[:, 0])
-    n = int(np.searchsorted(hidden, int(ratio * len(ids)))) + 1
+    hidden = (spans[:, 1] - spans[:, 0]).cumsum()
+    n = int(hidden.searchsorted(int(ratio * len(ids)))) + 1
     return spans[: min(n, len(spans) - 1)] if hides_all and len(spans) else spans[:n]
 
 
