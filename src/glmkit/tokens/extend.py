@@ -92,10 +92,13 @@ def add_words(
 
 
 def word_ids(tokenizer: GLMTokenizer, word: str) -> list[int]:
-    """Returns the ids of a word inside a text: without the space symbol that starts one."""
-    ids = tokenizer(word, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    bare = len(ids) > 1 and tokenizer.convert_ids_to_tokens(ids[0]) == _SPACE
-    return ids[1:] if bare else ids
+    """Returns the ids of a word inside a text, without the space symbol that the start of a text has."""
+    backend = tokenizer.backend_tokenizer
+    known = backend.token_to_id(word)
+    if known is not None:
+        return [known]
+    parts = backend.pre_tokenizer.pre_tokenize_str(_normalized(tokenizer, word))
+    return [token.id for part, _ in parts for token in backend.model.tokenize(part)]
 
 
 def find_words(

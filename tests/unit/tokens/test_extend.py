@@ -89,6 +89,14 @@ def test_words_that_are_tokens_already_are_left_out(old):
     assert len(sources) == len(new) - len(add_words(old, [])[0]) == 1
 
 
+def test_a_piece_that_only_stands_inside_texts_is_a_token_already():
+    """At the start of a text the space symbol takes its first character: `▁网`, `游`."""
+    old = GLMTokenizer.from_pretrained(golden_folder("tiny-chinese").path)
+    assert len(old.tokenize("网游")) == 2
+    new, sources = add_words(old, ["网游", "糖化血红蛋白"])
+    assert list(sources) == [len(new) - 1]
+
+
 def test_english_words_are_not_found_inside_others():
     old = GLMTokenizer.from_pretrained(golden_folder("tiny-bert").path)
     new, sources = add_words(old, ["CRISPR"])
