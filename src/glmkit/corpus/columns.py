@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from glmkit.corpus.document import ReadLog
 from glmkit.corpus.files import SourceFile
 from glmkit.corpus.rows import Part, Row
-from glmkit.errors import DataError, missing_dependency
+from glmkit.errors import DataError, UserError, missing_dependency
 
 BATCH_ROWS = 256
 """Rows in memory at a time."""
@@ -85,7 +85,7 @@ def _arrow_batches(raw: BinaryIO, part: Part) -> Iterator[tuple[int, Any]]:
 def _arrow_explained(file: SourceFile) -> Iterator[None]:
     try:
         yield
-    except DataError:
+    except UserError:
         raise
     except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
         raise DataError(
