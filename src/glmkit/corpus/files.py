@@ -123,7 +123,11 @@ class SourceFile:
                 status = Path(self.url).stat()
                 if status.st_size > HASHED_BYTES:
                     return f"size={status.st_size} modified={status.st_mtime_ns}"
-                return f"sha256={hashlib.sha256(Path(self.url).read_bytes()).hexdigest()}"
+                digest = hashlib.sha256()
+                with Path(self.url).open("rb") as raw:
+                    while block := raw.read(2**20):
+                        digest.update(block)
+                return f"sha256={digest.hexdigest()}"
         info = remote_info(self.url)
         version = next(
             (f"{key}={info[key]}" for key in _VERSION_KEYS if info.get(key)), "unversioned"
@@ -194,6 +198,7 @@ def find_files(source: str | Path) -> list[SourceFile]:
 
 def _find_remote(url: str) -> list[SourceFile]:
     system, path = file_system(url)
+    system.invalidate_cache()  # what an earlier call saw there may have changed
     with explained(url):
         if glob.has_magic(path.partition("?")[0] if url.startswith("http") else path):
             found = sorted(system.glob(path, detail=True).items())
