@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -32,7 +33,9 @@ def launch(processes: int, config, log: Path, kill: dict | None = None) -> list[
         processes: How many.
         config: A `PretrainConfig`.
         log: Where a process that fails writes its traceback.
-        kill: {"when": "step" | "write" | "publish" | "epoch", "at": step, "signal": number}; process 0 is sent it.
+        kill: What happens to process 0: {"when": "step" | "write" | "publish" | "full", "at": step, "signal": number}.
+            "write": the checkpoint's tensors are written; "publish": all of it is, but under its hidden name; "full": no
+            signal, but the disk (no file may grow) is full from that step on.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -105,7 +108,9 @@ def _arrange(when: str, at: int, signal: int = signal.SIGKILL) -> None:
 
     class Send(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
-            if state.global_step == at:
+            if state.global_step == at and when == "full":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+            elif state.global_step == at:
                 send()
 
     if when == "write":

@@ -81,8 +81,8 @@ def test_two_processes_train_the_model_that_one_trains(whole, kind):
         ("one", "ddp"),
         ("fsdp", "one"),
         ("one", "fsdp"),
-        ("ddp", "fsdp"),
-        ("fsdp", "ddp"),
+        pytest.param("ddp", "fsdp", marks=pytest.mark.slow),
+        pytest.param("fsdp", "ddp", marks=pytest.mark.slow),
     ],
 )
 def test_resumed_on_another_number_of_processes(whole, killed, data, tmp_path, before, after):

@@ -110,8 +110,8 @@ def _train(trainer: GLMTrainer, checkpoint: Path | None) -> None:
             if error.errno not in _NO_ROOM:
                 raise
             raise CheckpointError(
-                f"{run}: {error.strerror}. The last good checkpoint is intact; make room on the disk, then run the "
-                "same command again."
+                f"{run}: {error.strerror}. The checkpoints in it are intact; make room on the disk, then run the same "
+                "command again."
             ) from error
         finally:
             trainer.stream.close()
