@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -214,13 +215,18 @@ def pretrain(
         list[str] | None,
         typer.Argument(help=say("Settings as key=value.", "以 key=value 覆盖配方中的设置。")),
     ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help=say("Checkpoints to keep.", "保留的检查点个数。")),
+    ] = None,
 ) -> None:
     """Trains a GLM by a recipe; run again after an interruption, it goes on where it was."""
     from glmkit.config import load_config
     from glmkit.training.pretrain import PretrainConfig
     from glmkit.training.pretrain import pretrain as run
 
-    config = load_config(PretrainConfig, recipe, settings or [])
+    kept = [] if keep is None else [f"trainer.save_total_limit={keep}"]
+    config = load_config(PretrainConfig, recipe, [*(settings or []), *kept])
     with step_progress(say("pretraining", "预训练")) as progress:
         report = run(config, progress=progress)
     typer.echo(report.table())
@@ -334,9 +340,24 @@ def info(
     num_attention_heads: Annotated[
         int | None, typer.Option(help=say("For training folders.", "用于训练目录。"))
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help=say(
+                "GiB to train a preset on each GPU, by number of shards.",
+                "按分片数列出训练某预设时每块 GPU 的显存（GiB）。",
+            )
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Says what a checkpoint is (without reading its weights), or what this machine offers."""
+    """Says what a checkpoint is (without reading its weights), what this machine offers, or what training takes."""
+    if memory is not None:
+        from glmkit.training.memory import memory_table
+
+        for title, checkpointing in (("", False), ("trainer.gradient_checkpointing: true\n", True)):
+            typer.echo(title + memory_table((memory,), checkpointing=checkpointing))
+        return
     facts = _machine() if model is None else _checkpoint(model, num_attention_heads)
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False, default=str))
@@ -347,7 +368,6 @@ def info(
 
 
 def _machine() -> dict[str, object]:
-    import os
     import platform
 
     import torch

@@ -1,0 +1,59 @@
+"""Measures what training steps allocate, with torch's own profiler, to the byte."""
+
+from __future__ import annotations
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from glmkit.model import GLMConfig, GLMForConditionalGeneration
+from glmkit.training.masters import MasterAdamW
+
+
+def peak_bytes(run) -> int:
+    """Returns the most bytes that the CPU's allocator has given out during `run()`, beside those of before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        run()
+    total = most = 0
+    for event in watched.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            total += event.nbytes()
+            most = max(most, total)
+    return most
+
+
+def two_steps(
+    config: GLMConfig,
+    rows: int,
+    length: int,
+    precision: str,
+    share: float,
+    checkpointing: bool,
+    divide=None,
+) -> None:
+    """Builds a model and trains it for two steps; in the second the optimizer's state is there."""
+    model = GLMForConditionalGeneration(config).train()
+    if precision == "bfloat16":
+        model = model.to(torch.bfloat16)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    if divide is not None:
+        divide(model)
+    adam = MasterAdamW if precision == "bfloat16" else torch.optim.AdamW
+    optimizer = adam(model.parameters(), lr=1e-3, fused=True)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(config.vocab_size, (rows, length), generator=generator)
+    drawn = torch.rand(rows, length, generator=generator) < share
+    positions = torch.arange(length).expand(rows, -1)
+    batch = {
+        "input_ids": ids,
+        "position_ids": torch.stack((positions, torch.zeros_like(positions)), 1),
+        "segment_ids": torch.ones_like(ids),
+        "labels": torch.where(drawn, ids, -100),
+    }
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed"):
+            loss = model(**batch).loss
+        loss.backward()
+        del loss
+        optimizer.step()
+        optimizer.zero_grad()
