@@ -115,7 +115,7 @@ def memory_per_device(
     others = gradients if accumulating else others * (config.num_layers - 1) // config.num_layers
     moments = (
         before + kept + mask + last + max(head, 3 * table),  # the head, forward and backward
-        before + kept + mask + again + passing + table,  # the last layer, backward
+        before - copies + passing_copies + kept + mask + again + passing + table,  # the last layer
         weights
         + optimizer
         + others
@@ -169,8 +169,9 @@ def _gathered(
     """Returns bytes of copies for computing: in the forward pass, in a layer's backward pass, at the backward pass's end.
 
     DDP has its buckets, as much as the gradients. Mixed precision keeps a copy of the layers' matrices in bfloat16.
-    FSDP gathers the weights outside of the layers (P₀), and two layers (all, without `reshard`), in b bytes; gradients of
-    one layer, and at the end those outside of the layers, in b bytes and, while they are summed, in float32.
+    FSDP gathers the weights outside of the layers (P₀), and two layers (all, without `reshard`) and the buffer of a third,
+    in b bytes. Backward, there are also a layer's gradients in b bytes, and two layers' in float32, which are being summed;
+    at the end the gradients outside of the layers, in b bytes and in float32.
     """
     total, number = config.num_parameters, PRECISIONS[precision][3]
     matrices = _matrices(config)
@@ -180,9 +181,9 @@ def _gathered(
         return buckets + copies, buckets + copies, buckets
     layer = matrices // config.num_layers
     outside = total - matrices
-    layers = min(2, config.num_layers) if reshard else config.num_layers
+    layers = min(3, config.num_layers) if reshard else config.num_layers + 1
     forward = (outside + layers * layer) * number
-    return forward, forward + layer * (number + 4), outside * (2 * number + 4)
+    return forward, forward + layer * (number + 8), outside * (2 * number + 4)
 
 
 def _matrices(config: GLMConfig) -> int:

@@ -94,7 +94,8 @@ def _measure_shard(rank: int, port: int, shape, precision: str, reshard: bool, q
 )
 def test_the_estimate_of_a_shard(shape, precision):
     """Two processes hold one model together."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["glmkit.training.pretrain", "torch.distributed.fsdp"])
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
