@@ -196,8 +196,8 @@ def _head(config: GLMConfig, predicted: int, number: int) -> int:
     """Returns the most bytes of the head in the forward pass.
 
     Hidden states of the predicted tokens and their gradient (2 T H b), the weights' copy in the layers' type, the head's
-    gradient if it is summed over chunks (4 V H), and of a chunk either the logits twice in float32 (8 C V), or once
-    beside their cast and the chunk's share of the head's gradient (C V (4 + b) + V H b).
+    gradient if it is summed over chunks (4 V H), and of a chunk either the logits as they come and twice in float32, or
+    once beside their cast and the chunk's share of the head's gradient (C V (4 + b) + V H b).
     """
     hidden, vocabulary = config.hidden_size, config.vocab_size
     chunk = min(predicted, max(1, LOGITS_PER_CHUNK // vocabulary))
@@ -205,7 +205,7 @@ def _head(config: GLMConfig, predicted: int, number: int) -> int:
     states = 2 * predicted * hidden * number
     table = vocabulary * hidden * (cast + (4 if predicted > chunk else 0))
     share = chunk * vocabulary * (4 + cast) + vocabulary * hidden * number
-    return states + table + max(chunk * vocabulary * 8, share)
+    return states + table + max(chunk * vocabulary * (8 + cast), share)
 
 
 SHARDS = (1, 2, 4, 8, 16, 32, 64)

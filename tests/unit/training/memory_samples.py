@@ -35,7 +35,7 @@ def two_steps(
     if precision == "bfloat16":
         model = model.to(torch.bfloat16)
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     if divide is not None:
         divide(model)
     adam = MasterAdamW if precision == "bfloat16" else torch.optim.AdamW

@@ -34,17 +34,26 @@ def make_config(vocabulary, hidden, layers, length, dropout) -> GLMConfig:
     )
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    ("shape", "precision"),
+    ("shape", "precision", "checkpointing"),
     [
-        (DEEP, "float32"),
-        (BIG_VOCABULARY, "float32"),
-        (MANY_WEIGHTS, "float32"),
-        (LONG, "mixed"),
-        (BIG_VOCABULARY, "mixed"),
-        (MANY_WEIGHTS, "bfloat16"),
-        (DEEP, "bfloat16"),
+        (DEEP, "float32", False),
+        (DEEP, "float32", True),
+        (BIG_VOCABULARY, "mixed", False),
+        (MANY_WEIGHTS, "bfloat16", False),
+        (MANY_WEIGHTS, "float32", True),
+        pytest.param(BIG_VOCABULARY, "float32", False, marks=SLOW),
+        pytest.param(BIG_VOCABULARY, "float32", True, marks=SLOW),
+        pytest.param(BIG_VOCABULARY, "mixed", True, marks=SLOW),
+        pytest.param(MANY_WEIGHTS, "float32", False, marks=SLOW),
+        pytest.param(MANY_WEIGHTS, "bfloat16", True, marks=SLOW),
+        pytest.param(LONG, "mixed", False, marks=SLOW),
+        pytest.param(LONG, "mixed", True, marks=SLOW),
+        pytest.param(DEEP, "bfloat16", False, marks=SLOW),
+        pytest.param(DEEP, "bfloat16", True, marks=SLOW),
     ],
 )
 def test_the_estimate_is_within_a_tenth_of_what_is_allocated(shape, precision, checkpointing):
@@ -88,8 +97,8 @@ def _measure_shard(rank: int, port: int, shape, precision: str, reshard: bool, q
     ("shape", "precision"),
     [
         (MANY_WEIGHTS, "float32"),
-        pytest.param(DEEP, "float32", marks=pytest.mark.slow),
-        pytest.param(DEEP, "mixed", marks=pytest.mark.slow),
+        pytest.param(DEEP, "float32", marks=SLOW),
+        pytest.param(DEEP, "mixed", marks=SLOW),
     ],
 )
 def test_the_estimate_of_a_shard(shape, precision):
