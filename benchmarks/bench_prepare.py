@@ -13,14 +13,13 @@ own process; numbers are medians. All use the same texts and two cores, and writ
                     same size, trained here on the same texts
 
 With `--memory` a corpus of so many gigabytes is made up (Chinese and English) and prepared with all steps on; the table
-shows the peak of the resident memory of all processes together. Pages that processes share count once for each.
+shows the peak of the resident memory of all processes together; pages that processes share count once (PSS).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import statistics
@@ -33,7 +32,7 @@ from pathlib import Path
 
 CONTENDERS = ("glmkit", "datasets", "sentencepiece")
 WORKERS = 2
-SAMPLE_LINES = 20_000
+SAMPLE_LINES = 10_000
 
 
 def made_up_texts(characters: int, seed: int = 0) -> Iterator[str]:
@@ -136,17 +135,22 @@ def measure(contender: str, source: Path, tokenizer: str) -> dict[str, float]:
         return {"seconds": time.perf_counter() - start, "tokens": tokens}
 
 
-def train(source: Path, folder: Path, kind: str, vocab_size: int) -> None:
-    """Trains the tokenizer and the sentencepiece model on the first lines."""
-    import sentencepiece
-
+def train(source: Path, folder: Path, kind: str, vocab_size: int, lines_read: int) -> None:
+    """Trains the tokenizer on the first lines."""
     from glmkit.tokens.train import train_from_files
 
     sample = folder / "sample.jsonl"
     with source.open(encoding="utf-8") as lines:
-        head = [line for _, line in zip(range(SAMPLE_LINES), lines, strict=False)]
+        head = [line for _, line in zip(range(lines_read), lines, strict=False)]
     sample.write_text("".join(head), encoding="utf-8")
     train_from_files([str(sample)], folder / "tokenizer", vocab_size, kind)
+
+
+def train_sentencepiece(folder: Path, vocab_size: int) -> None:
+    """Trains a sentencepiece model on the same lines."""
+    import sentencepiece
+
+    head = (folder / "sample.jsonl").read_text(encoding="utf-8").splitlines()
     texts = (json.loads(line)["text"][:4000] for line in head)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=texts,
@@ -169,7 +173,8 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     characters = write_texts(texts, source)
     tokenizer = arguments.tokenizer
     if tokenizer is None:
-        train(source, folder, arguments.kind, size)
+        train(source, folder, arguments.kind, size, SAMPLE_LINES)
+        train_sentencepiece(folder, size)
         tokenizer = str(folder / "tokenizer")
     contenders = [one for one in CONTENDERS if Path(tokenizer, "sentencepiece.model").exists() or one != "sentencepiece"]  # fmt: skip
     runs: dict[str, list[dict[str, float]]] = {one: [] for one in contenders}
@@ -191,8 +196,8 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def resident(root: int) -> int:
-    """Returns the resident bytes of a process and all that descend from it (Linux)."""
-    parents, sizes = {}, {}
+    """Returns the bytes in memory of a process and all that descend from it; shared pages count once (Linux)."""
+    parents = {}
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             try:
@@ -200,19 +205,25 @@ def resident(root: int) -> int:
             except OSError:  # it has just ended
                 continue
             parents[int(path.name)] = int(fields[1])
-            sizes[int(path.name)] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
     family, before = {root}, set()
     while family != before:
         before = set(family)
         family |= {child for child, parent in parents.items() if parent in family}
-    return sum(sizes.get(one, 0) for one in family)
+    total = 0
+    for one in family:
+        try:
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total
 
 
 def measure_memory(arguments: argparse.Namespace, folder: Path) -> None:
     """Prepares a made-up corpus with all steps and prints the peak of memory."""
     source, size = folder / "texts.jsonl", 0.002 if arguments.smoke else arguments.gigabytes
     characters = write_texts(made_up_texts(int(size * 1e9 / 2)), source)  # a character is two bytes
-    train(source, folder, arguments.kind, 2000 if arguments.smoke else arguments.vocab_size)
+    train(source, folder, arguments.kind, 2000, 1000)
     command = [sys.executable, "-c", "from glmkit.cli.main import main; main()", "prepare", str(source), "-o", str(folder / "out")]  # fmt: skip
     command += ["-t", str(folder / "tokenizer"), "--workers", str(arguments.workers), "--simplify"]
     command += ["--language", "zh", "--language", "en", "--near-duplicates", "--mask-personal"]
@@ -221,7 +232,7 @@ def measure_memory(arguments: argparse.Namespace, folder: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         peak = max(peak, resident(process.pid))
-        time.sleep(0.1)
+        time.sleep(0.25)
     seconds = time.perf_counter() - start
     if process.returncode:
         raise SystemExit("prepare failed")

@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     raise missing_dependency("datatrove", "Preparing a corpus", "corpus") from error
 
-PART_BYTES = 16 * 2**20
+PART_BYTES = 8 * 2**20
 """A task reads about this much of a file (a compressed byte counts as four)."""
 
 EXAMPLE_CHARS = 1000

@@ -65,8 +65,8 @@ class EncodeStep(PipelineStep):
         partial.mkdir(parents=True)
         progress = self.folder / "progress" / target.name
         progress.parent.mkdir(exist_ok=True)
-        encode = BatchEncoder(self.tokenizer)
         fingerprint, size = self.tokenizer.fingerprint(), len(self.tokenizer)
+        encode = _encoder(self.tokenizer, fingerprint)
         with (
             TokenStoreWriter(partial / "store", fingerprint, size) as writer,
             (partial / "digests.bin").open("wb") as digests,
@@ -91,6 +91,17 @@ class EncodeStep(PipelineStep):
             if not target.exists():
                 raise
             shutil.rmtree(partial)
+
+
+_encoders: dict[str, BatchEncoder] = {}
+"""Of this process: the next task finds the segments of the last one known."""
+
+
+def _encoder(tokenizer: Any, fingerprint: str) -> BatchEncoder:
+    if fingerprint not in _encoders:
+        _encoders.clear()
+        _encoders[fingerprint] = BatchEncoder(tokenizer)
+    return _encoders[fingerprint]
 
 
 def batches(data: Iterable[PipelineDocument]) -> Iterator[list[PipelineDocument]]:
