@@ -344,8 +344,10 @@ def _loader(stream: PretrainingStream) -> DataLoader:
 
 
 def _leave_interrupts(_: int) -> None:
-    # Ctrl-C goes to the workers too; the process that trains still wants its batches, to save a checkpoint.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and Slurm's SIGTERM go to the workers too; the process that trains still wants its batches, to save a
+    # checkpoint. When it ends they notice.
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
 
 
 def _as_it_is(item: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import multiprocessing
@@ -334,14 +335,22 @@ def restored(example) -> list[int]:
     ]
 
 
-def test_an_interrupt_of_the_workers_loses_no_batch(store):
-    """Ctrl-C reaches every process; the trainer then saves, and needs the batches of the step it is in."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_workers_loses_no_batch(store, number):
+    """It reaches every process; the trainer then saves, and needs the batches of the step it is in."""
     alone, helped = make_stream(store), make_stream(store, num_workers=1)
     same(next(alone), next(helped))
-    for child in multiprocessing.active_children():
-        os.kill(child.pid, signal.SIGINT)
+    workers = multiprocessing.active_children()
+    assert workers
+    for worker in workers:
+        os.kill(worker.pid, number)
     for _ in range(6):
         same(next(alone), next(helped))
+    del helped  # with its loader, and so the workers, signals or not
+    gc.collect()
+    for worker in workers:
+        worker.join(10)
+        assert not worker.is_alive()
 
 
 def test_a_few_held_out_rows_have_every_task(store, tasks):
