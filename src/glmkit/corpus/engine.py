@@ -21,7 +21,6 @@ from glmkit.corpus.engine_settings import Engine
 from glmkit.errors import ConfigError, DataError, UserError, missing_dependency
 
 try:
-    import multiprocess  # datatrove's
     from datatrove.executor.base import PipelineExecutor
     from datatrove.executor.local import LocalPipelineExecutor
     from datatrove.pipeline.base import PipelineStep
@@ -120,12 +119,13 @@ def _raise_noted(folder: Path) -> None:
 
 
 def _local(pipeline: list, tasks: int, engine: Engine, folder: Path) -> PipelineExecutor:
-    # Workers are forked from a process that has imported what the steps need: once, not in each of them.
-    parts = (part for step in pipeline for part in (step, *vars(step).values()))
-    modules = {type(part).__module__ for part in parts}
-    multiprocess.set_forkserver_preload(sorted(one for one in modules if one.startswith("glmkit.")))
+    # Forked workers start at once and share what is imported. Elsewhere than on Linux, system libraries do not bear it.
     return LocalPipelineExecutor(
-        pipeline, tasks=tasks, workers=min(engine.workers, tasks), logging_dir=str(folder)
+        pipeline,
+        tasks=tasks,
+        workers=min(engine.workers, tasks),
+        logging_dir=str(folder),
+        start_method="fork" if sys.platform == "linux" else "forkserver",
     )
 
 
