@@ -53,8 +53,14 @@ def normalise(text: str) -> str:
     if _CHANGED.search(text):
         text = text.translate(_CHARACTERS)
     text = unicodedata.normalize("NFC", text)
-    text = _LINE_EDGES.sub("\n", _SPACES.sub(" ", text))
-    return _BLANK_LINES.sub("\n\n", text).strip()
+    # To look is far quicker than to replace, and most texts need nothing.
+    if "  " in text:
+        text = _SPACES.sub(" ", text)
+    if " \n" in text or "\n " in text:
+        text = _LINE_EDGES.sub("\n", text)
+    if "\n\n\n" in text:
+        text = _BLANK_LINES.sub("\n\n", text)
+    return text.strip()
 
 
 def digest(text: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from glmkit.errors import DataError, nearest
@@ -74,8 +75,9 @@ def _value(record: Mapping[str, Any], name: str, where: object) -> str:
     value = record[name]
     if value is None:
         return ""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return "\n".join(value)
+    if isinstance(value, list):
+        with suppress(TypeError):  # of items that are no texts
+            return "\n".join(value)
     if isinstance(value, (dict, list)):
         raise DataError(
             f"{where}: the field {name!r} holds a {type(value).__name__} of records, expected text or a "

@@ -18,8 +18,8 @@ SAMPLE_CHARS = 1000
 SCRIPT_CHARS = 200
 """A script is seen sooner."""
 
-_LATIN = re.compile("[A-Za-z]")
-_LETTERS = {"Han": re.compile("[\u4e00-\u9fff]"), "Latin": _LATIN}
+_LATIN = re.compile("[A-Za-z]+")
+_RUNS = {"Han": re.compile("[\u4e00-\u9fff]+"), "Latin": _LATIN}
 
 SCRIPTS = {LATIN: "Latin", HAN: "Han", KANA: "kana", OTHER_LETTER: "other"}
 
@@ -44,10 +44,9 @@ def script_of(text: str) -> str:
     beginning = text[:SCRIPT_CHARS]
     if beginning.isascii():
         return "Latin" if _LATIN.search(beginning) else "none"
-    counts = {name: len(letters.findall(beginning)) for name, letters in _LETTERS.items()}
-    name = max(counts, key=lambda name: counts[name])
-    if 2 * counts[name] >= len(beginning):
-        return name
+    for name, runs in _RUNS.items():
+        if 2 * sum(map(len, runs.findall(beginning))) >= len(beginning):
+            return name
     shares = script_shares(beginning)
     return list(SCRIPTS.values())[int(shares.argmax())] if shares.any() else "none"
 
