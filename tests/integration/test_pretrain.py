@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretrain_samples import curve, make_config, write_prepared
-from transformers import TrainerCallback
+from pretrain_samples import KillAt, Killed, curve, make_config, write_prepared
 
 from glmkit.config import from_values, load_config, to_values
 from glmkit.errors import ConfigError
@@ -50,19 +49,6 @@ def assert_same_run(run: Path, expected: Path) -> None:
     left, right = weights(run), weights(expected)
     assert left.keys() == right.keys()
     assert all(torch.equal(left[name], right[name]) for name in left)
-
-
-class Killed(BaseException):
-    pass
-
-
-class KillAt(TrainerCallback):
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise Killed
 
 
 def test_a_run_leaves_a_model_a_report_and_curves(finished, data):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretrain_samples import curve, make_config, write_prepared
+from pretrain_samples import KillAt, Killed, curve, make_config, write_prepared
 from process_samples import config_for, launch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -34,19 +34,6 @@ def data(tmp_path_factory) -> Path:
 
 def losses(run: Path) -> list[float]:
     return [line["loss"] for line in curve(run) if "loss" in line]
-
-
-class Killed(BaseException):
-    pass
-
-
-class KillAt(TrainerCallback):
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise Killed
 
 
 def killed_and_resumed(config, step: int, monkeypatch, prepare=lambda trainer: None) -> None:
