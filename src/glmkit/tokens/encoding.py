@@ -122,7 +122,6 @@ class EncodedPart:
     """One finished part, open for reading.
 
     Attributes:
-        store: Its documents' ids.
         digests: [documents] 16 bytes each.
         characters: [documents] int64.
         documents_read: Documents that the reader handed out.
@@ -131,7 +130,7 @@ class EncodedPart:
     """
 
     def __init__(self, folder: Path):
-        self.store = TokenStore.open(folder / "store")
+        self._folder = folder
         self.digests = _mapped(folder / "digests.bin", DIGEST)
         self.characters = _mapped(folder / "characters.bin", np.dtype("<i8"))
         counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
@@ -141,10 +140,11 @@ class EncodedPart:
 
     def chunks(self, documents: int = 16384) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """Yields (documents, their ids [tokens], their lengths), a bounded number of documents at a time."""
-        offsets = self.store.offsets
-        for start in range(0, len(self.store), documents):
-            stop = min(start + documents, len(self.store))
-            ids = self.store.tokens(int(offsets[start]), int(offsets[stop]))
+        store = TokenStore.open(self._folder / "store")  # here, so that it is let go of with the part
+        offsets = store.offsets
+        for start in range(0, len(store), documents):
+            stop = min(start + documents, len(store))
+            ids = store.tokens(int(offsets[start]), int(offsets[stop]))
             yield slice(start, stop), ids, np.diff(offsets[start : stop + 1])
 
 
