@@ -140,7 +140,8 @@ class EncodedPart:
 
     def chunks(self, documents: int = 16384) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """Yields (documents, their ids [tokens], their lengths), a bounded number of documents at a time."""
-        store = TokenStore.open(self._folder / "store")  # here, so that it is let go of with the part
+        # Opened here, so that its memory maps are let go of with the part.
+        store = TokenStore.open(self._folder / "store")
         offsets = store.offsets
         for start in range(0, len(store), documents):
             stop = min(start + documents, len(store))
