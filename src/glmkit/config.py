@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from glmkit.errors import ConfigError, nearest
+from glmkit.whole_files import write_text
 
 T = TypeVar("T")
 
@@ -86,11 +87,8 @@ def to_values(config: Any) -> dict[str, Any]:
 
 def save_config(config: Any, path: str | Path) -> None:
     """Writes the resolved configuration as YAML; `load_config` reads it back."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
     text = yaml.safe_dump(to_values(config), sort_keys=False, allow_unicode=True)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)
+    write_text(Path(path), text)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from glmkit.evaluation.perplexity import Totals, left_to_right, on_blanks
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.runtime import choose_device, choose_dtype
 from glmkit.tokens.tokenizer import GLMTokenizer
+from glmkit.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,7 @@ class EvaluationReport:
             }
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(
-            json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        temporary.rename(path)
+        write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def evaluate_files(

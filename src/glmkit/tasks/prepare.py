@@ -24,6 +24,7 @@ from glmkit.tasks.encoding import encode_record
 from glmkit.tasks.rendering import expand, text_of
 from glmkit.tasks.task import Language, Task, load_task
 from glmkit.tokens.store import TokenStoreWriter
+from glmkit.whole_files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +60,7 @@ class TaskReport:
     def save(self) -> None:
         """Writes `report.json`."""
         values = {**asdict(self), "folder": self.folder.name}
-        temporary = self.folder / ".report.json.tmp"
-        temporary.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
-        temporary.rename(self.folder / "report.json")
+        write_text(self.folder / "report.json", json.dumps(values, ensure_ascii=False, indent=1))
 
 
 def prepare_task(

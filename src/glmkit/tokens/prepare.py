@@ -26,6 +26,7 @@ from glmkit.corpus.steps.settings import Steps
 from glmkit.corpus.steps.settings import check as check_steps
 from glmkit.errors import ConfigError, DataError
 from glmkit.tokens.prepare_report import PrepareReport
+from glmkit.whole_files import write_text
 
 if TYPE_CHECKING:
     from glmkit.corpus.pipeline import Task
@@ -162,9 +163,7 @@ def _claim(out_dir: Path, inputs: dict[str, Any], overwrite: bool) -> PrepareRep
         path = out_dir / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     (out_dir / ".work").mkdir(parents=True)
-    temporary = inputs_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(inputs), encoding="utf-8")
-    temporary.rename(inputs_file)
+    write_text(inputs_file, json.dumps(inputs))
     return None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glmkit.corpus.steps.accounts import BINS_PER_OCTAVE
+from glmkit.whole_files import write_text
 
 if TYPE_CHECKING:
     from glmkit.tokens.prepare_report import PrepareReport
@@ -80,9 +81,7 @@ def save_page(report: PrepareReport, figures: list[Path], path: Path) -> None:
         f'<!doctype html><html><head><meta charset="utf-8"><title>Prepared corpus</title><style>{_STYLE}</style>'
         f"</head><body>{''.join(body)}</body></html>\n"
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.rename(path)
+    write_text(path, page)
 
 
 def _draw_lengths(axes: Any, lengths: dict[str, dict[int, int]]) -> None:

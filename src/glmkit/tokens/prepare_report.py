@@ -12,6 +12,7 @@ import numpy as np
 
 from glmkit.corpus.steps.accounts import StepCounts
 from glmkit.errors import DataError
+from glmkit.whole_files import write_text
 
 
 @dataclass
@@ -88,10 +89,12 @@ class PrepareReport:
             del values[name]
         if self.examples:
             lines = (json.dumps(one, ensure_ascii=False) for one in self.examples)
-            _write(self.folder / "dropped.jsonl", "\n".join(lines) + "\n")
-        _write(self.folder / "report.txt", self.table() + "\n")
+            write_text(self.folder / "dropped.jsonl", "\n".join(lines) + "\n")
+        write_text(self.folder / "report.txt", self.table() + "\n")
         save_page(self, save_figures(self, self.folder / "figures"), self.folder / "report.html")
-        _write(self.folder / "report.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        write_text(
+            self.folder / "report.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> PrepareReport:
@@ -166,9 +169,3 @@ def _aligned(rows: list[tuple[str, ...]]) -> str:
         ).rstrip()
         for row in rows
     )
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from glmkit.errors import missing_dependency
-from glmkit.training.report import write_text
+from glmkit.whole_files import write_text
 
 
 @dataclass(frozen=True)

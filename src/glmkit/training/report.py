@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from glmkit.errors import missing_dependency
+from glmkit.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,6 @@ class PretrainReport:
 
     def __str__(self) -> str:
         return self.table()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file under a temporary name and renames it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)
 
 
 def plot_loss(history: Sequence[dict[str, Any]], path: Path, title: str = "") -> None:
