@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from markdown_blocks import blocks
 
 from glmkit.cli.main import build_app
 
@@ -17,9 +18,8 @@ GUIDES = sorted((ROOT / "docs").rglob("*.md"))
 
 def commands(guide: Path) -> list[list[str]]:
     """Returns the words of each `glmkit …` line of its shell blocks, continued lines joined, comments gone."""
-    text = guide.read_text(encoding="utf-8")
-    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    shell = blocks(guide.read_text(encoding="utf-8"), "sh", "bash")
+    lines = "\n".join(shell).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines if line.startswith("glmkit ")]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from markdown_blocks import blocks
 
 from glmkit.blanks.objectives import ObjectiveSettings, find_sentinels, make_example
 from glmkit.config import from_values
@@ -24,10 +25,6 @@ GUIDES = sorted((Path(__file__).parents[2] / "docs" / "guides").glob("objectives
 @pytest.fixture(params=GUIDES, ids=lambda path: path.name)
 def text(request) -> str:
     return request.param.read_text(encoding="utf-8")
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def table(text: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from markdown_blocks import blocks
 
 from conftest import golden_folder
 
@@ -14,17 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh.md")
 
 
-def blocks(readme: str, language: str) -> list[str]:
-    text = (ROOT / readme).read_text(encoding="utf-8")
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [body for name, body in found if name == language]
+def read(readme: str) -> str:
+    return (ROOT / readme).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("readme", READMES)
 def test_python_blocks_run(readme: str, capsys: pytest.CaptureFixture):
     """Every block runs as written, but for the checkpoint: a tiny one of the same kind."""
     path = golden_folder("tiny-chinese").path
-    for block in blocks(readme, "python"):
+    for block in blocks(read(readme), "python"):
         exec(compile(block.replace("THUDM/glm-large-chinese", str(path)), readme, "exec"), {})
     assert "凯旋门位于意大利米兰市古城堡旁" in capsys.readouterr().out
 
@@ -36,7 +35,7 @@ def test_commands_and_their_options_exist(readme: str):
     from glmkit.cli.main import build_app
 
     group = typer.main.get_command(build_app())
-    lines = [line for block in blocks(readme, "sh") for line in block.splitlines()]
+    lines = [line for block in blocks(read(readme), "sh") for line in block.splitlines()]
     verbs = [shlex.split(line) for line in lines if line.startswith("glmkit ")]
     assert len(verbs) >= 6
     for _, verb, *arguments in verbs:
@@ -53,7 +52,7 @@ def test_commands_and_their_options_exist(readme: str):
 
 @pytest.mark.parametrize("readme", READMES)
 def test_tree_is_the_tree(readme: str):
-    tree = next(block for block in blocks(readme, "") if block.startswith("src/glmkit/"))
+    tree = next(block for block in blocks(read(readme), "") if block.startswith("src/glmkit/"))
     named = set(re.findall(r"^  ([a-z_]+)/", tree, re.MULTILINE))
     files = set(re.findall(r"\b([a-z_]+\.py)\b", tree))
     package = ROOT / "src" / "glmkit"
@@ -65,5 +64,5 @@ def test_tree_is_the_tree(readme: str):
 
 @pytest.mark.parametrize("readme", READMES)
 def test_links_lead_somewhere(readme: str):
-    for link in re.findall(r"\]\(([^)]+)\)", (ROOT / readme).read_text(encoding="utf-8")):
+    for link in re.findall(r"\]\(([^)]+)\)", read(readme)):
         assert link.startswith("https://") or (ROOT / link).exists()
