@@ -7,7 +7,7 @@ place for a while. The mean is torch's own (`torch.optim.swa_utils`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -115,8 +115,6 @@ def _placed_as(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 def exported(average: WeightAverage | None) -> dict[str, Any]:
     """Returns the folders that a run leaves, each with what puts its weights into the model."""
-    from contextlib import nullcontext
-
     if average is None:
         return {"model": nullcontext}
     if average.settings.export == "instead":
