@@ -1,7 +1,7 @@
 """`glmkit.load`: a model and its tokenizer as one object that fills, writes and scores.
 
-In: a folder, file or hub name. Out: `GLM`. Every method takes one text and returns one result, or a list and
-returns a list; a batch gives what its texts give one by one.
+In: an embedded model's name, a folder, file or hub name. Out: `GLM`. Every method takes one text and returns one
+result, or a list and returns a list; a batch gives what its texts give one by one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from glmkit.checkpoint import resolve
+from glmkit.embedded import DEFAULT_MODEL
 from glmkit.errors import GenerationError
 from glmkit.evaluation.perplexity import bits_per_character, perplexity, score_texts
 from glmkit.generation import infill
@@ -119,7 +120,7 @@ class GLM:
 
 
 def load(
-    name_or_path: str | Path,
+    name_or_path: str | Path = DEFAULT_MODEL,
     *,
     device: str | None = None,
     dtype: str | None = None,
@@ -128,7 +129,8 @@ def load(
     """Loads a GLM in any known format, with its tokenizer.
 
     Args:
-        name_or_path: A glmkit, hub-format or training folder, a training file, or a hub name.
+        name_or_path: "glm-mini", the model that comes with glmkit (no download), or a glmkit, hub-format or
+            training folder, a training file, or a hub name.
         device: "cpu", "cuda" …; by default the best one here.
         dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on a GPU, float32 on a CPU.
         **options: Passed to `GLMForConditionalGeneration.from_pretrained`; `tokenizer=` names a folder with

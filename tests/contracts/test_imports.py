@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).resolve().parents[2] / "src" / "glmkit"
-GROUND = {"errors", "special_tokens", "attention_rule", "config", "runtime", "whole_files"}
+GROUND = {
+    "errors",
+    "special_tokens",
+    "attention_rule",
+    "config",
+    "runtime",
+    "whole_files",
+    "embedded",
+}
 
 # package -> packages that it may import, besides the ground and itself.
 ALLOWED = {

@@ -56,7 +56,8 @@ def test_tree_is_the_tree(readme: str):
     named = set(re.findall(r"^  ([a-z_]+)/", tree, re.MULTILINE))
     files = set(re.findall(r"\b([a-z_]+\.py)\b", tree))
     package = ROOT / "src" / "glmkit"
-    assert named == {path.name for path in package.iterdir() if list(path.glob("*.py"))}
+    packages = {path.name for path in package.iterdir() if list(path.glob("*.py"))}
+    assert named == {*packages, "assets"}
     assert files == {path.name for path in package.glob("*.py")} - {"__init__.py"}
     for folder in re.findall(r"\b(recipes|tests|benchmarks|docs)/", tree.splitlines()[-1]):
         assert (ROOT / folder).is_dir()

@@ -1,7 +1,8 @@
 """A name or path -> a local folder.
 
-In: a path, or a name on the hub such as `THUDM/glm-large-chinese`. Out: a folder with configuration, weights
-and vocabulary, downloaded once through huggingface-hub; only the files that glmkit reads.
+In: an embedded model's name, a path, or a name on the hub such as `THUDM/glm-large-chinese`. Out: a folder with
+configuration, weights and vocabulary; a hub's is downloaded once through huggingface-hub, only the files that
+glmkit reads.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from glmkit.embedded import EMBEDDED, embedded_folder
 from glmkit.errors import CheckpointError, nearest
 
 _SMALL_FILES = ["*.json", "*.model", "vocab.txt", "merges.txt"]
@@ -30,7 +32,7 @@ def resolve(
     """Returns the local folder of a checkpoint, downloading it where a hub name is given.
 
     Args:
-        path_or_name: An existing path, or a hub name `owner/name`.
+        path_or_name: The name of an embedded model (`glm-mini`), an existing path, or a hub name `owner/name`.
         revision: Branch, tag or commit on the hub.
         cache_dir: Where huggingface-hub keeps downloads; its own default otherwise.
         token: As in huggingface-hub.
@@ -40,6 +42,8 @@ def resolve(
     Raises:
         CheckpointError: No such path, or the name can neither be found in the cache nor downloaded.
     """
+    if (embedded := embedded_folder(path_or_name)) is not None:
+        return embedded
     path = Path(path_or_name).expanduser()
     if path.exists():
         return path
@@ -84,4 +88,5 @@ def _neighbours(path: Path) -> str:
     parent = path.parent
     if not parent.is_dir():
         return f" (nor a folder {parent})" if parent != Path(".") else ""
-    return nearest(path.name, [child.name for child in parent.iterdir()])
+    embedded = EMBEDDED if parent == Path(".") else ()
+    return nearest(path.name, [*embedded, *(child.name for child in parent.iterdir())])

@@ -23,7 +23,8 @@ from transformers import BatchEncoding, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
 from glmkit.blanks.spans import ends_sentence
-from glmkit.errors import TokenizerError
+from glmkit.embedded import embedded_folder
+from glmkit.errors import CheckpointError, TokenizerError
 from glmkit.special_tokens import (
     DBLOCK,
     EOP,
@@ -72,7 +73,7 @@ class GLMTokenizer(GLMInputsMixin, PreTrainedTokenizerFast):
         """Loads the tokenizer of a folder or of a model on the hub; its kind is seen from the files.
 
         Args:
-            pretrained_model_name_or_path: A folder, or a name such as "THUDM/glm-large-chinese".
+            pretrained_model_name_or_path: A folder, "glm-mini", or a hub name such as "THUDM/glm-large-chinese".
             *args: For transformers.
             **kwargs: Settings that replace the saved ones (`padding_side`, `truncation_side`, `model_max_length` …),
                 and for a hub name `revision`, `cache_dir`, `token`, `local_files_only`, `force_download`.
@@ -263,7 +264,12 @@ def well_formed(text: Any) -> Any:
 
 
 def _find_folder(name: str | Path, hub_options: dict[str, Any]) -> Path:
-    """Returns the folder called `name`, fetched from the hub if it is not a local one."""
+    """Returns the folder called `name`, fetched from the hub if it is neither embedded nor a local one."""
+    try:
+        if (embedded := embedded_folder(name)) is not None:
+            return embedded
+    except CheckpointError as error:
+        raise TokenizerError(str(error)) from error
     folder = Path(name)
     if folder.is_dir():
         return folder
