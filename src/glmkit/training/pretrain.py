@@ -24,7 +24,7 @@ from glmkit.errors import CheckpointError, ConfigError, missing_dependency
 from glmkit.model.modeling import GLMForConditionalGeneration
 from glmkit.tokens.store import TokenStore
 from glmkit.tokens.tokenizer import GLMTokenizer
-from glmkit.training import checkpoints, distributed
+from glmkit.training import checkpoints, distributed, muon
 from glmkit.training.average import exported
 from glmkit.training.building import build_model
 from glmkit.training.data import WINDOW_ROWS, PretrainingStream
@@ -134,9 +134,14 @@ def training_arguments(config: PretrainConfig) -> TrainingArguments:
     except ImportError as error:
         raise missing_dependency("accelerate", "pretraining", "train") from error
     ours = {"eval_on_start": True, "disable_tqdm": True, "ddp_find_unused_parameters": False}
-    args = TrainingArguments(**{**ours, **config.trainer})
+    args = TrainingArguments(**{**ours, **config.trainer, **_known_optimizer(config)})
     distributed.check_shards(config.distribution.shards, args.world_size)
     return args
+
+
+def _known_optimizer(config: PretrainConfig) -> dict[str, str]:
+    """Returns the optimizer that `TrainingArguments` gets in place of one that it does not know."""
+    return {"optim": "adamw_torch"} if config.trainer.get("optim") == muon.NAME else {}
 
 
 def build_trainer(
@@ -189,6 +194,7 @@ def build_trainer(
         callbacks=[RunLog(config.output_dir, progress, to_values(config))],
         average=config.average,
         spikes=config.spikes,
+        use_muon=config.trainer.get("optim") == muon.NAME,
     )
 
 

@@ -21,6 +21,7 @@ from glmkit.errors import ConfigError, UserError, nearest
 from glmkit.runtime import has_fast_bfloat16
 from glmkit.tasks.encoding import open_task_store, sample_sizes
 from glmkit.tasks.mixture import MixtureSettings
+from glmkit.training import muon
 from glmkit.training.average import AverageSettings
 from glmkit.training.spikes import SpikeSettings
 
@@ -128,7 +129,8 @@ class PretrainConfig:
     tasks: MixtureSettings = field(default_factory=MixtureSettings)
     """Labelled tasks that are mixed into the text."""
     trainer: dict[str, Any] = field(default_factory=lambda: dict(TRAINER_DEFAULTS))
-    """transformers' `TrainingArguments`, under their own names; `bf16: auto` means where the device computes fast in it."""
+    """transformers' `TrainingArguments`, under their own names; `bf16: auto` means where the device computes fast in it, and
+    `optim` may also be "muon"."""
     average: AverageSettings = field(default_factory=AverageSettings)
     """An average of the weights."""
     spikes: SpikeSettings = field(default_factory=SpikeSettings)
@@ -153,6 +155,13 @@ def check(config: PretrainConfig) -> PretrainConfig:
 
     problems: list[str] = []
     hints = {**typing.get_type_hints(TrainingArguments), "warmup_steps": float}
+    if config.trainer.get("optim") == muon.NAME:
+        hints["optim"] = str
+        if config.distribution.shards != 1:
+            problems.append(
+                f"trainer.optim = {muon.NAME!r} needs whole matrices, distribution.shards = "
+                f"{config.distribution.shards} divides them; use shards=1 or trainer.optim=adamw_torch"
+            )
     trainer = check_values(hints, _choose_bf16(config.trainer), "trainer", problems)
     for name, accepted in NOT_SUPPORTED.items():
         if trainer.get(name, accepted) != accepted:

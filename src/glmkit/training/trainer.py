@@ -25,6 +25,7 @@ from glmkit.training.data import PretrainingStream
 from glmkit.training.flops import StepFlops, peak_flops
 from glmkit.training.masters import MasterAdamW
 from glmkit.training.meters import Window, means, sums_by_index
+from glmkit.training.muon import Muon, parameter_groups
 from glmkit.training.resumable import ResumableTrainer
 from glmkit.training.spikes import SpikeGuard, SpikeSettings
 
@@ -49,6 +50,7 @@ class GLMTrainer(ResumableTrainer):
         callbacks: As in Trainer.
         average: Whether and how the weights are averaged.
         spikes: Whether and when a step is skipped.
+        use_muon: Whether `Muon` takes the place of `args.optim`.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class GLMTrainer(ResumableTrainer):
         callbacks: list[Any] | None = None,
         average: AverageSettings | None = None,
         spikes: SpikeSettings | None = None,
+        use_muon: bool = False,
     ):
         args.ignore_data_skip = True  # the stream goes to its place itself
         args.logging_nan_inf_filter = False  # such a loss stops the run
@@ -77,6 +80,8 @@ class GLMTrainer(ResumableTrainer):
             callbacks=callbacks,
             optimizer_cls_and_kwargs=optimizer,
         )
+        if use_muon:
+            self.optimizer_cls_and_kwargs = (Muon, self._muon_settings(model, args))
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         self.add_callback(_Steps(self))
@@ -94,6 +99,15 @@ class GLMTrainer(ResumableTrainer):
             self.spikes = self.parts["spikes"] = SpikeGuard(spikes)
         self._step_loss = torch.zeros((), device=args.device)
         self._documents: list[list[list[int]]] = []
+
+    def _muon_settings(self, model: Any, args: TrainingArguments) -> dict[str, Any]:
+        decayed = self.get_decay_parameter_names(model)
+        return {
+            "params": parameter_groups(model, decayed, args.weight_decay),
+            "lr": args.learning_rate,
+            "betas": (args.adam_beta1, args.adam_beta2),
+            "eps": args.adam_epsilon,
+        }
 
     # -- batches -------------------------------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ def test_history_loses_its_beginning_and_answers_are_never_cut(tokenizer):
         record = {"text": "很好", "summary": answer}
         ids, _ = encode_record(load_task("summary"), record, tokenizer, 64, "x:1")
         assert ids is None
-    poem = {"title": "诗", "author": "人", "lines": ["很好，"] * 100}
+    poem = {"title": "诗", "author": "人", "form": "杂言诗", "lines": ["很好，"] * 100}
     assert encode_record(load_task("poem"), poem, tokenizer, 64, "x:1")[0] is None
 
 

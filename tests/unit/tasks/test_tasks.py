@@ -30,8 +30,8 @@ RECORDS = {
         {"turns": [{"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}]},
     ),
     "poem": (
-        {"title": "静夜思", "author": "李白", "lines": ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"]},
-        {"title": "The Tyger", "author": "William Blake", "lines": ["Tyger Tyger, burning bright,"]},
+        {"title": "静夜思", "author": "李白", "form": "五言绝句", "lines": ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"]},
+        {"title": "The Tyger", "author": "William Blake", "form": "song", "lines": ["Tyger Tyger, burning bright,"]},
     ),
 }  # fmt: skip
 

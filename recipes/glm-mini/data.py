@@ -1,0 +1,122 @@
+"""The corpus of glm-mini, from real data (JSON lines, gzipped): text, labelled records and text for the vocabulary.
+
+In: a folder with poems, wiki_zh, articles_zh, wiki_en, sentiment, topics, qa, summaries, dialogues (`NAME.train.jsonl.gz`).
+Out, under a folder: `text.jsonl`, `vocabulary.jsonl`, `poem.jsonl`. The labelled tasks are read as they are.
+    python recipes/glm-mini/data.py DATA runs/glm-mini/corpus
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TIMES = {
+    "wiki_zh": 3,
+    "articles_zh": 3,
+    "wiki_en": 2,
+    "sentiment": 2,
+    "topics": 2,
+    "summaries": 2,
+    "dialogues": 2,
+}
+"""How often each text comes in one pass over `text.jsonl`; poems come once."""
+
+POEMS_FOR_VOCABULARY = 12
+"""One poem of so many shows the vocabulary which characters there are."""
+
+REGULAR = {(4, 5): "五言绝句", (4, 7): "七言绝句", (8, 5): "五言律诗", (8, 7): "七言律诗"}
+"""(verses, characters of each) -> form."""
+
+
+def records(data: Path, name: str) -> Iterator[dict[str, Any]]:
+    with gzip.open(data / f"{name}.train.jsonl.gz", "rt", encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def poem_text(record: dict[str, Any]) -> str:
+    return "\n".join((record["title"], *record["lines"]))
+
+
+def poem_form(record: dict[str, Any]) -> tuple[str, str]:
+    """Returns (form, title): the form by the number and length of verses, of a 词 the tune's name."""
+    title = record["title"].strip()
+    if record["kind"] == "曲":
+        return "曲", title
+    if record["kind"] == "词":
+        tune, _, rest = re.sub(r"[・·]", " ", title).partition(" ")
+        return tune, rest.strip() or tune
+    verses = [verse for verse in re.split(r"[，。？！；、：]", "".join(record["lines"])) if verse]
+    lengths = {len(verse) for verse in verses}
+    if len(lengths) > 1 or not lengths & {5, 7}:
+        return "杂言诗", title
+    (length,) = lengths
+    free = "五言古诗" if length == 5 else "七言古诗"
+    return REGULAR.get((len(verses), length), free), title
+
+
+def texts(data: Path, name: str) -> Iterator[str]:
+    """Yields the texts of one file, as documents to read."""
+    for record in records(data, name):
+        match name:
+            case "poems":
+                yield poem_text(record)
+            case "summaries":
+                yield f"{record['summary']}\n{record['text']}"
+            case "dialogues":
+                yield "\n".join(record["turns"])
+            case "wiki_en":  # [UNK] stands for words that the data's makers removed
+                yield re.sub(r" ?\[UNK\]", "", record["text"]).replace(" \n", "\n")
+            case _:
+                yield record["text"]
+
+
+def write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    temporary.rename(path)
+
+
+def text_rows(data: Path) -> Iterator[dict[str, Any]]:
+    for text in texts(data, "poems"):
+        yield {"text": text}
+    for name, times in TIMES.items():
+        for _ in range(times):
+            for text in texts(data, name):
+                yield {"text": text}
+
+
+def vocabulary_rows(data: Path) -> Iterator[dict[str, Any]]:
+    """Modern text as it is; poems one character a line, so that no token joins two of their characters."""
+    for name in TIMES:
+        for number, text in enumerate(texts(data, name)):
+            if name != "wiki_en" or number % 2 == 0:
+                yield {"text": text}
+    for record in records(data, "qa"):
+        yield {"text": record["question"]}
+    for number, record in enumerate(records(data, "poems")):
+        if number % POEMS_FOR_VOCABULARY == 0:
+            yield {"text": "\n".join("".join(record["lines"]))}
+
+
+def poem_rows(data: Path) -> Iterator[dict[str, Any]]:
+    for record in records(data, "poems"):
+        form, title = poem_form(record)
+        yield {"title": title, "author": record["author"], "form": form, "lines": record["lines"]}
+
+
+def main(data: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write(out / "text.jsonl", text_rows(data))
+    write(out / "vocabulary.jsonl", vocabulary_rows(data))
+    write(out / "poem.jsonl", poem_rows(data))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
