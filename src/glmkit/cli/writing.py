@@ -49,12 +49,12 @@ def with_decoding_settings(body: Callable[..., None]) -> Callable[..., None]:
     ) or dict(
         re.findall(r"^ {4}(\w+): (.+?)$", inspect.getdoc(DecodingSettings) or "", re.MULTILINE)
     )
-    hints = get_type_hints(DecodingSettings)
+    hints = get_type_hints(DecodingSettings) | {"stop": list[str]}
     options = [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
+            default=[] if field.name == "stop" else field.default,
             annotation=Annotated[hints[field.name], typer.Option(help=documentation[field.name])],
         )
         for field in fields(DecodingSettings)
@@ -63,6 +63,8 @@ def with_decoding_settings(body: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(body)
     def verb(**arguments: Any) -> None:
         chosen = {option.name: arguments.pop(option.name) for option in options}
+        # A shell passes a line's end as two characters.
+        chosen["stop"] = tuple(one.replace("\\n", "\n") for one in chosen["stop"])
         body(settings=DecodingSettings(**chosen), **arguments)
 
     signature = inspect.signature(body, eval_str=True)

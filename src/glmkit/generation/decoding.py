@@ -29,6 +29,7 @@ from transformers.generation.logits_process import (
 from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
+from glmkit.generation.stopping import Cut, StopStrings
 
 MIN_SCORE = -torch.inf
 
@@ -40,12 +41,14 @@ class BlankTokens:
     Attributes:
         tokens: Ids, without the end marker.
         log_probabilities: One for each token, and one for the end marker if the blank ended by itself.
-        finished: Whether it ended by itself.
+        finished: Whether it ended by itself, or before a stop string.
+        text: The contents where a stop string cut them, perhaps within a token.
     """
 
     tokens: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
     finished: bool = False
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,18 @@ class Event:
 
 @dataclass
 class _Row:
-    """One prompt while it is decoded; `pending` are the inputs still to be fed: (id, position, block)."""
+    """One prompt while it is decoded.
+
+    `pending` are the inputs still to be fed: (id, position, block). The last `hidden` inputs fed belong to a stop
+    string: the blanks after it must not see them.
+    """
 
     number: int
     masks: np.ndarray
     blanks: list[BlankTokens]
     generator: torch.Generator | None
     pending: deque[tuple[int, int, int]] = field(default_factory=deque)
+    hidden: int = 0
     done: bool = False
 
 
@@ -78,6 +86,7 @@ class TokenChooser:
         forbidden: Sequence[int],
         ends: Sequence[int],
         num_tokens: int,
+        stop: StopStrings | None = None,
     ):
         """Prepares the processors.
 
@@ -86,11 +95,13 @@ class TokenChooser:
             forbidden: Ids never to be written (special tokens).
             ends: Ids that end a blank.
             num_tokens: Real tokens of the vocabulary; padding rows from there on are never written.
+            stop: Strings before which a blank ends.
         """
         self.settings = settings
         self.forbidden = torch.tensor(sorted(forbidden), dtype=torch.long)
         self.ends = torch.tensor(sorted(ends), dtype=torch.long)
         self.num_tokens = num_tokens
+        self.stop = stop
         penalties: list[Any] = []
         if settings.repetition_penalty != 1.0:
             penalties.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
@@ -194,6 +205,10 @@ def decode_events(
             keep = torch.tensor(running, device=model.device)
             cache.batch_select_indices(keep)
             visible, prefix = visible[keep], prefix[keep]
+        for place, row in enumerate(rows):
+            if row.hidden:
+                visible[place, -row.hidden :] = 0
+                row.hidden, unpadded = 0, False
         fed = torch.tensor([row.pending.popleft() for row in rows], device=model.device)
         ids, positions = fed[:, :1], fed[:, 1:, None]
         visible = torch.nn.functional.pad(visible, (0, 1), value=1)
@@ -210,15 +225,28 @@ def _advance(
     blank.finished = token in chooser.ends
     if not blank.finished:
         blank.tokens.append(token)
-        row.pending.append((token, position, len(blank.tokens) + 1))
-        if len(blank.tokens) < min(chooser.settings.max_new_tokens, max_positions - 1):
-            return Event(row.number, number, token)
+        if chooser.stop and (cut := chooser.stop.cut(blank.tokens)):
+            _cut_short(row, blank, cut, position)
+        else:
+            row.pending.append((token, position, len(blank.tokens) + 1))
+            if len(blank.tokens) < min(chooser.settings.max_new_tokens, max_positions - 1):
+                return Event(row.number, number, token)
     if number + 1 < len(row.masks):
         row.blanks.append(BlankTokens())
         row.pending.append((sop, int(row.masks[number + 1]), 1))
     else:
         row.done = True
     return Event(row.number, number, None if blank.finished else token)
+
+
+def _cut_short(row: _Row, blank: BlankTokens, cut: Cut, position: int) -> None:
+    """Ends a blank before a stop string, so that later blanks see its contents alone."""
+    row.hidden = len(blank.tokens) - 1 - cut.kept  # the last token has not been fed
+    blank.tokens = blank.tokens[: cut.kept]
+    for token in cut.rest:
+        blank.tokens.append(token)
+        row.pending.append((token, position, len(blank.tokens) + 1))
+    blank.text, blank.finished = cut.text, True
 
 
 def _generator(seed: int | None) -> torch.Generator:

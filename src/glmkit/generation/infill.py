@@ -18,6 +18,7 @@ from glmkit.generation.decoding import BlankTokens, TokenChooser, decode_events
 from glmkit.generation.prompts import Prompt, build_prompt
 from glmkit.generation.results import Filled
 from glmkit.generation.settings import DecodingSettings
+from glmkit.generation.stopping import StopBeams, StopStrings
 
 
 def fill(
@@ -69,9 +70,12 @@ def stream(model: Any, tokenizer: Any, text: str, settings: DecodingSettings) ->
     chooser = make_chooser(model, tokenizer, settings)
     sent = written = ""
     for _, contents in decode_events(model, [prompt], chooser, *_sop_and_pad(tokenizer)):
-        written = tokenizer.decode(contents[0][0].tokens, skip_special_tokens=True)
+        written = _text(tokenizer, contents[0][0])
         # A character of several byte tokens shows as U+FFFD until it is whole; a space may still be cleaned up.
-        ready = written.rstrip("�").rstrip()
+        ready = written.rstrip("�")
+        if chooser.stop and not contents[0][0].finished:
+            ready = ready[: len(ready) - chooser.stop.held_back(ready)]
+        ready = ready.rstrip()
         if ready.startswith(sent) and len(ready) > len(sent):
             yield ready[len(sent) :]
             sent = ready
@@ -84,15 +88,22 @@ def make_chooser(model: Any, tokenizer: Any, settings: DecodingSettings) -> Toke
     ids = tokenizer.special_ids
     ends = {ids.eop, ids.eos}
     forbidden = (set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)) - ends
-    return TokenChooser(settings, sorted(forbidden), sorted(ends), len(tokenizer))
+    stop = StopStrings(tokenizer, settings.stop)
+    return TokenChooser(settings, sorted(forbidden), sorted(ends), len(tokenizer), stop)
 
 
 def _sop_and_pad(tokenizer: Any) -> tuple[int, int]:
     return tokenizer.special_ids.sop, tokenizer.special_ids.pad
 
 
+def _text(tokenizer: Any, blank: BlankTokens) -> str:
+    if blank.text is not None:
+        return blank.text
+    return tokenizer.decode(blank.tokens, skip_special_tokens=True)
+
+
 def _filled(tokenizer: Any, prompt: Prompt, blanks: list[BlankTokens]) -> Filled:
-    texts = [tokenizer.decode(blank.tokens, skip_special_tokens=True) for blank in blanks]
+    texts = [_text(tokenizer, blank) for blank in blanks]
     return Filled(
         text=prompt.assemble(texts),
         blanks=[text.strip() for text in texts],
@@ -108,6 +119,7 @@ def _fill_with_beams(
     """Searches the blanks one after the other with transformers' beam search; the best one is kept."""
     ids = tokenizer.special_ids
     chooser = make_chooser(model, tokenizer, settings)
+    stop = chooser.stop
     suppressed = [*chooser.forbidden.tolist(), *range(chooser.num_tokens, model.config.vocab_size)]
     written: list[Piece] = []
     blanks: list[BlankTokens] = []
@@ -117,6 +129,7 @@ def _fill_with_beams(
         batch = collate([lay_out(prompt.ids, [*written, open_blank], ids.sop)], ids.pad)
         inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
         del inputs["labels"]
+        prompt_length = inputs["input_ids"].shape[1]
         output = model.generate(
             **inputs,
             max_new_tokens=settings.max_new_tokens,
@@ -132,13 +145,14 @@ def _fill_with_beams(
             do_sample=False,
             return_dict_in_generate=True,
             output_scores=True,
+            stopping_criteria=[StopBeams(stop, prompt_length)] if stop else None,
         )
         steps = model.compute_transition_scores(
             output.sequences, output.scores, output.beam_indices
         )
-        new = output.sequences[:, inputs["input_ids"].shape[1] :]
+        new = output.sequences[:, prompt_length:]
         candidates = [
-            _until_end(tokens.tolist(), scores.tolist(), {ids.eop, ids.eos})
+            _until_end(tokens.tolist(), scores.tolist(), {ids.eop, ids.eos}, stop)
             for tokens, scores in zip(new, steps, strict=True)
         ]
         blanks.append(candidates[0])
@@ -146,7 +160,7 @@ def _fill_with_beams(
         alternatives.append(
             [
                 (
-                    tokenizer.decode(candidate.tokens, skip_special_tokens=True).strip(),
+                    _text(tokenizer, candidate).strip(),
                     sum(candidate.log_probabilities),
                 )
                 for candidate in candidates
@@ -156,8 +170,14 @@ def _fill_with_beams(
     return Filled(filled.text, filled.blanks, filled.scores, alternatives, filled.finished)
 
 
-def _until_end(tokens: list[int], scores: list[float], ends: set[int]) -> BlankTokens:
-    for place, token in enumerate(tokens):
-        if token in ends:
-            return BlankTokens(tokens[:place], scores[: place + 1], finished=True)
-    return BlankTokens(tokens, scores[: len(tokens)])
+def _until_end(
+    tokens: list[int], scores: list[float], ends: set[int], stop: StopStrings | None
+) -> BlankTokens:
+    length = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+    if stop and (cut := stop.cut(tokens[:length])):
+        written = cut.kept + 1
+        while stop.cut(tokens[:written]) is None:  # up to the token that completed the stop string
+            written += 1
+        kept = [*tokens[: cut.kept], *cut.rest]
+        return BlankTokens(kept, scores[:written], finished=True, text=cut.text)
+    return BlankTokens(tokens[:length], scores[: length + 1], finished=length < len(tokens))

@@ -24,6 +24,7 @@ class DecodingSettings:
         length_penalty: Exponent of the length by which beam scores are divided.
         repetition_penalty: Above 1 makes tokens of this blank less likely to come again.
         no_repeat_ngram_size: No n-gram of this size comes twice in a blank (0 = off).
+        stop: Strings before which a blank ends; they are not part of it.
         seed: Seed of every text's own random stream; None draws one.
     """
 
@@ -38,9 +39,15 @@ class DecodingSettings:
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    stop: tuple[str, ...] = ()
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        stop: Any = self.stop
+        if isinstance(
+            stop, list | tuple | str
+        ):  # one string, or a list: what transformers' stop_strings takes
+            object.__setattr__(self, "stop", (stop,) if isinstance(stop, str) else tuple(stop))
         problems = [
             f"{name}={getattr(self, name)!r} must be {allowed}"
             for name, allowed, good in (
@@ -53,6 +60,7 @@ class DecodingSettings:
                 ("num_return_sequences", "between 1 and num_beams", 1 <= self.num_return_sequences <= self.num_beams),
                 ("repetition_penalty", "above 0", self.repetition_penalty > 0),
                 ("no_repeat_ngram_size", "0 (off) or more", self.no_repeat_ngram_size >= 0),
+                ("stop", "a string or a list of strings that are not empty", _are_strings(self.stop)),
             )
             if not good
         ]  # fmt: skip
@@ -77,3 +85,7 @@ class DecodingSettings:
                     f"unknown decoding setting {name!r}; there are {', '.join(known)}{nearest(name, known)}"
                 )
         return cls(**arguments)
+
+
+def _are_strings(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, str) and one for one in value)

@@ -94,6 +94,14 @@ def test_generate_streams_what_json_gives(model: str):
     assert streamed.stdout.strip() == json.loads(record.stdout)["text"]
 
 
+def test_stop_strings_are_given_one_by_one(model: str):
+    arguments = ("generate", "今天天气", "-m", model, "--max-new-tokens", "5")
+    written = run(*arguments).stdout.strip()
+    stopped = run(*arguments, "--stop", written[2], "--stop", "\\n")
+    assert stopped.stdout.strip() == written.split(written[2])[0]
+    assert run(*arguments, "--stop", "").returncode == 2
+
+
 def test_score_reads_lines(model: str):
     result = run("score", "-m", model, "--json", stdin="春眠不觉晓\nHello world\n")
     records = [json.loads(line) for line in result.stdout.splitlines()]
