@@ -18,20 +18,16 @@ from glmkit.errors import DataError
 from glmkit.special_tokens import SpecialTokenIds
 from glmkit.tasks.rendering import Question, question, text_of
 from glmkit.tasks.task import Task
-from glmkit.tokens.blanked import encode_pieces, encode_plain, mask_ids, strip_beside
+from glmkit.tokens.blanked import encode_content, encode_pieces, encode_plain, mask_ids
 from glmkit.tokens.store import TokenStore
 
 
 def encode_question(asked: Question, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Returns part A's ids with `[CLS]` and end of text, as prompts have them, and the answer's.
-
-    Where the vocabulary leaves out a space before the blank, the answer begins with it, as a hidden word does.
-    """
+    """Returns part A's ids with `[CLS]` and end of text, as prompts have them, and the answer's."""
     ids = tokenizer.special_ids
     body = encode_pieces(tokenizer, [asked.before, asked.mask, asked.after])
-    stripped = strip_beside(tokenizer, asked.before, mask_ids(tokenizer)[asked.mask], "lstrip")
-    space = " " if asked.before[len(stripped) :].startswith(" ") else ""
-    return [ids.cls, *body, ids.eos], encode_plain(tokenizer, space + asked.answer)
+    mask = mask_ids(tokenizer)[asked.mask]
+    return [ids.cls, *body, ids.eos], encode_content(tokenizer, asked.before, mask, asked.answer)
 
 
 def encode_record(

@@ -39,6 +39,22 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
+def encode_content(tokenizer: Any, before: str, mask_id: int, text: str) -> list[int]:
+    """Returns the ids of a blank's contents.
+
+    Where the vocabulary leaves out a space before the blank, the contents begin with it, as a hidden word does.
+
+    Args:
+        tokenizer: A `GLMTokenizer`.
+        before: The text before the blank.
+        mask_id: The blank's mask.
+        text: The contents.
+    """
+    stripped = strip_beside(tokenizer, before, mask_id, "lstrip")
+    space = " " if before[len(stripped) :].startswith(" ") else ""
+    return encode_plain(tokenizer, space + text)
+
+
 def strip_beside(tokenizer: Any, piece: str, mask_id: int, side: str) -> str:
     """Returns the text beside a mask without the whitespace that part A leaves out there.
 
