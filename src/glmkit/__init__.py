@@ -10,6 +10,7 @@ The folders are the pipeline, in the order in which data flows:
     training    batches -> weights
     generation  text with blanks -> filled text
     evaluation  weights -> numbers
+    applications  chat, articles, poems, answers, summaries, labels
     cli         the command
 
 Names below are imported when first used, so that `import glmkit` is quick and needs no torch.

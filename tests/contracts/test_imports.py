@@ -31,9 +31,10 @@ ALLOWED = {
     "generation": {"tokens", "blanks", "model", "checkpoint"},
     "evaluation": {"tokens", "blanks", "model", "checkpoint", "corpus", "generation"},
     "tasks": {"tokens", "blanks", "corpus"},
+    "applications": {"tokens", "blanks", "tasks", "model", "generation", "evaluation.scoring"},
     "training": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus"},
-    "api": {"tokens", "blanks", "model", "checkpoint", "generation", "evaluation"},
-    "cli": {"api", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
+    "api": {"tokens", "blanks", "model", "checkpoint", "generation", "evaluation", "applications"},
+    "cli": {"api", "applications", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
     "__main__": {"cli"},
 }  # fmt: skip
 

@@ -24,7 +24,7 @@ from glmkit.generation.stopping import StopBeams, StopStrings
 def fill(
     model: Any,
     tokenizer: Any,
-    texts: Sequence[str],
+    texts: Sequence[str | Prompt],
     settings: DecodingSettings,
     *,
     batch_size: int = 8,
@@ -34,7 +34,7 @@ def fill(
     Args:
         model: A `GLMForConditionalGeneration` in evaluation mode.
         tokenizer: Its `GLMTokenizer`.
-        texts: Texts with `[MASK]`, `[sMASK]` or `[gMASK]`; one without gets `[gMASK]` at its end.
+        texts: Texts with `[MASK]`, `[sMASK]` or `[gMASK]` (or prompts); one without gets `[gMASK]` at its end.
         settings: How tokens are chosen.
         batch_size: Texts decoded together; texts of similar length share a batch.
 
@@ -60,7 +60,9 @@ def fill(
     return [result for result in results if result is not None]
 
 
-def stream(model: Any, tokenizer: Any, text: str, settings: DecodingSettings) -> Iterator[str]:
+def stream(
+    model: Any, tokenizer: Any, text: str | Prompt, settings: DecodingSettings
+) -> Iterator[str]:
     """Yields the contents of a text's first blank as they are written, in pieces that are whole characters.
 
     The pieces joined are what `fill` gives for that blank.

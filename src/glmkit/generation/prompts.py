@@ -48,17 +48,19 @@ class Prompt:
         return text
 
 
-def build_prompt(tokenizer: Any, text: str, max_positions: int) -> Prompt:
+def build_prompt(tokenizer: Any, text: str | Prompt, max_positions: int) -> Prompt:
     """Encodes a text with blanks; a text that is too long is cut on the left, with a warning.
 
     Args:
         tokenizer: A `GLMTokenizer`.
-        text: The text; without a blank it gets `[gMASK]` at its end.
+        text: The text; without a blank it gets `[gMASK]` at its end. A `Prompt` is returned as it is.
         max_positions: Most tokens of part A (the model's `max_sequence_length`).
 
     Raises:
         GenerationError: `text` is not a string, or cutting would lose a blank.
     """
+    if isinstance(text, Prompt):
+        return text
     masks = tokenizer.special_ids
     pieces = split_at_blanks(tokenizer, text)
     if len(pieces) == 1:
