@@ -13,6 +13,7 @@ from typing import Any
 
 from glmkit.errors import DataError, nearest
 from glmkit.special_tokens import GMASK, MASK, SMASK
+from glmkit.tasks.hiding import hide
 from glmkit.tasks.task import BLANK, PLACEHOLDER, Language, Task
 
 CHINESE_SHARE = 0.2
@@ -59,8 +60,9 @@ def question(
     *,
     pattern: int = 0,
     language: Language | None = None,
+    seed: int = 0,
 ) -> Question:
-    """Returns the question that a record makes.
+    """Returns the question that a record makes; of a filling task with nothing to hide, one with an empty answer.
 
     Args:
         task: The task.
@@ -68,6 +70,7 @@ def question(
         where: `file:line`, for messages.
         pattern: Which of the patterns, taken modulo their number.
         language: Of the pattern; by default that of the record.
+        seed: Of what a filling task hides.
 
     Raises:
         DataError: A field is missing, or a label is not among the task's.
@@ -77,6 +80,8 @@ def question(
     asked_in: Language = next(name for name in (wanted, "zh", "en") if task.patterns.get(name))
     patterns = task.patterns[asked_in]
     chosen = patterns[pattern % len(patterns)]
+    if task.hide:
+        return _filling(task, record, where, chosen, asked_in, seed)
     blank = BLANK.search(chosen)
     assert blank is not None
     if task.kind == "classification":
@@ -96,6 +101,24 @@ def question(
         after=_render(task, chosen[blank.end() :], record, where),
         answer=answer,
         language=asked_in,
+    )
+
+
+def _filling(
+    task: Task, record: Mapping[str, Any], where: str, pattern: str, language: Language, seed: int
+) -> Question:
+    """Hides something in the field of the record that `task.hide` names."""
+    assert task.hide is not None
+    field = f"{{{task.hide.field}}}"
+    text = _render(task, field, record, where)
+    start, end = hide(text, task.hide.unit, seed) or (len(text), len(text))
+    before, after = (_render(task, part, record, where) for part in pattern.split(field))
+    return Question(
+        before=before + text[:start],
+        mask=task.hide.mask,
+        after=text[end:] + after,
+        answer=text[start:end],
+        language=language,
     )
 
 

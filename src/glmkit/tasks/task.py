@@ -16,6 +16,7 @@ from typing import Literal
 from glmkit.config import load_config
 from glmkit.errors import ConfigError, nearest
 from glmkit.special_tokens import GMASK, MASK, SMASK
+from glmkit.tasks.hiding import Unit
 
 Language = Literal["zh", "en"]
 
@@ -50,15 +51,28 @@ class Turns:
 
 
 @dataclass(frozen=True)
+class Hide:
+    """A filling task: what is hidden in a record's text; see `glmkit.tasks.hiding.hide`."""
+
+    field: str
+    """The field in which something is hidden."""
+    unit: Unit
+    """What is hidden: a character, a word, a line."""
+    mask: Literal["[MASK]", "[sMASK]", "[gMASK]"] = "[MASK]"
+    """What stands in its place."""
+
+
+@dataclass(frozen=True)
 class Task:
     """One task; `load_task` reads it."""
 
     name: str
     """Name in logs and reports."""
-    kind: Literal["classification", "generation"]
-    """`classification`: the answer is one of `labels`; `generation`: it is a text of the record."""
+    kind: Literal["classification", "generation", "filling", "text"]
+    """`classification`: the answer is one of `labels`; `generation`: it is a text of the record; `filling`: it is
+    what `hide` hides in a text of the record; `text`: it is the text itself, measured as a whole."""
     metric: str
-    """What evaluation counts: accuracy, macro_f1, rouge, exact_match, bleu, perplexity."""
+    """What evaluation counts: accuracy, macro_f1, rouge, exact_match, bleu, perplexity, bits_per_character."""
     fields: dict[str, str]
     """Field of a record -> what it holds."""
     patterns: dict[Language, list[str]]
@@ -68,7 +82,9 @@ class Task:
     labels: dict[str, dict[Language, str]] = dataclasses.field(default_factory=dict)
     """Classification: label in the data -> the word that fills the blank (the verbalizer), by language."""
     answer: str | None = None
-    """Generation: a pattern without a blank that makes the answer."""
+    """Generation and text: a pattern without a blank that makes the answer."""
+    hide: Hide | None = None
+    """Filling: what is hidden. The patterns have no blank of their own, and the field once."""
     shorten: Shorten | None = None
     """What to do with long records; without it they are left out."""
     turns: Turns | None = None
@@ -85,9 +101,16 @@ class Task:
         known = {*self.fields, *(MADE_BY_TURNS if self.turns else ())}
         problems = []
         for language, pattern in self.all_patterns():
-            if len(BLANK.findall(pattern)) != 1:
+            if self.hide is None and len(BLANK.findall(pattern)) != 1:
                 problems.append(
                     f"the pattern {pattern!r} must have one blank: {MASK}, {SMASK} or {GMASK}"
+                )
+            if self.hide is not None and (
+                BLANK.search(pattern) or pattern.count(f"{{{self.hide.field}}}") != 1
+            ):
+                problems.append(
+                    f"the pattern {pattern!r} must have {{{self.hide.field}}} once, in which something is hidden, "
+                    "and no blank"
                 )
             problems += [
                 f"the pattern {pattern!r} uses the field {name!r}, which is not under fields{nearest(name, known)}"
@@ -103,14 +126,17 @@ class Task:
             problems.append("patterns: at least one is needed")
         if (self.kind == "classification") != (bool(self.labels) and self.label is not None):
             problems.append("a classification has label and labels, and nothing else has")
-        if (self.kind == "generation") != (self.answer is not None):
-            problems.append("a generation task has an answer, and nothing else has")
+        if (self.kind in ("generation", "text")) != (self.answer is not None):
+            problems.append("a generation or text task has an answer, and nothing else has")
+        if (self.kind == "filling") != (self.hide is not None):
+            problems.append("a filling task has hide, and nothing else has")
         for name in (self.label, self.split_by, *(PLACEHOLDER.findall(self.answer or "") or ())):
             name = name[0] if isinstance(name, tuple) else name
             if name is not None and name not in known:
                 problems.append(f"the field {name!r} is not under fields{nearest(name, known)}")
-        if self.shorten and self.shorten.field not in known:
-            problems.append(f"shorten.field: {self.shorten.field!r} is not under fields")
+        for setting, part in (("shorten", self.shorten), ("hide", self.hide)):
+            if part and part.field not in known:
+                problems.append(f"{setting}.field: {part.field!r} is not under fields")
         if self.turns and self.turns.field not in self.fields:
             problems.append(f"turns.field: {self.turns.field!r} is not under fields")
         if problems:

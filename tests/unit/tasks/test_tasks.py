@@ -9,7 +9,7 @@ import pytest
 from glmkit.errors import ConfigError, DataError
 from glmkit.special_tokens import GMASK, MASK, SMASK
 from glmkit.tasks.rendering import expand, language_of, question
-from glmkit.tasks.task import Task, catalog, load_task
+from glmkit.tasks.task import Hide, Task, catalog, load_task
 
 RECORDS = {
     "sentiment": ({"text": "很快，好吃", "label": 1}, {"text": "Cold food.", "label": "0"}),
@@ -33,6 +33,15 @@ RECORDS = {
         {"title": "静夜思", "author": "李白", "form": "五言绝句", "lines": ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"]},
         {"title": "The Tyger", "author": "William Blake", "form": "song", "lines": ["Tyger Tyger, burning bright,"]},
     ),
+    "text": ({"text": "海上明月共潮生。"}, {"text": "Tyger Tyger, burning bright"}),
+    **{
+        f"{kind}_{unit}": records
+        for kind, records in (
+            ("fill", ({"text": "海上明月"}, {"text": "burning bright"})),
+            ("poem", ({"title": "静", "lines": ["床前明月"]}, {"title": "The Tyger", "lines": ["a burning"]})),
+        )
+        for unit in ("character", "word", "line")
+    },
 }  # fmt: skip
 
 ANSWERS = {
@@ -42,6 +51,13 @@ ANSWERS = {
     "summary": ("空白填充训练", "Filling blanks"),
     "dialogue": ("你好，聊什么？", "Hello."),
     "poem": ("床前明月光，疑是地上霜。\n举头望明月，低头思故乡。", "Tyger Tyger, burning bright,"),
+    "text": ("海上明月共潮生。", "Tyger Tyger, burning bright"),
+    "fill_character": ("上", "r"),
+    "fill_word": ("明月", "bright"),
+    "fill_line": ("海上明月", "burning bright"),
+    "poem_character": ("月", "u"),
+    "poem_word": ("床前", "burning"),
+    "poem_line": ("床前明月", "a burning"),
 }
 
 
@@ -129,6 +145,9 @@ def test_tasks_that_contradict_themselves_are_refused():
         ({"patterns": {}}, "at least one is needed"),
         ({"labels": {}}, "has label and labels"),
         ({"answer": "{text}"}, "has an answer"),
+        ({"hide": Hide("text", "word")}, "a filling task has hide, and nothing else has"),
+        ({"kind": "filling", "hide": Hide("text", "word")}, "once, in which something is hidden"),
+        ({"kind": "filling", "hide": Hide("txt", "word")}, "hide.field: 'txt' is not under fields"),
         ({"label": "lable"}, "'lable' is not under fields"),
         ({"labels": {"1": {"zh": "好"}}}, "labels.1: there is no word in 'en'"),
     ):
