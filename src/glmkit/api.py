@@ -38,18 +38,22 @@ class GLM:
 
     @overload
     def fill(  # type: ignore[overload-overlap]
-        self, texts: str, *, batch_size: int = 8, **settings: Any
+        self, texts: str, *, batch_size: int = 8, constraints: Any = None, **settings: Any
     ) -> Filled: ...
     @overload
     def fill(
-        self, texts: Sequence[str], *, batch_size: int = 8, **settings: Any
+        self, texts: Sequence[str], *, batch_size: int = 8, constraints: Any = None, **settings: Any
     ) -> list[Filled]: ...
-    def fill(self, texts: Any, *, batch_size: int = 8, **settings: Any) -> Any:
+    def fill(
+        self, texts: Any, *, batch_size: int = 8, constraints: Any = None, **settings: Any
+    ) -> Any:
         """Fills every `[MASK]` (a few words), `[sMASK]` (a sentence) and `[gMASK]` (to the end).
 
         Args:
             texts: A text or a list of texts. A text without a blank gets `[gMASK]` at its end.
             batch_size: Texts decoded together.
+            constraints: What blanks may contain (`generation.constraints`): for one text a constraint for all its
+                blanks or a list of one (or None) for each; for a list of texts a list of such.
             **settings: Fields of `DecodingSettings`: `max_new_tokens` (of each blank), `do_sample`,
                 `temperature`, `top_p`, `top_k`, `num_beams`, `num_return_sequences`, `seed` …
 
@@ -57,11 +61,20 @@ class GLM:
             `Filled` for each text: the text, its blanks in order, their scores, alternatives.
 
         Raises:
-            GenerationError: Unknown or impossible settings, or a text so long that a blank would be lost.
+            GenerationError: Unknown or impossible settings, a text so long that a blank would be lost, or
+                constraints that do not match or leave nothing.
         """
         chosen = DecodingSettings.from_arguments(**settings)
+        limits = (
+            [constraints] if isinstance(texts, str) and constraints is not None else constraints
+        )
         results = infill.fill(
-            self.model, self.tokenizer, _as_list(texts), chosen, batch_size=batch_size
+            self.model,
+            self.tokenizer,
+            _as_list(texts),
+            chosen,
+            batch_size=batch_size,
+            constraints=limits,
         )
         return _like(texts, results)
 

@@ -34,6 +34,17 @@ def test_one_text_gives_one_result_and_a_list_a_list(loaded: glmkit.GLM):
     assert loaded.fill([]) == []
 
 
+def test_constraints_go_to_the_blanks_of_one_text_or_of_many(loaded: glmkit.GLM):
+    from glmkit.generation.constraints import Choices
+
+    cities, text = Choices.of_texts(loaded.tokenizer, ["北京", "上海"]), "[MASK]和[MASK]"
+    one = loaded.fill(text, constraints=cities, max_new_tokens=9)
+    assert set(one.blanks) <= {"北京", "上海"}
+    many = loaded.fill([text, text], constraints=[[None, cities], None], max_new_tokens=9)
+    assert many[0].blanks[1] in ("北京", "上海")
+    assert many[1].blanks[1] not in ("北京", "上海")
+
+
 def test_perplexity_units_agree_with_each_other(loaded: glmkit.GLM):
     text = "春眠不觉晓，处处闻啼鸟。"
     score = loaded.score(text)

@@ -27,6 +27,8 @@ from transformers.generation.logits_process import (
 )
 
 from glmkit.blanks.layout import Piece, collate, lay_out
+from glmkit.errors import GenerationError
+from glmkit.generation.constraints import Constraint
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
 from glmkit.generation.stopping import Cut, StopStrings
@@ -71,6 +73,7 @@ class _Row:
     number: int
     masks: np.ndarray
     blanks: list[BlankTokens]
+    constraints: Sequence[Constraint | None]
     generator: torch.Generator | None
     pending: deque[tuple[int, int, int]] = field(default_factory=deque)
     hidden: int = 0
@@ -117,18 +120,35 @@ class TokenChooser:
         self.processors = LogitsProcessorList(penalties + warpers)
 
     def choose(
-        self, logits: torch.Tensor, blank: BlankTokens, generator: torch.Generator | None
+        self,
+        logits: torch.Tensor,
+        blank: BlankTokens,
+        generator: torch.Generator | None,
+        constraint: Constraint | None = None,
     ) -> tuple[int, float]:
-        """Returns the chosen id and its log-probability among what is allowed, from logits [V] on the CPU."""
+        """Returns the chosen id and its log-probability, from logits [V] on the CPU.
+
+        The log-probability is the model's own, among real and not special tokens: what a constraint or a penalty
+        rules out does not change it, so that texts written under different constraints can be compared.
+
+        Raises:
+            GenerationError: The constraint and the settings together leave no token.
+        """
         logits = logits.float().clone()
         logits[self.num_tokens :] = MIN_SCORE
         logits[self.forbidden] = MIN_SCORE
         if len(blank.tokens) < self.settings.min_new_tokens:
             logits[self.ends] = MIN_SCORE
         scores = logits
+        ids = None if constraint is None else constraint.allowed(blank.tokens)
+        if ids is not None:
+            scores = torch.full_like(logits, MIN_SCORE)
+            scores[ids] = logits[ids]
         if self.processors:
             history: Any = torch.tensor([blank.tokens], dtype=torch.long)
-            scores = self.processors(history, logits[None].clone())[0]  # type: ignore[arg-type]
+            scores = self.processors(history, scores[None].clone())[0]  # type: ignore[arg-type]
+        if bool((scores == MIN_SCORE).all()):
+            raise nothing_allowed(constraint, len(blank.tokens), self.settings)
         if self.settings.do_sample:
             token = int(torch.multinomial(torch.softmax(scores, -1), 1, generator=generator))
         else:
@@ -136,9 +156,25 @@ class TokenChooser:
         return token, float(logits[token] - torch.logsumexp(logits, -1))
 
 
+def nothing_allowed(
+    constraint: Constraint | None, num_tokens: int, settings: DecodingSettings
+) -> GenerationError:
+    """Returns the error for a blank that can go on with nothing."""
+    return GenerationError(
+        f"nothing may follow the first {num_tokens} tokens of a blank under {type(constraint).__name__}, "
+        f"min_new_tokens={settings.min_new_tokens} and no_repeat_ngram_size={settings.no_repeat_ngram_size}; "
+        "loosen the constraint, or lower these settings"
+    )
+
+
 @torch.inference_mode()
 def decode_events(
-    model: Any, prompts: Sequence[Prompt], chooser: TokenChooser, sop: int, pad: int
+    model: Any,
+    prompts: Sequence[Prompt],
+    chooser: TokenChooser,
+    sop: int,
+    pad: int,
+    constraints: Sequence[Sequence[Constraint | None]] | None = None,
 ) -> Iterator[tuple[Event, list[list[BlankTokens]]]]:
     """Writes every blank of every prompt, yielding each token as it comes.
 
@@ -148,9 +184,13 @@ def decode_events(
         chooser: How tokens are chosen.
         sop: Id of the start marker.
         pad: Id that fills up rows.
+        constraints: For each prompt what each of its blanks may contain; None is anything.
 
     Yields:
         The event, and the contents of all blanks of all prompts so far (the same lists, growing).
+
+    Raises:
+        GenerationError: A constraint leaves no token.
     """
     seed = chooser.settings.seed
     rows = [
@@ -158,6 +198,7 @@ def decode_events(
             number=number,
             masks=prompt.mask_indices,
             blanks=[BlankTokens()],
+            constraints=constraints[number] if constraints else [None] * len(prompt.mask_indices),
             generator=_generator(seed) if chooser.settings.do_sample else None,
         )
         for number, prompt in enumerate(prompts)
@@ -220,7 +261,7 @@ def _advance(
     """Adds a token to the row's current blank, or ends it and opens the next one."""
     number = len(row.blanks) - 1
     blank, position = row.blanks[-1], int(row.masks[number])
-    token, log_probability = chooser.choose(logits, blank, row.generator)
+    token, log_probability = chooser.choose(logits, blank, row.generator, row.constraints[number])
     blank.log_probabilities.append(log_probability)
     blank.finished = token in chooser.ends
     if not blank.finished:

@@ -12,13 +12,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import LogitsProcessorList
 
 from glmkit.blanks.layout import Piece, collate, lay_out
-from glmkit.generation.decoding import BlankTokens, TokenChooser, decode_events
+from glmkit.errors import GenerationError
+from glmkit.generation.constraints import Constraint, per_blank
+from glmkit.generation.decoding import (
+    MIN_SCORE,
+    BlankTokens,
+    TokenChooser,
+    decode_events,
+    nothing_allowed,
+)
 from glmkit.generation.prompts import Prompt, build_prompt
 from glmkit.generation.results import Filled
 from glmkit.generation.settings import DecodingSettings
 from glmkit.generation.stopping import StopBeams, StopStrings
+
+Constraints = Constraint | Sequence[Constraint | None] | None
+"""What one text's blanks may contain: one constraint for all of them, one for each, or None."""
 
 
 def fill(
@@ -28,6 +40,7 @@ def fill(
     settings: DecodingSettings,
     *,
     batch_size: int = 8,
+    constraints: Sequence[Constraints] | None = None,
 ) -> list[Filled]:
     """Fills every blank of every text, left to right, each conditioned on the earlier ones.
 
@@ -37,22 +50,30 @@ def fill(
         texts: Texts with `[MASK]`, `[sMASK]` or `[gMASK]` (or prompts); one without gets `[gMASK]` at its end.
         settings: How tokens are chosen.
         batch_size: Texts decoded together; texts of similar length share a batch.
+        constraints: For each text what its blanks may contain.
 
     Raises:
-        GenerationError: As `build_prompt`.
+        GenerationError: As `build_prompt`; constraints that do not match the texts, or that leave no token.
     """
     prompts = [build_prompt(tokenizer, text, model.config.max_sequence_length) for text in texts]
+    limits = _limits(prompts, constraints)
     results: list[Filled | None] = [None] * len(texts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
     if settings.num_beams > 1:
         for index in order:
-            results[index] = _fill_with_beams(model, tokenizer, prompts[index], settings)
+            results[index] = _fill_with_beams(
+                model, tokenizer, prompts[index], settings, limits[index]
+            )
     else:
         chooser = make_chooser(model, tokenizer, settings)
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             events = decode_events(
-                model, [prompts[i] for i in chosen], chooser, *_sop_and_pad(tokenizer)
+                model,
+                [prompts[i] for i in chosen],
+                chooser,
+                *_sop_and_pad(tokenizer),
+                [limits[i] for i in chosen],
             )
             _, contents = deque(events, maxlen=1).pop()
             for index, blanks in zip(chosen, contents, strict=True):
@@ -61,7 +82,11 @@ def fill(
 
 
 def stream(
-    model: Any, tokenizer: Any, text: str | Prompt, settings: DecodingSettings
+    model: Any,
+    tokenizer: Any,
+    text: str | Prompt,
+    settings: DecodingSettings,
+    constraint: Constraint | None = None,
 ) -> Iterator[str]:
     """Yields the contents of a text's first blank as they are written, in pieces that are whole characters.
 
@@ -71,7 +96,8 @@ def stream(
     prompt = Prompt(prompt.ids, prompt.parts, prompt.mask_indices[:1])
     chooser = make_chooser(model, tokenizer, settings)
     sent = written = ""
-    for _, contents in decode_events(model, [prompt], chooser, *_sop_and_pad(tokenizer)):
+    limits = _limits([prompt], [constraint])
+    for _, contents in decode_events(model, [prompt], chooser, *_sop_and_pad(tokenizer), limits):
         written = _text(tokenizer, contents[0][0])
         # A character of several byte tokens shows as U+FFFD until it is whole; a space may still be cleaned up.
         ready = written.rstrip("�")
@@ -92,6 +118,21 @@ def make_chooser(model: Any, tokenizer: Any, settings: DecodingSettings) -> Toke
     forbidden = (set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)) - ends
     stop = StopStrings(tokenizer, settings.stop)
     return TokenChooser(settings, sorted(forbidden), sorted(ends), len(tokenizer), stop)
+
+
+def _limits(
+    prompts: Sequence[Prompt], constraints: Sequence[Constraints] | None
+) -> list[list[Constraint | None]]:
+    """Returns for each prompt one constraint (or None) for each of its blanks."""
+    given = [None] * len(prompts) if constraints is None else list(constraints)
+    if len(given) != len(prompts):
+        raise GenerationError(
+            f"constraints: there are {len(prompts)} texts and constraints for {len(given)}; give one (or None, or a "
+            "list of one for each blank) for each text"
+        )
+    return [
+        per_blank(one, len(prompt.mask_indices)) for one, prompt in zip(given, prompts, strict=True)
+    ]
 
 
 def _sop_and_pad(tokenizer: Any) -> tuple[int, int]:
@@ -116,7 +157,11 @@ def _filled(tokenizer: Any, prompt: Prompt, blanks: list[BlankTokens]) -> Filled
 
 @torch.inference_mode()
 def _fill_with_beams(
-    model: Any, tokenizer: Any, prompt: Prompt, settings: DecodingSettings
+    model: Any,
+    tokenizer: Any,
+    prompt: Prompt,
+    settings: DecodingSettings,
+    constraints: Sequence[Constraint | None],
 ) -> Filled:
     """Searches the blanks one after the other with transformers' beam search; the best one is kept."""
     ids = tokenizer.special_ids
@@ -126,7 +171,7 @@ def _fill_with_beams(
     written: list[Piece] = []
     blanks: list[BlankTokens] = []
     alternatives = []
-    for mask_index in prompt.mask_indices:
+    for mask_index, constraint in zip(prompt.mask_indices, constraints, strict=True):
         open_blank = Piece(int(mask_index), np.empty(0, np.int64), scored=False)
         batch = collate([lay_out(prompt.ids, [*written, open_blank], ids.sop)], ids.pad)
         inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
@@ -142,6 +187,7 @@ def _fill_with_beams(
             repetition_penalty=settings.repetition_penalty,
             no_repeat_ngram_size=settings.no_repeat_ngram_size,
             suppress_tokens=suppressed,
+            logits_processor=_beam_limits(constraint, prompt_length),
             eos_token_id=sorted((ids.eop, ids.eos)),
             pad_token_id=ids.pad,
             do_sample=False,
@@ -153,10 +199,19 @@ def _fill_with_beams(
             output.sequences, output.scores, output.beam_indices
         )
         new = output.sequences[:, prompt_length:]
-        candidates = [
+        found = [
             _until_end(tokens.tolist(), scores.tolist(), {ids.eop, ids.eos}, stop)
             for tokens, scores in zip(new, steps, strict=True)
         ]
+        # With fewer allowed contents than beams the search fills up: with ones of probability 0, with copies that
+        # come from the beams it started from beside the first, or (parent -1) with none.
+        candidates = [
+            one
+            for one, parents in zip(found, output.beam_indices.tolist(), strict=True)
+            if parents[:1] == [0] and sum(one.log_probabilities) > MIN_SCORE
+        ]
+        if not candidates:
+            raise nothing_allowed(constraint, len(found[0].tokens), settings)
         blanks.append(candidates[0])
         written.append(Piece(int(mask_index), np.asarray(candidates[0].tokens), scored=False))
         alternatives.append(
@@ -170,6 +225,23 @@ def _fill_with_beams(
         )
     filled = _filled(tokenizer, prompt, blanks)
     return Filled(filled.text, filled.blanks, filled.scores, alternatives, filled.finished)
+
+
+def _beam_limits(constraint: Constraint | None, prompt_length: int) -> LogitsProcessorList:
+    """Returns the constraint as transformers' beam search takes it."""
+
+    def limit(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        for row, tokens in enumerate(ids[:, prompt_length:].tolist()):
+            following = None if constraint is None else constraint.allowed(tokens)
+            if following is not None:
+                kept = torch.from_numpy(following).to(scores.device)
+                limited = torch.full_like(scores[row], MIN_SCORE)
+                limited[kept] = scores[row, kept]
+                scores[row] = limited
+        return scores
+
+    processors: list = [] if constraint is None else [limit]
+    return LogitsProcessorList(processors)
 
 
 def _until_end(
