@@ -13,7 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from glmkit.blanks.layout import IGNORE_INDEX, Example, Piece, collate, lay_out
+from glmkit.blanks.layout import IGNORE_INDEX, Example, collate
+from glmkit.blanks.windows import left_to_right_examples
 
 LOGIT_ROWS = 512
 """Tokens whose logits [512, V] are held at once."""
@@ -23,30 +24,6 @@ def encode(tokenizer: Any, text: str) -> np.ndarray:
     """Returns the ids (int64) of a text without special tokens around it; special strings are plain text."""
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return np.asarray(ids, np.int64)
-
-
-def left_to_right_examples(ids: np.ndarray, specials: Any, max_positions: int) -> list[Example]:
-    """Lays out a text so that each of its tokens is predicted exactly once, from what is left of it.
-
-    The first window has part A `[CLS] [gMASK]` and as many tokens in part B as positions allow. A text that is longer
-    goes on in windows of half that size, whose part A is `[CLS]`, the tokens before them (half the positions) and
-    `[gMASK]`: the end-of-text form of the document objective.
-
-    Args:
-        ids: int64 [n], without special tokens.
-        specials: A `SpecialTokenIds`.
-        max_positions: The model's `max_sequence_length`.
-    """
-    half = max_positions // 2
-    examples, start = [], 0
-    while start < len(ids):
-        stop = min(len(ids), start + (half if start else max_positions - 2))
-        context = ids[max(0, start - half + 3) : start]
-        part_a = np.concatenate(([specials.cls], context, [specials.gmask]))
-        piece = Piece(len(part_a) - 1, ids[start:stop])
-        examples.append(lay_out(part_a, [piece], specials.sop))
-        start = stop
-    return examples
 
 
 @torch.inference_mode()

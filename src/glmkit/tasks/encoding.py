@@ -7,9 +7,9 @@ never contains `<|startofpiece|>`, so the two kinds of store cannot be taken for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,12 @@ def encode_question(asked: Question, tokenizer: Any) -> tuple[list[int], list[in
     """Returns part A's ids with `[CLS]` and end of text, as prompts have them, and the answer's."""
     ids = tokenizer.special_ids
     body = encode_pieces(tokenizer, [asked.before, asked.mask, asked.after])
-    mask = mask_ids(tokenizer)[asked.mask]
-    return [ids.cls, *body, ids.eos], encode_content(tokenizer, asked.before, mask, asked.answer)
+    return [ids.cls, *body, ids.eos], encode_answer(asked, tokenizer, asked.answer)
+
+
+def encode_answer(asked: Question, tokenizer: Any, answer: str) -> list[int]:
+    """Returns the ids of an answer to a question, as `encode_question` has them."""
+    return encode_content(tokenizer, asked.before, mask_ids(tokenizer)[asked.mask], answer)
 
 
 def encode_record(
@@ -52,26 +56,66 @@ def encode_record(
         int64 ids (see `encode_sample`), or None where the answer is empty or no shortening makes it fit; and whether
         the record was shortened. The answer is never shortened.
     """
-    asked = question(task, record, where, **options)
-    part_a, answer = encode_question(asked, tokenizer)
-    if not answer:
-        return None, False
+
+    def encode(one: Mapping[str, Any]) -> Attempt:
+        asked = question(task, one, where, **options)
+        part_a, answer = encode_question(asked, tokenizer)
+        return Attempt(part_a, len(answer) + 1, answer, asked.answer)
+
+    found, shortened = fit_record(task, record, tokenizer, max_length, encode)
+    if found is None or not found.contents:
+        return None, shortened
+    return encode_sample(found.part_a, found.contents, tokenizer.special_ids), shortened
+
+
+class Attempt(NamedTuple):
+    """One way to encode a record.
+
+    Attributes:
+        part_a: Ids.
+        places: What part B takes, in tokens.
+        contents: Of part B, as the caller needs it.
+        answer: The answer's text, which shortening may have to keep.
+    """
+
+    part_a: list[int]
+    places: int
+    contents: Any
+    answer: str
+
+
+def fit_record(
+    task: Task,
+    record: Mapping[str, Any],
+    tokenizer: Any,
+    max_length: int,
+    encode: Callable[[Mapping[str, Any]], Attempt],
+) -> tuple[Attempt | None, bool]:
+    """Returns a record encoded within `max_length` tokens, or None, and whether it was shortened.
+
+    Args:
+        task: Says which field gives way.
+        record: One record.
+        tokenizer: A `GLMTokenizer`.
+        max_length: Of part A and part B together, in tokens.
+        encode: Encodes the record, and again with a shorter text in that field.
+    """
     field, keep = (task.shorten.field, task.shorten.keep) if task.shorten else ("", "start")
     text, shortened = text_of(record.get(field)), False
-    room = max_length - len(answer) - 1
-    while len(part_a) > room:
+    found = encode(record)
+    room = max_length - found.places
+    while len(found.part_a) > room:
         if not text or room < 8:
             return None, shortened
         # The text's tokens are about evenly long; a little less than what should fit, and again if it does not.
         tokens = len(encode_plain(tokenizer, text))
-        fitting = tokens - (len(part_a) - room)
+        fitting = tokens - (len(found.part_a) - room)
         length = int(len(text) * min(0.98, 0.98 * max(0, fitting) / max(1, tokens)))
-        text, shortened = _cut(text, length, keep, asked.answer), True
-        if keep == "answer" and asked.answer in text_of(record[field]) and asked.answer not in text:
+        text, shortened = _cut(text, length, keep, found.answer), True
+        if keep == "answer" and found.answer in text_of(record[field]) and found.answer not in text:
             return None, True  # no room for the answer's own words
-        asked = question(task, {**record, field: text}, where, **options)
-        part_a, answer = encode_question(asked, tokenizer)
-    return encode_sample(part_a, answer, tokenizer.special_ids), shortened
+        found = encode({**record, field: text})
+    return found, shortened
 
 
 def _cut(text: str, length: int, keep: str, answer: str) -> str:

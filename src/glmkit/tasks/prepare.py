@@ -12,15 +12,15 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glmkit.corpus.sources import read_documents
 from glmkit.errors import ConfigError, DataError
 from glmkit.tasks.encoding import encode_record
+from glmkit.tasks.records import read_records
 from glmkit.tasks.rendering import expand, text_of
 from glmkit.tasks.task import Language, Task, load_task
 from glmkit.tokens.store import TokenStoreWriter
@@ -112,7 +112,7 @@ def prepare_task(
             )
             for name in ("train", "valid")
         }
-        for number, (record, where) in enumerate(_records(sources, rename or {})):
+        for number, (record, where) in enumerate(read_records(sources, rename)):
             counts["records"] += 1
             kept_together = record if task.split_by is None else text_of(record.get(task.split_by))
             draw = int.from_bytes(_digest(kept_together)[:8], "big") / 2**64
@@ -178,20 +178,6 @@ def _make_room(out_dir: Path, overwrite: bool) -> None:
         for name in OUTPUTS:
             path = out_dir / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _records(
-    sources: str | Path | Sequence[str | Path], rename: Mapping[str, str]
-) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yields each record, fields renamed, and `file:line`."""
-    for source in [sources] if isinstance(sources, str | Path) else sources:
-        # A template without a field: the record is wanted, not a text of it.
-        for document in read_documents(source, text_field="{{}}"):
-            record = dict(document.metadata)
-            for ours, theirs in rename.items():
-                if theirs in record:
-                    record[ours] = record[theirs]
-            yield record, document.id
 
 
 def _digest(value: Any) -> bytes:

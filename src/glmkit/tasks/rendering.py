@@ -7,7 +7,8 @@ which record, which pattern, and what to do. Knows no tokenizer.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,7 @@ def question(
     pattern: int = 0,
     language: Language | None = None,
     seed: int = 0,
+    answered: bool = True,
 ) -> Question:
     """Returns the question that a record makes; of a filling task with nothing to hide, one with an empty answer.
 
@@ -71,29 +73,23 @@ def question(
         pattern: Which of the patterns, taken modulo their number.
         language: Of the pattern; by default that of the record.
         seed: Of what a filling task hides.
+        answered: Whether the record has an answer; without one the question's is empty.
 
     Raises:
         DataError: A field is missing, or a label is not among the task's.
     """
-    wanted = language_of(task, record) if language is None else language
-    # A task with patterns in one language asks in that one.
-    asked_in: Language = next(name for name in (wanted, "zh", "en") if task.patterns.get(name))
+    asked_in = asked_language(task, record, language)
     patterns = task.patterns[asked_in]
     chosen = patterns[pattern % len(patterns)]
     if task.hide:
         return _filling(task, record, where, chosen, asked_in, seed)
     blank = BLANK.search(chosen)
     assert blank is not None
-    if task.kind == "classification":
-        label = str(_value(task, record, str(task.label), None, chosen, where))
-        if label not in task.labels:
-            raise DataError(
-                f"{where}: the label {label!r} is not one of the task {task.name!r}, which has "
-                f"{', '.join(task.labels)}{nearest(label, task.labels)}\n{_shown(record, chosen)}\nAdd it to the "
-                "task's labels (in a YAML file of your own), or correct the record."
-            )
-        answer = task.labels[label][asked_in]
-    else:
+    answer = ""
+    if answered and task.label is not None:
+        answers = choices_of(task, record, where, asked_in)
+        answer = answers[right_choice(task, record, answers, where, chosen)]
+    elif answered:
         answer = _render(task, str(task.answer), record, where)
     return Question(
         before=_render(task, chosen[: blank.start()], record, where),
@@ -119,6 +115,70 @@ def _filling(
         after=text[end:] + after,
         answer=text[start:end],
         language=language,
+    )
+
+
+def asked_language(
+    task: Task, record: Mapping[str, Any], language: Language | None = None
+) -> Language:
+    """Returns the language of a record's patterns: as asked or as the record's; a task in one language asks in that one."""
+    wanted = language_of(task, record) if language is None else language
+    return next(name for name in (wanted, "zh", "en") if task.patterns.get(name))  # type: ignore[return-value]
+
+
+def choices_of(task: Task, record: Mapping[str, Any], where: str, language: Language) -> list[str]:
+    """Returns what may fill the blank: a classification's words in the order of its labels, or the record's choices.
+
+    Raises:
+        DataError: A choice's field is missing, or there are fewer than two choices.
+    """
+    if task.kind == "classification":
+        return [words[language] for words in task.labels.values()]
+    [pattern, *more] = task.choices
+    name = PLACEHOLDER.fullmatch(pattern)
+    value = _value(task, record, name[1], name[2], pattern, where) if name and not more else None
+    if isinstance(value, list):
+        choices = [_unblanked(text_of(one)).strip() for one in value]
+    else:
+        choices = [_render(task, one, record, where) for one in task.choices]
+    if len(choices) < 2 or not all(choices):
+        raise DataError(
+            f"{where}: there must be at least two choices, none of them empty, for the task {task.name!r}\n"
+            f"{_shown(record, pattern)}"
+        )
+    return choices
+
+
+def right_choice(
+    task: Task,
+    record: Mapping[str, Any],
+    choices: Sequence[str],
+    where: str,
+    pattern: str = "",
+) -> int:
+    """Returns the index of a record's right answer among its `choices`.
+
+    Raises:
+        DataError: There is no label, or none that says which.
+    """
+    label = str(_value(task, record, str(task.label), None, pattern, where))
+    if task.kind == "classification":
+        if label in task.labels:
+            return list(task.labels).index(label)
+        raise DataError(
+            f"{where}: the label {label!r} is not one of the task {task.name!r}, which has "
+            f"{', '.join(task.labels)}{nearest(label, task.labels)}\n{_shown(record, pattern)}\nAdd it to the "
+            "task's labels (in a YAML file of your own), or correct the record."
+        )
+    if label.strip() in choices:
+        return choices.index(label.strip())
+    number = int(label) - task.first_choice if re.fullmatch(r"\d+", label) else -1
+    if 0 <= number < len(choices):
+        return number
+    last = task.first_choice + len(choices) - 1
+    raise DataError(
+        f"{where}: the label {label!r} says no choice: allowed are the numbers {task.first_choice} to {last} "
+        f"(the task's first_choice is {task.first_choice}) and the choices' texts\n{_shown(record, pattern)}"
     )
 
 
@@ -165,9 +225,14 @@ def _render(task: Task, pattern: str, record: Mapping[str, Any], where: str) -> 
 
     def fill(match: Any) -> str:
         value = text_of(_value(task, record, match[1], match[2], pattern, where))
-        return BLANK.sub(lambda found: _unmasked[found.group()], value).strip()
+        return _unblanked(value).strip()
 
     return PLACEHOLDER.sub(fill, pattern)
+
+
+def _unblanked(text: str) -> str:
+    """Returns a text in which nothing looks like a blank."""
+    return BLANK.sub(lambda found: _unmasked[found.group()], text)
 
 
 _unmasked = {mask: mask.replace("[", "[ ") for mask in (MASK, SMASK, GMASK)}

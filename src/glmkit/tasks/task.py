@@ -68,9 +68,10 @@ class Task:
 
     name: str
     """Name in logs and reports."""
-    kind: Literal["classification", "generation", "filling", "text"]
-    """`classification`: the answer is one of `labels`; `generation`: it is a text of the record; `filling`: it is
-    what `hide` hides in a text of the record; `text`: it is the text itself, measured as a whole."""
+    kind: Literal["classification", "multiple_choice", "generation", "filling", "text"]
+    """`classification`: the answer is one of `labels`; `multiple_choice`: one of the record's own `choices`; `generation`:
+    a text of the record; `filling`: what `hide` hides in a text of the record; `text`: the text itself, measured as a
+    whole."""
     metric: str
     """What evaluation counts: accuracy, macro_f1, rouge, exact_match, bleu, perplexity, bits_per_character."""
     fields: dict[str, str]
@@ -78,9 +79,13 @@ class Task:
     patterns: dict[Language, list[str]]
     """Language -> ways to ask, each a text with `{field}`s and one blank, `[MASK]`, `[sMASK]` or `[gMASK]`."""
     label: str | None = None
-    """Classification: the field with the label."""
+    """Classification: the field with the label; multiple choice: with the right choice, its number or its text."""
     labels: dict[str, dict[Language, str]] = dataclasses.field(default_factory=dict)
     """Classification: label in the data -> the word that fills the blank (the verbalizer), by language."""
+    choices: list[str] = dataclasses.field(default_factory=list)
+    """Multiple choice: a pattern for each choice; or one, the name of a field with a list in braces (`{choices}`)."""
+    first_choice: int = 0
+    """Multiple choice: the number that the data give to the first choice."""
     answer: str | None = None
     """Generation and text: a pattern without a blank that makes the answer."""
     hide: Hide | None = None
@@ -124,14 +129,18 @@ class Task:
             ]
         if not any(self.patterns.values()):
             problems.append("patterns: at least one is needed")
-        if (self.kind == "classification") != (bool(self.labels) and self.label is not None):
-            problems.append("a classification has label and labels, and nothing else has")
+        if (self.kind == "classification") != bool(self.labels):
+            problems.append("a classification has labels, and nothing else has")
+        if (self.kind == "multiple_choice") != bool(self.choices):
+            problems.append("a multiple choice has choices, and nothing else has")
+        if (self.kind in ("classification", "multiple_choice")) != (self.label is not None):
+            problems.append("a classification or multiple choice has a label, and nothing else has")
         if (self.kind in ("generation", "text")) != (self.answer is not None):
             problems.append("a generation or text task has an answer, and nothing else has")
         if (self.kind == "filling") != (self.hide is not None):
             problems.append("a filling task has hide, and nothing else has")
-        for name in (self.label, self.split_by, *(PLACEHOLDER.findall(self.answer or "") or ())):
-            name = name[0] if isinstance(name, tuple) else name
+        written = PLACEHOLDER.findall("".join((self.answer or "", *self.choices)))
+        for name in (self.label, self.split_by, *(name for name, _ in written)):
             if name is not None and name not in known:
                 problems.append(f"the field {name!r} is not under fields{nearest(name, known)}")
         for setting, part in (("shorten", self.shorten), ("hide", self.hide)):

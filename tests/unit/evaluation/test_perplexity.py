@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from glmkit.blanks.windows import left_to_right_examples
 from glmkit.errors import DataError
 from glmkit.evaluation.perplexity import (
     bits_per_character,
@@ -16,7 +17,7 @@ from glmkit.evaluation.perplexity import (
     perplexity,
     score_texts,
 )
-from glmkit.evaluation.scoring import encode, left_to_right_examples, text_log_probabilities
+from glmkit.evaluation.scoring import encode, text_log_probabilities
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.tokens.train import train_tokenizer
 

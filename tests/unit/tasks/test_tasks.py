@@ -143,7 +143,7 @@ def test_tasks_that_contradict_themselves_are_refused():
             "'txt', which is not under fields; did you mean 'text'",
         ),
         ({"patterns": {}}, "at least one is needed"),
-        ({"labels": {}}, "has label and labels"),
+        ({"labels": {}}, "a classification has labels"),
         ({"answer": "{text}"}, "has an answer"),
         ({"hide": Hide("text", "word")}, "a filling task has hide, and nothing else has"),
         ({"kind": "filling", "hide": Hide("text", "word")}, "once, in which something is hidden"),
