@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check style clean
+.PHONY: help demo test test-all check style ship-mini clean
 
 help:
 	@echo "make demo      install into .venv, then corpus -> tokenizer -> GLM -> filled blanks, offline, about 4 minutes"
@@ -30,6 +30,10 @@ check: $(VENV)/.dev
 style: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The embedded model from a finished run, for example MODEL=runs/glm-mini/run/model-average HARDWARE="2 cores of a CPU".
+ship-mini: $(VENV)/.dev
+	$(BIN)/python recipes/glm-mini/ship.py weights $(MODEL) --hardware "$(HARDWARE)"
 
 clean:
 	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage

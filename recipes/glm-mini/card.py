@@ -1,0 +1,219 @@
+"""What a run recorded, and the model card made of it.
+
+In: a run's `log.jsonl` and `config.yaml`, an asset's `config.json`, the results of `glmkit evaluate`. Out: `TrainingFacts`
+(kept as `training.json`, so that the card can be rendered again) and MODEL_CARD.md, MODEL_CARD.zh.md from the templates
+`card.en.md` and `card.zh.md`, in which every `$name` must be known.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+import transformers
+import yaml
+
+import glmkit
+from glmkit.errors import DataError
+from glmkit.model.configuration import GLMConfig
+
+HERE = Path(__file__).parent
+CARDS = {"en": "MODEL_CARD.md", "zh": "MODEL_CARD.zh.md"}
+SETTINGS = ("optim", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size", "seed")  # fmt: skip
+"""Of `trainer:`, those that the card names."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run.
+
+    Attributes:
+        steps: Optimizer steps.
+        tokens: Tokens read, masks and start markers included, padding not.
+        predicted_tokens: Of them, those that were predicted.
+        epochs: Passes over the text.
+        tokens_per_second: Median of the log lines.
+        row_length: Tokens in a row.
+        trainer: Some of the recipe's `trainer:`.
+        objectives: The recipe's `objectives:`.
+        tasks: Names of the tasks mixed in.
+        task_share: Most of a batch that they may take.
+        average: Decay of the average of the weights, or None.
+        held_out: The last held-out losses, nats per predicted token, by name.
+    """
+
+    steps: int
+    tokens: int
+    predicted_tokens: int
+    epochs: float
+    tokens_per_second: float
+    row_length: int
+    trainer: dict[str, Any]
+    objectives: dict[str, Any]
+    tasks: list[str]
+    task_share: float
+    average: float | None
+    held_out: dict[str, float]
+
+    @property
+    def hours(self) -> float:
+        """Time of computing, from tokens and speed: interruptions do not count."""
+        return self.tokens / self.tokens_per_second / 3600
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What the card says of the training.
+
+    Attributes:
+        hardware: In words.
+        versions: Of the software that made the asset.
+        stages: The runs, in their order.
+    """
+
+    hardware: str
+    versions: str
+    stages: list[Stage]
+
+    @classmethod
+    def of(cls, runs: Sequence[Path], hardware: str) -> TrainingFacts:
+        """Reads what runs recorded; errors of `read_run`."""
+        versions = f"glmkit {glmkit.__version__}, torch {torch.__version__}, transformers {transformers.__version__}"
+        return cls(hardware, versions, [read_run(run) for run in runs])
+
+    def save(self, path: Path) -> None:
+        """Writes the facts as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> TrainingFacts:
+        """Reads what `save` wrote."""
+        values = json.loads(path.read_text(encoding="utf-8"))
+        stages = [Stage(**stage) for stage in values.pop("stages")]
+        return cls(**values, stages=stages)
+
+
+def read_run(run: Path) -> Stage:
+    """Reads what a pretraining run recorded; a run that was ended early counts as far as its log goes.
+
+    Raises:
+        DataError: It is no such run, or has not logged a step.
+    """
+    for name in ("log.jsonl", "config.yaml"):
+        if not (run / name).is_file():
+            raise DataError(f"{run} has no {name}; give the folder of a pretraining run (--run)")
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+    training = [line for line in lines if "tokens" in line]
+    if not training:
+        raise DataError(f"{run / 'log.jsonl'} has no line of training yet")
+    recipe = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    last = training[-1]
+    evaluated = [line for line in lines if "eval_loss" in line]
+    losses = evaluated[-1] if evaluated else {}
+    return Stage(
+        steps=lines[-1]["step"],
+        tokens=int(last["tokens"]),
+        predicted_tokens=int(last["predicted_tokens"]),
+        epochs=last["epoch"],
+        tokens_per_second=statistics.median(line["tokens_per_second"] for line in training),
+        row_length=recipe["data"]["row_length"],
+        trainer={name: recipe["trainer"][name] for name in SETTINGS if name in recipe["trainer"]},
+        objectives=recipe["objectives"],
+        tasks=sorted(recipe["tasks"]["folders"]),
+        task_share=recipe["tasks"]["max_share"],
+        average=recipe["average"]["decay"],
+        held_out={
+            name.removeprefix("eval_"): value
+            for name, value in losses.items()
+            if name.startswith("eval_") and name.endswith("loss")
+        },
+    )
+
+
+def write_cards(asset: Path, facts: TrainingFacts, results: dict[str, Any] | None) -> None:
+    """Renders both cards beside the weights.
+
+    Args:
+        asset: Folder with `config.json` and the weights.
+        facts: Of the training.
+        results: Of the evaluation; None leaves a line that says so.
+    """
+    for language, name in CARDS.items():
+        template = Template((HERE / f"card.{language}.md").read_text(encoding="utf-8"))
+        values = card_values(asset, facts, results, language)
+        (asset / name).write_text(template.substitute(values), encoding="utf-8")
+
+
+def card_values(
+    asset: Path, facts: TrainingFacts, results: dict[str, Any] | None, language: str
+) -> dict[str, str]:
+    """Returns the templates' values."""
+    config = GLMConfig.from_pretrained(asset)
+    weights = asset / "model.safetensors"
+    return {
+        "parameters": f"{config.num_parameters / 1e6:.1f}",
+        "layers": str(config.num_layers),
+        "width": str(config.hidden_size),
+        "heads": str(config.num_attention_heads),
+        "positions": str(config.max_sequence_length),
+        "vocabulary": f"{config.vocab_size:,}",
+        "dtype": str(config.dtype).removeprefix("torch."),
+        "megabytes": f"{weights.stat().st_size / 1e6:.1f}",
+        "hardware": facts.hardware,
+        "hours": f"{sum(stage.hours for stage in facts.stages):.1f}",
+        "tokens": f"{sum(stage.tokens for stage in facts.stages) / 1e6:,.1f}",
+        "predicted": f"{sum(stage.predicted_tokens for stage in facts.stages) / 1e6:,.1f}",
+        "stages": stages_table(facts.stages, language),
+        "metrics": metrics_section(results, language),
+        "versions": facts.versions,
+    }
+
+
+def stages_table(stages: list[Stage], language: str) -> str:
+    """Returns the runs as rows of a Markdown table, one column each."""
+    names = {
+        "en": ("optimizer steps", "rows a step × tokens a row", "epochs of the text", "tokens/s", "optimizer", "learning rate, schedule", "objectives: token / sentence / document", "tasks mixed in", "average of the weights", "held-out loss (nats a predicted token)"),
+        "zh": ("优化步数", "每步行数 × 每行词元", "文本遍数", "词元/秒", "优化器", "学习率与调度", "目标权重：token / sentence / document", "混入的任务", "权重的滑动平均", "验证损失（每个被预测词元，nats）"),
+    }[language]  # fmt: skip
+    header = {"en": "stage", "zh": "阶段"}[language]
+    columns = [_stage_column(stage, language) for stage in stages]
+    lines = [
+        f"| {header} | " + " | ".join(str(n + 1) for n in range(len(stages))) + " |",
+        "|---" * (len(stages) + 1) + "|",
+    ]
+    lines += [f"| {name} | {' | '.join(row)} |" for name, *row in zip(names, *columns, strict=True)]
+    return "\n".join(lines)
+
+
+def _stage_column(stage: Stage, language: str) -> list[str]:
+    trainer, weights = stage.trainer, stage.objectives
+    at_most = {"en": "at most", "zh": "至多"}[language]
+    tasks = f"{', '.join(stage.tasks)} ({at_most} {stage.task_share:.0%})" if stage.tasks else "–"
+    return [
+        f"{stage.steps:,}",
+        f"{trainer['per_device_train_batch_size']} × {stage.row_length}",
+        f"{stage.epochs:.2f}",
+        f"{stage.tokens_per_second:,.0f}",
+        str(trainer.get("optim", "adamw")),
+        f"{trainer['learning_rate']:g}, {trainer['lr_scheduler_type']}",
+        " / ".join(f"{weights[f'{name}_weight']:g}" for name in ("token", "sentence", "document")),
+        tasks,
+        "–" if stage.average is None else f"{stage.average:g}",
+        ", ".join(f"{name.removesuffix('_loss')} {value:.3f}" for name, value in stage.held_out.items()) or "–",
+    ]  # fmt: skip
+
+
+def metrics_section(results: dict[str, Any] | None, language: str) -> str:
+    """Returns the measured table, or a line that says that nothing has been measured yet."""
+    if results is None:
+        return {
+            "en": "Not measured yet: `make evaluate-mini`, then `ship.py card --results …`.",
+            "zh": "尚未评测：先运行 `make evaluate-mini`，再运行 `ship.py card --results …`。",
+        }[language]
+    raise NotImplementedError

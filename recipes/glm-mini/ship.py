@@ -1,0 +1,136 @@
+"""A trained folder -> the asset that glmkit ships: weights, vocabulary, checksums, card.
+
+In: the model's folder of a pretraining run (`RUN/model` or `RUN/model-average`), the run's own records, and what
+`glmkit evaluate` measured. Out: `src/glmkit/assets/glm-mini/`, whole or not at all. The first command ships weights, the
+second renders the card again once the shipped model has been evaluated:
+
+    python recipes/glm-mini/ship.py weights runs/glm-mini/run/model-average --hardware "1 core of an AMD EPYC (Zen 4)"
+    python recipes/glm-mini/ship.py card --results RESULTS.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from card import TrainingFacts, write_cards
+
+from glmkit import load
+from glmkit.checkpoint import new_folder
+from glmkit.errors import UserError
+from glmkit.model.convert import convert
+
+ASSET = Path(__file__).resolve().parents[2] / "src" / "glmkit" / "assets" / "glm-mini"
+MAX_BYTES = 40_000_000
+CHECKSUMS = "SHA256SUMS"
+FACTS = "training.json"
+BESIDE_THE_WEIGHTS = ("calibration.json",)
+"""Files of a model's folder that the loader reads and `convert` does not know."""
+UNLISTED = (CHECKSUMS, FACTS)
+"""Not in the checksums, nor are the cards: they are rendered again without touching the model."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Target = Annotated[Path, typer.Option(help="Folder of the asset.")]
+
+
+@app.command()
+def weights(
+    model: Annotated[Path, typer.Argument(help="RUN/model or RUN/model-average.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Run with log.jsonl and config.yaml; by default RUN above.")
+    ] = None,
+    earlier: Annotated[
+        list[Path] | None, typer.Option(help="Runs that this one went on from, oldest first.")
+    ] = None,
+    hardware: Annotated[str, typer.Option(help="What it was trained on.")] = "not recorded",
+    dtype: Annotated[str, typer.Option(help="Of the stored weights.")] = "bfloat16",
+    target: Target = ASSET,
+) -> None:
+    """Writes the asset from a trained folder; the old one stays until the new one is whole."""
+    runs = [*(earlier or []), run or model.parent]
+    facts = TrainingFacts.of(runs, hardware)
+    with new_folder(target, overwrite=True) as temporary:
+        convert(model, temporary, "glmkit", dtype=dtype)
+        for name in BESIDE_THE_WEIGHTS:
+            if (model / name).is_file():
+                shutil.copyfile(model / name, temporary / name)
+        for file in temporary.iterdir():
+            file.chmod(0o644)
+        filled = load(temporary, device="cpu").fill("床前[MASK]光。", max_new_tokens=4)
+        facts.save(temporary / FACTS)
+        write_checksums(temporary)
+        write_cards(temporary, facts, results=None)
+        size = folder_size(temporary)
+        if size > MAX_BYTES:
+            raise UserError(
+                f"the asset would have {size:,} bytes, {MAX_BYTES:,} are allowed; store a smaller model"
+            )
+    typer.echo(f"{target}: {size:,} bytes in {dtype}; it loads and fills: {filled}")
+
+
+@app.command()
+def card(
+    results: Annotated[
+        Path | None, typer.Option(help="What `glmkit evaluate --out` wrote (results.json).")
+    ] = None,
+    target: Target = ASSET,
+) -> None:
+    """Renders MODEL_CARD.md and MODEL_CARD.zh.md again; weights and checksums stay as they are."""
+    verify(target)
+    measured = None if results is None else json.loads(results.read_text(encoding="utf-8"))
+    write_cards(target, TrainingFacts.load(target / FACTS), measured)
+    typer.echo(f"{target}: MODEL_CARD.md, MODEL_CARD.zh.md")
+
+
+def listed_files(folder: Path) -> list[Path]:
+    """Returns the files that the checksums cover: all that the loader may read."""
+    return sorted(
+        path for path in folder.iterdir() if path.name not in UNLISTED and path.suffix != ".md"
+    )
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes SHA256SUMS in the form of the program sha256sum."""
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        for path in listed_files(folder)
+    ]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def verify(folder: Path) -> None:
+    """Compares an asset's files with its checksums.
+
+    Raises:
+        UserError: A file is changed, missing or not listed.
+    """
+    if not (folder / CHECKSUMS).is_file():
+        raise UserError(f"{folder} has no {CHECKSUMS}: `ship.py weights` makes the asset first")
+    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    found = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in listed_files(folder)
+    }
+    wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    if wrong:
+        raise UserError(
+            f"{folder}: {', '.join(wrong)} differ from {CHECKSUMS}; ship the asset again"
+        )
+
+
+def folder_size(folder: Path) -> int:
+    """Returns the bytes of a folder's files."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except UserError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise SystemExit(2) from error

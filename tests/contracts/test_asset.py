@@ -1,0 +1,62 @@
+"""The embedded model is whole: what the checksums say, no larger than a package may be, loaded by the ordinary loader."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import glmkit
+from glmkit.embedded import ASSETS, DEFAULT_MODEL
+
+MAX_BYTES = 40_000_000
+MAX_RESIDENT_MIB = 400
+FOLDER = ASSETS / DEFAULT_MODEL
+
+# Until the trained model is committed there is nothing to test.
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="glm-mini is not shipped yet")
+
+
+def test_files_are_those_of_the_checksums():
+    lines = (FOLDER / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(expected)
+    for name, digest in expected.items():
+        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, name
+    unlisted = {path.name for path in FOLDER.iterdir()} - set(expected)
+    assert unlisted == {"SHA256SUMS", "training.json", "MODEL_CARD.md", "MODEL_CARD.zh.md"}
+
+
+def test_the_package_stays_small():
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*")) <= MAX_BYTES
+
+
+@pytest.mark.parametrize("name", ["MODEL_CARD.md", "MODEL_CARD.zh.md"])
+def test_cards_have_numbers(name: str):
+    card = (FOLDER / name).read_text(encoding="utf-8")
+    assert "not recorded" not in card
+    assert "Not measured yet" not in card
+    assert "尚未评测" not in card
+
+
+def test_it_loads_offline_and_has_learnt():
+    glm = glmkit.load(device="cpu")
+    assert glm.fill("床前[MASK]光，疑是地上霜。", max_new_tokens=4).blanks == ["明月"]
+    known, shuffled = "春眠不觉晓，处处闻啼鸟。", "鸟觉处啼春，闻不晓眠处。"
+    assert glm.bits_per_character(known) < glm.bits_per_character(shuffled)
+
+
+@pytest.mark.slow
+def test_loading_and_filling_stay_small():
+    """In a process of its own: what the test run holds does not count."""
+    code = (
+        "import glmkit, re; glm = glmkit.load(device='cpu'); glm.fill('床前[MASK]光', max_new_tokens=4);"
+        "print(re.search(r'VmRSS:\\s+(\\d+)', open('/proc/self/status').read()).group(1))"
+    )
+    if not Path("/proc/self/status").exists():
+        pytest.skip("resident memory is read from /proc")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) / 1024 <= MAX_RESIDENT_MIB

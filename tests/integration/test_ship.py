@@ -1,0 +1,105 @@
+"""`recipes/glm-mini/ship.py`: a run becomes an asset with checksums and cards, or nothing changes."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from pretrain_samples import make_config, write_prepared
+from typer.testing import CliRunner
+
+import glmkit
+from glmkit import GLMForConditionalGeneration
+from glmkit.errors import UserError
+from glmkit.training.pretrain import pretrain
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "glm-mini"
+
+
+@pytest.fixture(scope="module")
+def module() -> Iterator[ModuleType]:
+    """The script, imported as its folder's scripts import each other."""
+    sys.path.insert(0, str(RECIPE))
+    yield importlib.import_module("ship")
+    sys.path.remove(str(RECIPE))
+
+
+@pytest.fixture(scope="module")
+def ship(module: ModuleType) -> Callable[..., str]:
+    """Runs a command of the script and returns what it says; raises what it raises."""
+
+    def run(*arguments: object) -> str:
+        return (
+            CliRunner().invoke(module.app, list(map(str, arguments)), catch_exceptions=False).output
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with an average of its weights."""
+    folder = tmp_path_factory.mktemp("run")
+    data = write_prepared(folder / "data")
+    pretrain(make_config(data, folder / "run", {"average": {"decay": 0.5}}, max_steps=4))
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def asset(ship: Callable[..., str], run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("assets") / "glm-mini"
+    (run / "model-average" / "calibration.json").write_text("{}")
+    said = ship("weights", run / "model-average", "--hardware", "a test bench", "--target", folder)
+    assert "loads and fills" in said
+    return folder
+
+
+def test_the_asset_is_the_model_in_bfloat16(run: Path, asset: Path):
+    shipped = GLMForConditionalGeneration.from_pretrained(asset)
+    trained = GLMForConditionalGeneration.from_pretrained(run / "model-average")
+    assert shipped.dtype == torch.bfloat16
+    for name, weight in trained.state_dict().items():
+        assert torch.equal(shipped.state_dict()[name], weight.to(torch.bfloat16))
+    assert glmkit.load(asset, device="cpu").fill("海[MASK]", max_new_tokens=2).blanks
+    assert (asset / "calibration.json").is_file()
+
+
+def test_cards_tell_the_run_in_both_languages(asset: Path):
+    english, chinese = (
+        (asset / name).read_text("utf-8") for name in ("MODEL_CARD.md", "MODEL_CARD.zh.md")
+    )
+    for card in (english, chinese):
+        assert "a test bench" in card
+        assert "| 2 × 16, 2 |" in card or "| 2 × 16，2 |" in card
+        assert "$" not in card
+    assert "| optimizer steps | 4 |" in english
+    assert "| 优化步数 | 4 |" in chinese
+
+
+def test_checksums_are_those_of_the_program_and_a_change_is_noticed(ship, asset: Path):
+    assert subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=asset, check=False).returncode == 0
+    assert "MODEL_CARD.zh.md" in ship("card", "--target", asset)
+    config = (asset / "config.json").read_text("utf-8")
+    (asset / "config.json").write_text(config + " ")
+    with pytest.raises(UserError, match=r"config\.json differ"):
+        ship("card", "--target", asset)
+    (asset / "config.json").write_text(config)
+
+
+def test_what_cannot_be_shipped_leaves_the_old_asset(
+    ship, module, run: Path, asset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = (asset / "SHA256SUMS").read_text()
+    with pytest.raises(UserError, match=r"no log\.jsonl"):
+        ship("weights", run / "model-average", "--run", tmp_path, "--target", asset)
+    monkeypatch.setattr(module, "MAX_BYTES", 1000)
+    with pytest.raises(UserError, match="1,000 are allowed"):
+        ship("weights", run / "model-average", "--target", asset)
+    assert (asset / "SHA256SUMS").read_text() == before
+    assert [path.name for path in asset.parent.iterdir()] == ["glm-mini"]
