@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from glmkit.applications.chat_template import chat_template
+from glmkit.applications.writing import Writing
 from glmkit.checkpoint import resolve
 from glmkit.embedded import DEFAULT_MODEL
 from glmkit.errors import GenerationError
@@ -21,10 +23,11 @@ from glmkit.generation.results import Filled, Score
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.runtime import choose_device, choose_dtype
+from glmkit.tasks.task import load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
 
 
-class GLM:
+class GLM(Writing):
     """A loaded GLM.
 
     Attributes:
@@ -162,6 +165,8 @@ def load(
         path, dtype=choose_dtype(dtype, place), **options
     )
     _complete(model.config, tokenizer)
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = chat_template(load_task("dialogue"))
     return GLM(model.to(place), tokenizer)
 
 

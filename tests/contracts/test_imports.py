@@ -33,7 +33,7 @@ ALLOWED = {
     "tasks": {"tokens", "blanks", "corpus"},
     "applications": {"tokens", "blanks", "tasks", "model", "generation", "evaluation.scoring"},
     "training": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus"},
-    "api": {"tokens", "blanks", "model", "checkpoint", "generation", "evaluation", "applications"},
+    "api": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications"},
     "cli": {"api", "applications", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
     "__main__": {"cli"},
 }  # fmt: skip

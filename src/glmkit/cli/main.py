@@ -10,13 +10,15 @@ from collections.abc import Callable
 import typer
 
 from glmkit import __version__
-from glmkit.cli import building, demo, writing
+from glmkit.cli import building, chatting, demo, writing
 from glmkit.cli.language import say
+from glmkit.cli.welcome import welcome
 from glmkit.errors import UserError
 
 VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("fill", writing.fill, "Fill the blanks of a text.", "填空：补全文本中的空白。"),
     ("generate", writing.generate, "Continue a text.", "续写文本。"),
+    ("chat", chatting.chat, "Talk with the model.", "与模型对话。"),
     ("score", writing.score, "Log-probability and perplexity of a text.", "文本的对数概率与困惑度。"),
     ("prepare", building.prepare, "Corpus -> token stores.", "语料 → 词元库。"),
     ("train-tokenizer", building.train_tokenizer, "Corpus -> vocabulary.", "语料 → 词表。"),
@@ -33,7 +35,6 @@ def build_app() -> typer.Typer:
     """Returns the command-line application."""
     app = typer.Typer(
         name="glmkit",
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -47,6 +48,7 @@ def build_app() -> typer.Typer:
 
     @app.callback(invoke_without_command=True)
     def _root(
+        context: typer.Context,
         version: bool = typer.Option(
             False, "--version", help=say("Print the version.", "显示版本。")
         ),
@@ -56,6 +58,9 @@ def build_app() -> typer.Typer:
     ) -> None:
         if version:
             typer.echo(f"glmkit {__version__}")
+            raise typer.Exit
+        if context.invoked_subcommand is None:
+            welcome()
             raise typer.Exit
         logging.basicConfig(
             level=logging.INFO if verbose else logging.WARNING,

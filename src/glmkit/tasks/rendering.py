@@ -211,13 +211,19 @@ def _turns(
             f"{_shown(record, task.all_patterns()[0][1])}"
         )
     language = language_of(task, record) if language is None else language
-    speakers = task.turns.speakers.get(language) or [""]
     lines: list[str] = []
     for number, turn in enumerate(turns):
-        speaker, said = speakers[number % len(speakers)], text_of(turn).strip()
+        speaker, said = speaker_of(task, language, number), text_of(turn).strip()
         if lines and said:
             yield {**record, "history": "\n".join([*lines, speaker]), "reply": said}
         lines.append(speaker + said)
+
+
+def speaker_of(task: Task, language: Language, number: int) -> str:
+    """Returns what stands before turn `number` (counted from 0) of a conversation."""
+    assert task.turns is not None
+    speakers = task.turns.speakers.get(language) or [""]
+    return speakers[number % len(speakers)]
 
 
 def _render(task: Task, pattern: str, record: Mapping[str, Any], where: str) -> str:

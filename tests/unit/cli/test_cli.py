@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -68,7 +69,33 @@ def test_the_module_is_the_command():
     assert done.stdout.startswith("glmkit 0.1.0")
 
 
-@pytest.mark.parametrize("verb", ["fill", "generate", "score", "prepare", "pretrain", "demo"])
+def test_without_a_verb_it_greets_with_commands_that_exist():
+    from glmkit.cli.main import VERBS
+
+    english, chinese = run(GLMKIT_LANG="en_US.UTF-8"), run(GLMKIT_LANG="zh_CN.UTF-8")
+    assert english.returncode == chinese.returncode == 0
+    assert "Three things to try" in english.stdout
+    assert "先试这三样" in chinese.stdout
+    for greeting in (english, chinese):
+        commands = re.findall(r"^  glmkit (\S+)", greeting.stdout, re.MULTILINE)
+        assert len(commands) == 3
+        assert set(commands) | {"demo"} <= {name for name, *_ in VERBS}
+
+
+def test_the_embedded_model_is_the_default(monkeypatch, model: str):
+    import glmkit.embedded
+
+    monkeypatch.setattr(glmkit.embedded, "ASSETS", Path(model).parent)
+    missing = run("fill", "床前[MASK]光", GLMKIT_MODEL="")
+    assert missing.returncode == 2
+    assert "'glm-mini' is the model that comes with glmkit" in missing.stderr
+    filled = run("fill", "床前[MASK]光", "--max-new-tokens", "2", GLMKIT_MODEL=model)
+    assert filled.stdout.startswith("床前")
+
+
+@pytest.mark.parametrize(
+    "verb", ["fill", "generate", "chat", "score", "prepare", "pretrain", "demo"]
+)
 def test_every_verb_has_help(verb: str):
     result = run(verb, "--help")
     assert result.returncode == 0
@@ -102,6 +129,20 @@ def test_stop_strings_are_given_one_by_one(model: str):
     assert run(*arguments, "--stop", "").returncode == 2
 
 
+def test_chat_answers_a_turn_a_line_and_remembers(model: str):
+    options = ("-m", model, "--max-new-tokens", "4")
+    piped = run("chat", *options, "--json", stdin="你好\n再见\n/reset\n再见\n/quit\n你好\n")
+    records = [json.loads(line) for line in piped.stdout.splitlines()]
+    assert [record["user"] for record in records] == ["你好", "再见", "再见"]
+    given = run("chat", "你好", "再见", *options)
+    assert given.stdout.splitlines() == [record["reply"] for record in records[:2]]
+    alone = run("chat", "再见", *options)
+    assert alone.stdout.strip() == records[2]["reply"] != records[1]["reply"]
+    told = run("chat", "再见", *options, "--system", "请用英文回答")
+    assert told.returncode == 0
+    assert run("chat", *options).stdout == ""
+
+
 def test_score_reads_lines(model: str):
     result = run("score", "-m", model, "--json", stdin="春眠不觉晓\nHello world\n")
     records = [json.loads(line) for line in result.stdout.splitlines()]
@@ -113,7 +154,6 @@ def test_score_reads_lines(model: str):
     ("arguments", "words"),
     [
         (("fil",), ("No such command", "fill")),
-        (("fill", "x"), ("--model",)),
         (("fill", "x", "-m", "/no/such/folder"), ("/no/such/folder",)),
         (("fill", "x", "-m", "MODEL", "--temperature", "2"), ("need do_sample=True",)),
         (("fill", "-m", "MODEL"), ("standard input is empty",)),

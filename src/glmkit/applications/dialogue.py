@@ -1,0 +1,208 @@
+"""Dialogue: messages -> the next reply, one blank after the history.
+
+In: a model, conversations as lists of `{"role", "content"}`. Out: replies. How a conversation is written down is said
+in `tasks/catalog/dialogue.yaml` alone, the file that training reads. What a user writes cannot restructure the prompt:
+a message is one line, and special tokens in it are plain text.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from glmkit.applications.prompts import question_prompt
+from glmkit.errors import GenerationError, nearest
+from glmkit.generation import infill
+from glmkit.generation.prompts import Prompt
+from glmkit.generation.settings import DecodingSettings
+from glmkit.tasks.rendering import language_of, question, speaker_of
+from glmkit.tasks.task import Task, load_task
+
+logger = logging.getLogger(__name__)
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation that has been checked.
+
+    Attributes:
+        system: The system message, on one line.
+        turns: What was said, on one line each; the last one is the user's, the others alternate.
+    """
+
+    system: str
+    turns: tuple[str, ...]
+
+
+def chat(
+    model: Any,
+    tokenizer: Any,
+    conversations: Sequence[Any],
+    settings: DecodingSettings,
+    *,
+    batch_size: int = 8,
+) -> list[str]:
+    """Returns the reply to each conversation.
+
+    Args:
+        model: A `GLMForConditionalGeneration` in evaluation mode.
+        tokenizer: Its `GLMTokenizer`.
+        conversations: As `read_conversation` takes them.
+        settings: How tokens are chosen.
+        batch_size: Conversations answered together.
+
+    Raises:
+        GenerationError: As `read_conversation` and `conversation_prompt`.
+    """
+    task = load_task("dialogue")
+    prompts = _prompts(model, tokenizer, task, conversations, settings)
+    chosen = with_stops(settings, task)
+    filled = infill.fill(model, tokenizer, prompts, chosen, batch_size=batch_size)
+    return [one.blanks[0] for one in filled]
+
+
+def stream_chat(
+    model: Any, tokenizer: Any, conversation: Any, settings: DecodingSettings
+) -> Iterator[str]:
+    """Returns the reply in pieces as they are written; joined and stripped they are what `chat` returns."""
+    task = load_task("dialogue")
+    [prompt] = _prompts(model, tokenizer, task, [conversation], settings)
+    return infill.stream(model, tokenizer, prompt, with_stops(settings, task))
+
+
+def read_conversation(messages: Any) -> Conversation:
+    """Checks a conversation.
+
+    Args:
+        messages: What the user says, or a list of `{"role": "system" | "user" | "assistant", "content": str}`: perhaps
+            a system message, then user and assistant in turn, the user last.
+
+    Raises:
+        GenerationError: Says which message is wrong, and how.
+    """
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if not isinstance(messages, Sequence) or not messages:
+        raise GenerationError(
+            'messages must be a text or a list of {"role": …, "content": …} that is not empty; '
+            f"given was {messages!r:.80}"
+        )
+    pairs = [_role_and_text(number, message) for number, message in enumerate(messages)]
+    system = pairs.pop(0)[1] if pairs[0][0] == "system" else ""
+    for number, (role, _) in enumerate(reversed(pairs)):
+        expected = ("user", "assistant")[number % 2]
+        if role != expected:
+            place = len(messages) - 1 - number
+            raise GenerationError(
+                f"messages[{place}] has the role {role!r}, where {expected!r} belongs: a conversation is perhaps a "
+                "system message, then user and assistant in turn, and the last message is the user's. "
+                "Join messages that one side sent in a row"
+            )
+    if not pairs:
+        raise GenerationError("there is only a system message; add what the user says")
+    return Conversation(system, tuple(text for _, text in pairs))
+
+
+def conversation_prompt(
+    tokenizer: Any, conversation: Conversation, task: Task, max_tokens: int
+) -> Prompt:
+    """Returns the prompt of the next reply, within `max_tokens` tokens.
+
+    The earliest turns are left out first, a whole one at a time; the system message and the last turn stay. A last
+    turn that is too long by itself loses its beginning, with a warning.
+
+    Raises:
+        GenerationError: The system message leaves no room for what the user says.
+    """
+    turns = conversation.turns
+
+    def prompt(first: int, last_length: int | None = None) -> Prompt:
+        kept = list(turns[first:])
+        if last_length is not None:
+            kept[-1] = kept[-1][len(kept[-1]) - last_length :]
+        return _written(tokenizer, Conversation(conversation.system, tuple(kept)), task)
+
+    def smallest(low: int, high: int, fits: Any) -> int:
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(middle) else (middle + 1, high)
+        return low
+
+    first = smallest(0, len(turns) - 1, lambda first: len(prompt(first).ids) <= max_tokens)
+    chosen = prompt(first)
+    if len(chosen.ids) <= max_tokens:
+        return chosen
+    length = len(turns[-1])
+    cut = smallest(0, length, lambda cut: len(prompt(first, length - cut).ids) <= max_tokens)
+    if cut == length:
+        raise GenerationError(
+            f"the system message has {len(conversation.system)} characters, which leaves no room for what the user "
+            f"says in the {max_tokens} tokens that the model reads here; shorten it"
+        )
+    logger.warning("a message of %d characters was cut to its last %d", length, length - cut)
+    return prompt(first, length - cut)
+
+
+def with_stops(settings: DecodingSettings, task: Task) -> DecodingSettings:
+    """Returns the settings with stop strings that keep the model from speaking for the user."""
+    assert task.turns is not None
+    markers = [marker.strip() for some in task.turns.speakers.values() for marker in some]
+    # A Chinese marker stands for nothing else; "A:" may be a part of a sentence, so it counts at a line's start only.
+    stops = [f"\n{one}" if one.isascii() else one for one in markers if one]
+    return replace(settings, stop=(*settings.stop, *stops))
+
+
+def _prompts(
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    conversations: Sequence[Any],
+    settings: DecodingSettings,
+) -> list[Prompt]:
+    positions = model.config.max_sequence_length
+    # Training rows hold the history and the reply together.
+    room = positions - min(settings.max_new_tokens, positions // 4)
+    return [
+        conversation_prompt(tokenizer, read_conversation(one), task, room) for one in conversations
+    ]
+
+
+def _written(tokenizer: Any, conversation: Conversation, task: Task) -> Prompt:
+    """Returns the prompt of a conversation as it is, whatever its length."""
+    assert task.turns is not None
+    turns = conversation.turns
+    language = language_of(task, {task.turns.field: list(turns)})
+    # Counted from the end, the user always has the first speaker's place and the reply the second's.
+    first = (len(turns) + 1) % 2
+    lines = [
+        speaker_of(task, language, first + number) + said
+        for number, said in enumerate((*turns, ""))
+    ]
+    if conversation.system:
+        lines.insert(0, conversation.system)
+    record = {task.turns.field: list(turns), "history": "\n".join(lines), "reply": ""}
+    return question_prompt(question(task, record, "messages", language=language), tokenizer)
+
+
+def _role_and_text(number: int, message: Any) -> tuple[str, str]:
+    """Returns the role and the text, on one line, of one message."""
+    if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+        raise GenerationError(
+            f'messages[{number}] must be {{"role": …, "content": …}}; given was {message!r:.80}'
+        )
+    role, content = message["role"], message["content"]
+    allowed = ROLES if number == 0 else ROLES[1:]
+    if role not in allowed:
+        raise GenerationError(
+            f"messages[{number}] has the role {role!r}; allowed there: {', '.join(allowed)}"
+            f"{nearest(str(role), ROLES)}"
+        )
+    if not isinstance(content, str):
+        raise GenerationError(
+            f"messages[{number}]: content must be a string, not {type(content).__name__}"
+        )
+    return role, " ".join(content.splitlines()).strip()

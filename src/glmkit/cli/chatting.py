@@ -1,0 +1,115 @@
+"""`glmkit chat`: a conversation in the terminal, or one turn a line through a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from glmkit.applications import defaults
+from glmkit.cli.language import say
+from glmkit.cli.writing import (
+    Device,
+    Dtype,
+    Json,
+    Model,
+    load_model,
+    print_json,
+    with_decoding_settings,
+)
+from glmkit.embedded import DEFAULT_MODEL
+from glmkit.generation.settings import DecodingSettings
+
+Turns = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help=say(
+            "What you say, turn by turn; without it, a conversation, or a turn a line on standard input.",
+            "你说的话，每个参数一轮；不给则进入对话，或从标准输入逐行读取。",
+        )
+    ),
+]
+
+
+@functools.partial(with_decoding_settings, defaults=defaults.CHAT)
+def chat(
+    settings: DecodingSettings,
+    turns: Turns = None,
+    model: Model = DEFAULT_MODEL,
+    system: Annotated[
+        str, typer.Option(help=say("A message before the conversation.", "对话前的系统消息。"))
+    ] = "",
+    as_json: Json = False,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Answers each turn, with what was said before in mind; in a terminal the reply appears as it is written."""
+    interactive = not turns and sys.stdin.isatty()
+    glm = load_model(model, device, dtype)
+    if interactive:
+        typer.secho(
+            say(
+                "Say something. /reset forgets the conversation, /quit ends it.",
+                "说点什么吧。/reset 重新开始，/quit 结束。",
+            ),
+            dim=True,
+        )
+    opening = [{"role": "system", "content": system}] if system else []
+    messages = list(opening)
+    for said in turns or _turns(interactive):
+        if said.strip() in ("/quit", "/exit"):
+            break
+        if said.strip() == "/reset":
+            messages = list(opening)
+            continue
+        messages.append({"role": "user", "content": said})
+        reply = _answer(glm, messages, settings, as_json, interactive)
+        messages.append({"role": "assistant", "content": reply})
+
+
+def _answer(
+    glm: Any,
+    messages: list[dict[str, str]],
+    settings: DecodingSettings,
+    as_json: bool,
+    interactive: bool,
+) -> str:
+    """Prints the reply to the last message and returns it."""
+    arguments = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+    if as_json or settings.num_beams > 1:
+        reply: str = glm.chat(messages, **arguments)
+        if as_json:
+            print_json({"user": messages[-1]["content"], "reply": reply})
+        else:
+            typer.echo(reply)
+        return reply
+    if interactive:
+        typer.secho("GLM  ", fg="cyan", nl=False)
+    pieces: list[str] = []
+    for piece in glm.chat(messages, stream=True, **arguments):
+        pieces.append(piece if pieces else piece.lstrip())
+        typer.echo(pieces[-1], nl=False)
+        sys.stdout.flush()
+    typer.echo()
+    return "".join(pieces).strip()
+
+
+def _turns(interactive: bool) -> Iterator[str]:
+    """Yields what is typed at a prompt until end of file or interrupt, or the lines of standard input."""
+    if not interactive:
+        yield from (line.rstrip("\r\n") for line in sys.stdin)
+        return
+    with contextlib.suppress(ImportError):  # Windows has none
+        import readline  # noqa: F401 - editing and history of the lines typed
+    while True:
+        try:
+            line = input(say("you  ", "你   "))
+        except (EOFError, KeyboardInterrupt):
+            typer.echo()
+            return
+        if line.strip():
+            yield line
