@@ -47,3 +47,39 @@ class Score:
 
     def __str__(self) -> str:
         return f"{self.log_probability:.3f} nats over {len(self.tokens)} tokens, perplexity {self.perplexity:.2f}"
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The label of a text.
+
+    Attributes:
+        label: The likeliest label.
+        probabilities: Probability of each label, in the order of the task's labels.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.probabilities[self.label]:.1%})"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer from a context.
+
+    Attributes:
+        text: The answer, or an empty string where there is none.
+        score: The probability that the model gives to just this answer, between 0 and 1.
+        start: Where the context has it (in characters), or -1.
+        end: Where it ends there, or -1.
+    """
+
+    text: str
+    score: float
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return self.text

@@ -34,13 +34,13 @@ def encode_pieces(tokenizer: Any, pieces: list[str]) -> list[int]:
     return body
 
 
-def encode_plain(tokenizer: Any, text: str) -> list[int]:
-    """Returns the ids of a text in which nothing is special."""
+def encode_plain(tokenizer: Any, text: Any) -> Any:
+    """Returns the ids of a text in which nothing is special, or those of each of a list of texts."""
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def encode_content(tokenizer: Any, before: str, mask_id: int, text: str) -> list[int]:
-    """Returns the ids of a blank's contents.
+def encode_content(tokenizer: Any, before: str, mask_id: int, text: Any) -> Any:
+    """Returns the ids of a blank's contents, or of each of a list of contents.
 
     Where the vocabulary leaves out a space before the blank, the contents begin with it, as a hidden word does.
 
@@ -48,11 +48,13 @@ def encode_content(tokenizer: Any, before: str, mask_id: int, text: str) -> list
         tokenizer: A `GLMTokenizer`.
         before: The text before the blank.
         mask_id: The blank's mask.
-        text: The contents.
+        text: The contents, or a list of them.
     """
     stripped = strip_beside(tokenizer, before, mask_id, "lstrip")
     space = " " if before[len(stripped) :].startswith(" ") else ""
-    return encode_plain(tokenizer, space + text)
+    if isinstance(text, str):
+        return encode_plain(tokenizer, space + text)
+    return encode_plain(tokenizer, [space + one for one in text])
 
 
 def strip_beside(tokenizer: Any, piece: str, mask_id: int, side: str) -> str:

@@ -1,0 +1,238 @@
+"""The likeliest contents of a blank among all spans of a text, found exactly without scoring them all.
+
+In: a prompt with one blank and a text. Out: its likeliest spans, as characters, with their log-probabilities. A span is
+spelled with the tokens that it has as an answer by itself, which may differ from those that it has within the text.
+
+A log-probability only falls as tokens are added. So the best unfinished beginning is always read next (Dijkstra's
+algorithm on the tree of spans), and a finished span that is better than all beginnings is the best there is. Where a
+span may begin, the likeliest first token of any span from there is the bound, until the search comes to it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+
+from glmkit.generation.prompts import Prompt
+from glmkit.generation.reading import BlankReader
+from glmkit.tokens.blanked import encode_content
+
+WIDTH = 16
+"""Beginnings that are read, or starts that are spelled, at once."""
+MAX_NODES = 512
+"""Beginnings that are read at most; then the best finished span so far counts."""
+PROBES = (1, 2, 3, 4)
+"""Lengths (in units) of the spans that tell the possible first tokens at a start, with the longest one."""
+
+_UNIT = re.compile(r"[^\W\d_\u2e80-\U0003ffff]+|\d+|\S", re.UNICODE)
+"""What a span does not cut: a word of letters, a number, or one other character (Chinese ones are words too)."""
+_SENTENCE_END = re.compile(r"[。！？!?\n]|\.(?=\s|$)")
+_NEVER_FIRST = frozenset("，。；：！？、,.;:!?)）】》〉」』”’…")
+_NEVER_LAST = frozenset("，。；：！？、,.;:!?(（【《〈「『“‘")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A span of a text.
+
+    Attributes:
+        start: Of its first character.
+        end: After its last.
+        log_probability: Of its tokens and the end marker, in nats.
+    """
+
+    start: int
+    end: int
+    log_probability: float
+
+
+def spans_from(text: str, max_units: int) -> dict[int, list[int]]:
+    """Returns where spans may start -> where they may end, ascending.
+
+    A span is of whole units (words, numbers, single Chinese characters), within a sentence; it begins and ends with no
+    separating punctuation. (Of 10,468 answers of DRCD and CMRC 2018 99.9 % are such spans.)
+
+    Args:
+        text: The text.
+        max_units: Most units of a span.
+    """
+    units = [found.span() for found in _UNIT.finditer(text)]
+    borders = [found.start() for found in _SENTENCE_END.finditer(text)]
+    sentence = np.searchsorted(borders, [start for start, _ in units], side="left")
+    found: dict[int, list[int]] = {}
+    for first, (start, _) in enumerate(units):
+        if text[start] in _NEVER_FIRST:
+            continue
+        ends = [
+            end
+            for place, (_, end) in enumerate(units[first : first + max_units], start=first)
+            if sentence[place] == sentence[first] and text[end - 1] not in _NEVER_LAST
+        ]
+        if ends:
+            found[start] = ends
+    return found
+
+
+@dataclass
+class _Node:
+    """A beginning: its last token, the beginning before it, and what is known of it."""
+
+    token: int
+    parent: int
+    depth: int
+    total: float = -np.inf
+    column: int = -1
+    scores: np.ndarray | None = None
+    children: dict[int, int] = field(default_factory=dict)
+    span: tuple[int, int] | None = None
+
+
+class SpanSearch:
+    """The search in one text for one blank.
+
+    Args:
+        model: A `GLMForConditionalGeneration` in evaluation mode.
+        tokenizer: Its `GLMTokenizer`.
+        prompt: A prompt with one blank.
+        text: The text.
+        max_units: Most words, numbers or Chinese characters of a span.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, prompt: Prompt, text: str, max_units: int = 30):
+        self._model, self._tokenizer, self._prompt, self._text = model, tokenizer, prompt, text
+        self._ends = spans_from(text, max_units)
+        self._specials = tokenizer.special_ids
+        self._reader = BlankReader(model, [prompt], self._specials)
+        self._nodes = [_Node(self._specials.sop, -1, 0, total=0.0)]
+        self._read: list[int] = []
+        self._queue: list[tuple[float, int, str, int]] = []
+        self._number = count()
+
+    def best(self, n: int = 1) -> list[Span]:
+        """Returns the `n` likeliest spans of different texts, best first; fewer where there are not so many."""
+        if not self._ends:
+            return []
+        self._read_nodes([0])
+        self._push_starts()
+        found: list[Span] = []
+        while self._queue and len(found) < n and len(self._read) < MAX_NODES:
+            starts: list[int] = []
+            nodes: list[int] = []
+            while self._queue and max(len(starts), len(nodes)) < WIDTH:
+                bound, _, kind, which = self._queue[0]
+                if kind == "end":
+                    # Proven where nothing that could be better is still open.
+                    if not starts and not nodes:
+                        heapq.heappop(self._queue)
+                        found.append(self._span(which, -bound))
+                    break
+                heapq.heappop(self._queue)
+                (starts if kind == "start" else nodes).append(which)
+            self._spell(starts)
+            self._read_nodes(nodes)
+        rest = sorted(entry for entry in self._queue if entry[2] == "end")
+        return found + [self._span(which, -bound) for bound, _, _, which in rest[: n - len(found)]]
+
+    def _push(self, value: float, kind: str, which: int) -> None:
+        heapq.heappush(self._queue, (-value, next(self._number), kind, which))
+
+    def _push_starts(self) -> None:
+        root = self._nodes[0].scores
+        assert root is not None
+        probes = [
+            (start, end)
+            for start, ends in self._ends.items()
+            for end in {*(ends[size - 1] for size in PROBES if size <= len(ends)), ends[-1]}
+        ]
+        bounds: dict[int, float] = {}
+        for (start, _), ids in zip(probes, self._encode(probes), strict=True):
+            if ids:
+                bounds[start] = max(bounds.get(start, -np.inf), float(root[ids[0]]))
+        for start, bound in bounds.items():
+            self._push(bound, "start", start)
+
+    def _encode(self, spans: list[tuple[int, int]]) -> Iterator[list[int]]:
+        """Yields the ids of spans as answers, many at a time."""
+        prompt = self._prompt
+        mask = int(prompt.ids[prompt.mask_indices[0]])
+        texts = [self._text[start:end] for start, end in spans]
+        yield from encode_content(self._tokenizer, prompt.parts[0], mask, texts)
+
+    def _spell(self, starts: list[int]) -> None:
+        """Puts all spans from some starts into the tree."""
+        spans = [(start, end) for start in starts for end in self._ends[start]]
+        for span, ids in zip(spans, self._encode(spans) if spans else (), strict=True):
+            place = 0
+            for token in ids:
+                node = self._nodes[place]
+                if token not in node.children:
+                    node.children[token] = len(self._nodes)
+                    self._nodes.append(_Node(token, place, node.depth + 1))
+                    if node.scores is not None:
+                        self._open(node.children[token])
+                place = node.children[token]
+            node = self._nodes[place]
+            if place and node.span is None:
+                node.span = span
+                if node.scores is not None:
+                    self._push(node.total + float(node.scores[self._specials.eop]), "end", place)
+
+    def _open(self, place: int) -> None:
+        """Queues a node whose parent has been read."""
+        node = self._nodes[place]
+        parent = self._nodes[node.parent]
+        assert parent.scores is not None
+        node.total = parent.total + float(parent.scores[node.token])
+        if node.depth < self._model.config.max_sequence_length:
+            self._push(node.total, "node", place)
+
+    def _read_nodes(self, places: list[int]) -> None:
+        """Reads some nodes and queues what follows them."""
+        if not places:
+            return
+        nodes = [self._nodes[place] for place in places]
+        before = len(self._read)
+        sees = np.zeros((1, len(nodes), before + len(nodes)), bool)
+        for row, node in enumerate(nodes):
+            node.column = before + row
+            sees[0, row, node.column] = True
+            while node.parent >= 0:
+                node = self._nodes[node.parent]
+                sees[0, row, node.column] = True
+        self._read += places
+        position = int(self._prompt.mask_indices[0])
+        positions = [[position] * len(nodes), [node.depth + 1 for node in nodes]]
+        hidden = self._reader.read(
+            np.array([[node.token for node in nodes]], np.int64),
+            np.array([positions], np.int64),
+            sees,
+        )
+        with torch.inference_mode():
+            scores = self._model.lm_head(hidden[0]).float().log_softmax(-1).cpu().numpy()
+        for place, node, row in zip(places, nodes, scores, strict=True):
+            node.scores = row
+            for child in node.children.values():
+                self._open(child)
+            if node.span is not None:
+                self._push(node.total + float(row[self._specials.eop]), "end", place)
+
+    def _span(self, place: int, log_probability: float) -> Span:
+        """Returns a node's span, where its text comes first."""
+        start, end = self._nodes[place].span or (0, 0)
+        text = self._text[start:end]
+        first = next(
+            (
+                at
+                for at, ends in self._ends.items()
+                if self._text.startswith(text, at) and at + len(text) in ends
+            ),
+            start,
+        )
+        return Span(first, first + len(text), log_probability)
