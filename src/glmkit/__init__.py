@@ -33,7 +33,7 @@ from glmkit.errors import (
 
 if TYPE_CHECKING:
     from glmkit.api import GLM, load
-    from glmkit.generation.results import Filled, Score
+    from glmkit.generation.results import Answer, Classification, Filled, Score
     from glmkit.model import (
         GLMConfig,
         GLMForConditionalGeneration,
@@ -48,6 +48,8 @@ __version__ = "0.1.0.dev0"
 _LAZY = {
     "GLM": "glmkit.api",
     "load": "glmkit.api",
+    "Answer": "glmkit.generation.results",
+    "Classification": "glmkit.generation.results",
     "Filled": "glmkit.generation.results",
     "Score": "glmkit.generation.results",
     "GLMConfig": "glmkit.model",
@@ -60,7 +62,9 @@ _LAZY = {
 
 __all__ = [
     "GLM",
+    "Answer",
     "CheckpointError",
+    "Classification",
     "ConfigError",
     "DataError",
     "Filled",

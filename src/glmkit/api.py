@@ -11,7 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.applications.chat_template import chat_template
+from glmkit.applications.understanding import Understanding
 from glmkit.applications.writing import Writing
 from glmkit.checkpoint import resolve
 from glmkit.embedded import DEFAULT_MODEL
@@ -27,17 +29,24 @@ from glmkit.tasks.task import load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
 
 
-class GLM(Writing):
+class GLM(Writing, Understanding):
     """A loaded GLM.
 
     Attributes:
         model: The `GLMForConditionalGeneration`, in evaluation mode.
         tokenizer: Its `GLMTokenizer`.
+        calibrations: Name of a task -> what makes its probabilities mean what they say.
     """
 
-    def __init__(self, model: GLMForConditionalGeneration, tokenizer: GLMTokenizer):
+    def __init__(
+        self,
+        model: GLMForConditionalGeneration,
+        tokenizer: GLMTokenizer,
+        calibrations: dict[str, Calibration] | None = None,
+    ):
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.calibrations = dict(calibrations or {})
 
     @overload
     def fill(  # type: ignore[overload-overlap]
@@ -167,7 +176,7 @@ def load(
     _complete(model.config, tokenizer)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = chat_template(load_task("dialogue"))
-    return GLM(model.to(place), tokenizer)
+    return GLM(model.to(place), tokenizer, load_calibrations(path))
 
 
 def _complete(config: GLMConfig, tokenizer: GLMTokenizer) -> None:

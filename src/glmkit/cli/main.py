@@ -10,7 +10,7 @@ from collections.abc import Callable
 import typer
 
 from glmkit import __version__
-from glmkit.cli import building, chatting, demo, writing
+from glmkit.cli import building, chatting, demo, understanding, writing
 from glmkit.cli.language import say
 from glmkit.cli.welcome import welcome
 from glmkit.errors import UserError
@@ -20,6 +20,10 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("generate", writing.generate, "Continue a text.", "续写文本。"),
     ("chat", chatting.chat, "Talk with the model.", "与模型对话。"),
     ("score", writing.score, "Log-probability and perplexity of a text.", "文本的对数概率与困惑度。"),
+    ("sentiment", understanding.sentiment, "Is a text positive or negative?", "情感分析：正面还是负面。"),
+    ("classify", understanding.classify, "Which label does a text have?", "文本分类：主题或自定标签。"),
+    ("answer", understanding.answer, "Answer a question from a text.", "问答：从文本中找出答案。"),
+    ("summarize", understanding.summarize, "Summarise texts.", "文本摘要。"),
     ("prepare", building.prepare, "Corpus -> token stores.", "语料 → 词元库。"),
     ("train-tokenizer", building.train_tokenizer, "Corpus -> vocabulary.", "语料 → 词表。"),
     ("pretrain", building.pretrain, "Token stores -> a GLM.", "词元库 → 预训练 GLM。"),

@@ -1,0 +1,181 @@
+"""The methods of `glmkit.GLM` that understand texts: sentiment, topics and other labels, answers, summaries.
+
+One text gives one result, a list gives a list. The work is in the modules beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from glmkit.applications import answering, classification, summary
+from glmkit.applications.calibration import Calibration, save_calibrations
+from glmkit.applications.labels import SENTIMENTS, resolve_task
+from glmkit.errors import ConfigError, DataError
+from glmkit.tasks.task import Task, load_task
+
+
+class Understanding:
+    """What `GLM` inherits.
+
+    Attributes:
+        model: A `GLMForConditionalGeneration` in evaluation mode.
+        tokenizer: Its `GLMTokenizer`.
+        calibrations: Name of a task -> its `Calibration`, loaded from the model's folder.
+    """
+
+    model: Any
+    tokenizer: Any
+    calibrations: dict[str, Calibration]
+
+    def sentiment(self, texts: Any, **settings: Any) -> Any:
+        """Says whether texts are positive or negative, by the catalog's task sentiment.
+
+        Args:
+            texts: A text or a list of texts, Chinese or English.
+            **settings: `language`, `long_texts` ("shorten" or "windows"), `batch_size`.
+
+        Returns:
+            `Classification` with the labels `positive` and `negative`, for each text.
+
+        Raises:
+            GenerationError, DataError: As `classify`.
+        """
+        results = self._classified(load_task("sentiment"), texts, **settings)
+        return _like(texts, classification.rename_labels(results, SENTIMENTS))
+
+    def classify(
+        self,
+        texts: Any,
+        task: str | Path | Task | None = None,
+        *,
+        labels: Sequence[str] | Mapping[str, str] | None = None,
+        template: str | None = None,
+        contextual: bool | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Says which label texts have.
+
+        Args:
+            texts: A text or a list of texts; of a task with several fields, a record or a list of records.
+            task: A task of the catalog ("topics"), the path of a YAML file of one's own, or a `Task`.
+            labels: In place of a task: labels, or label -> the word that fills the blank; no training is needed.
+            template: With labels: how to ask, such as "{text} 这条新闻属于[MASK]。".
+            contextual: Take off what the model answers to texts that say nothing; by default with `labels`.
+            **settings: `language` ("zh" or "en"), `long_texts` ("shorten" or "windows"), `batch_size`.
+
+        Returns:
+            `Classification(label, probabilities)` for each text. Probabilities are calibrated where the model's folder
+            has a `calibration.json` with the task.
+
+        Raises:
+            ConfigError: No such task, both or none of task and labels, or labels that cannot be used.
+            DataError: A text of the wrong type, or a record without a field.
+            GenerationError: A text that cannot be shortened enough.
+        """
+        meant = resolve_task(task, labels, template)
+        settings["contextual"] = labels is not None if contextual is None else contextual
+        return _like(texts, self._classified(meant, texts, **settings))
+
+    def answer(self, questions: Any, contexts: Any, **settings: Any) -> Any:
+        """Answers questions from contexts.
+
+        Args:
+            questions: A question or a list of them.
+            contexts: A text for all of them, or one for each.
+            **settings: `mode` ("span": the likeliest span of the context, exactly; "free": in the model's own words),
+                `no_answer_threshold`, `max_words`, `language`; with "free" the fields of `DecodingSettings`.
+
+        Returns:
+            `Answer(text, score, start, end)` for each question; without an answer the text is empty, start and end -1.
+
+        Raises:
+            GenerationError: Numbers of questions and contexts that differ, or settings that are not allowed.
+        """
+        asked = _as_list(questions)
+        given = [contexts] * len(asked) if isinstance(contexts, str) else _as_list(contexts)
+        if isinstance(questions, str) and not isinstance(contexts, str):
+            asked = asked * len(given)
+        results = answering.answer(self.model, self.tokenizer, asked, given, **settings)
+        single = isinstance(questions, str) and isinstance(contexts, str)
+        return results[0] if single else results
+
+    def summarize(self, texts: Any, **settings: Any) -> Any:
+        """Summarises texts in a sentence or a title.
+
+        Args:
+            texts: A text or a list of texts of any length.
+            **settings: `max_characters`, `min_characters` (both kept exactly), `language`, `batch_size`, and fields of
+                `DecodingSettings`.
+
+        Returns:
+            A str for each text; empty only where the text is.
+
+        Raises:
+            GenerationError: A text that is no string, or settings that are not allowed.
+        """
+        results = summary.summarize(self.model, self.tokenizer, _as_list(texts), **settings)
+        return _like(texts, results)
+
+    def fit_calibration(
+        self,
+        texts: Sequence[Any],
+        labels: Sequence[Any],
+        task: str | Path | Task = "sentiment",
+        *,
+        bias: bool = True,
+        **settings: Any,
+    ) -> Calibration:
+        """Fits the probabilities of a task on labelled texts that the model was not trained on, and uses them from now on.
+
+        Args:
+            texts: Some hundred texts or more.
+            labels: Their right labels, as the task writes them.
+            task: As in `classify`.
+            bias: Whether to fit a bias for each label beside the temperature.
+            **settings: As in `classify`.
+
+        Returns:
+            The calibration; `save_calibrations` keeps it beside the model.
+
+        Raises:
+            DataError: A label that is not the task's, or a number of labels that does not fit.
+        """
+        meant = resolve_task(task, None)
+        self.calibrations[meant.name] = classification.fit_calibration(
+            self.model, self.tokenizer, texts, labels, meant, bias=bias, **settings
+        )
+        return self.calibrations[meant.name]
+
+    def save_calibrations(self, folder: str | Path) -> Path:
+        """Writes `calibration.json` into a model's folder, where `glmkit.load` finds it.
+
+        Raises:
+            ConfigError: There is no such folder.
+        """
+        if not Path(folder).is_dir():
+            raise ConfigError(f"{folder} is not a folder; give the folder of the model")
+        return save_calibrations(self.calibrations, folder)
+
+    def _classified(self, task: Task, texts: Any, **settings: Any) -> list[Any]:
+        return classification.classify(
+            self.model,
+            self.tokenizer,
+            _as_list(texts),
+            task,
+            calibration=self.calibrations.get(task.name),
+            **settings,
+        )
+
+
+def _as_list(texts: Any) -> list[Any]:
+    if not isinstance(texts, str | Mapping | Iterable):
+        raise DataError(
+            f"a text or a list of texts is needed, not {type(texts).__name__} {texts!r}"
+        )
+    return [texts] if isinstance(texts, str | Mapping) else list(texts)
+
+
+def _like(texts: Any, results: list[Any]) -> Any:
+    return results[0] if isinstance(texts, str | Mapping) else results

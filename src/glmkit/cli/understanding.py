@@ -1,0 +1,221 @@
+"""Verbs that understand texts: sentiment, classify, answer, summarize."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from glmkit.cli.language import say
+from glmkit.cli.writing import Device, Dtype, Json, Model, Texts, load_model, print_json, read_texts
+from glmkit.embedded import DEFAULT_MODEL
+from glmkit.errors import UserError
+
+BatchSize = Annotated[int, typer.Option(help=say("Texts at a time.", "每批文本数。"))]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        help=say(
+            "Language of the question, zh or en; by default the text's.",
+            "提问所用语言，zh 或 en；默认随文本。",
+        )
+    ),
+]
+LongTexts = Annotated[
+    str,
+    typer.Option(
+        help=say(
+            "A text too long for the model: shorten it, or read it in windows.",
+            "文本过长时：shorten 截短，或 windows 分段。",
+        )
+    ),
+]
+
+
+def sentiment(
+    model: Model = DEFAULT_MODEL,
+    texts: Texts = None,
+    as_json: Json = False,
+    language: Language = None,
+    long_texts: LongTexts = "shorten",
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Says of each text whether it is positive or negative, with probabilities."""
+    lines = read_texts(texts)
+    glm = load_model(model, device, dtype)
+    results = glm.sentiment(
+        lines, language=_language(language), long_texts=long_texts, batch_size=batch_size
+    )
+    _print_labels(lines, results, as_json)
+
+
+def classify(
+    model: Model = DEFAULT_MODEL,
+    texts: Texts = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help=say(
+                "Labels to choose from, a,b,c; no training needed.",
+                "候选标签，形如 体育,财经；无需训练。",
+            )
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help=say(
+                "A task of the catalog, or your own YAML file; topics where no labels are given.",
+                "内置任务名或自己的 YAML 文件；未给标签时为 topics。",
+            )
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help=say(
+                "With --labels: how to ask, with {text} and [MASK].",
+                "配合 --labels：提问模板，含 {text} 与 [MASK]。",
+            )
+        ),
+    ] = None,
+    as_json: Json = False,
+    language: Language = None,
+    long_texts: LongTexts = "shorten",
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Says which label each text has, with probabilities."""
+    lines = read_texts(texts)
+    chosen: dict[str, Any] = {"task": task or (None if labels else "topics")}
+    if labels:
+        names = labels.replace("，", ",").split(",")
+        chosen |= {"labels": [name.strip() for name in names if name.strip()]}
+    glm = load_model(model, device, dtype)
+    results = glm.classify(
+        lines,
+        **chosen,
+        template=template,
+        language=_language(language),
+        long_texts=long_texts,
+        batch_size=batch_size,
+    )
+    _print_labels(lines, results, as_json)
+
+
+def answer(
+    model: Model = DEFAULT_MODEL,
+    question: Annotated[
+        str, typer.Argument(help=say("The question.", "问题。"), show_default=False)
+    ] = "",
+    context: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help=say(
+                "The text with the answer; without it, all of standard input.",
+                "含有答案的文本；不给则读取全部标准输入。",
+            )
+        ),
+    ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help=say(
+                "span: words of the text; free: the model's own.",
+                "span：原文片段；free：自由作答。",
+            )
+        ),
+    ] = "span",
+    no_answer_threshold: Annotated[
+        float,
+        typer.Option(
+            help=say(
+                "Below this probability (0 to 1): no answer.", "概率低于此值（0 至 1）视为无答案。"
+            )
+        ),
+    ] = 0.0,
+    as_json: Json = False,
+    language: Language = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Answers a question from a text."""
+    if not question.strip():
+        raise UserError(say("no question was given", "没有给出问题"))
+    text = "\n".join(read_texts(context))
+    glm = load_model(model, device, dtype)
+    result = glm.answer(
+        question,
+        text,
+        mode=mode,
+        no_answer_threshold=no_answer_threshold,
+        language=_language(language),
+    )
+    if as_json:
+        print_json({"question": question, **dataclasses.asdict(result)})
+    else:
+        typer.echo(result.text or say("(no answer)", "（无答案）"))
+
+
+def summarize(
+    model: Model = DEFAULT_MODEL,
+    texts: Texts = None,
+    max_characters: Annotated[
+        int | None, typer.Option(help=say("Most characters.", "最多字符数。"))
+    ] = None,
+    min_characters: Annotated[
+        int | None, typer.Option(help=say("Fewest characters.", "最少字符数。"))
+    ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole",
+            help=say(
+                "Standard input is one text, not one a line.", "标准输入是一篇文本，而非每行一篇。"
+            ),
+        ),
+    ] = False,
+    as_json: Json = False,
+    language: Language = None,
+    batch_size: BatchSize = 8,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Summarises each text in a sentence or a title."""
+    lines = read_texts(texts)
+    if whole and not texts:
+        lines = ["\n".join(lines)]
+    glm = load_model(model, device, dtype)
+    results = glm.summarize(
+        lines,
+        max_characters=max_characters,
+        min_characters=min_characters,
+        language=_language(language),
+        batch_size=batch_size,
+    )
+    for line, result in zip(lines, results, strict=True):
+        if as_json:
+            print_json({"text": line, "summary": result})
+        else:
+            typer.echo(result)
+
+
+def _print_labels(lines: list[str], results: list[Any], as_json: bool) -> None:
+    for line, result in zip(lines, results, strict=True):
+        if as_json:
+            print_json({"text": line, **dataclasses.asdict(result)})
+        else:
+            short = line if len(line) <= 60 else line[:59] + "…"
+            typer.echo(f"{result}\t{short}")
+
+
+def _language(given: str | None) -> Any:
+    if given not in (None, "zh", "en"):
+        raise UserError(
+            say(f"--language {given}: choose zh or en", f"--language {given}：请选 zh 或 en")
+        )
+    return given

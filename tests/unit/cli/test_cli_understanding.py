@@ -1,0 +1,75 @@
+"""The verbs that understand texts, run as a person runs them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_cli import run
+from understanding_samples import CONTEXT, TEXTS, random_glm
+
+TOPICS = 10
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    glm = random_glm(192)
+    glm.model.save_pretrained(folder)
+    glm.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def records(stdout: str) -> list[dict]:
+    return [json.loads(line) for line in stdout.splitlines()]
+
+
+def test_sentiment_of_arguments_and_of_standard_input(model: str):
+    result = run("sentiment", *TEXTS[:2], "-m", model)
+    assert result.returncode == 0, result.stderr
+    for line, text in zip(result.stdout.splitlines(), TEXTS, strict=False):
+        assert line.endswith(text)
+        assert line.split()[0] in {"positive", "negative"}
+    found = records(run("sentiment", "-m", model, "--json", stdin="好\n差\n").stdout)
+    assert [one["text"] for one in found] == ["好", "差"]
+    assert set(found[0]["probabilities"]) == {"positive", "negative"}
+
+
+def test_classify_by_topic_labels_and_template(model: str):
+    [topic] = records(run("classify", "港股缩量回调", "-m", model, "--json").stdout)
+    assert len(topic["probabilities"]) == TOPICS
+    [own] = records(
+        run("classify", "中超", "--labels", "体育， 财经", "--template", "{text}属于[MASK]", "-m", model, "--json").stdout
+    )  # fmt: skip
+    assert list(own["probabilities"]) == ["体育", "财经"]
+    wrong = run("classify", "中超", "--task", "topic", "-m", model)
+    assert wrong.returncode == 2
+    assert "did you mean 'topics'" in wrong.stderr
+
+
+def test_answer_from_an_argument_and_a_pipe(model: str):
+    [found] = records(run("answer", "门在哪里？", CONTEXT, "-m", model, "--json").stdout)
+    assert CONTEXT[found["start"] : found["end"]] == found["text"] != ""
+    assert run("answer", "门在哪里？", "-m", model, stdin=CONTEXT).stdout.strip() == found["text"]
+    nothing = ("answer", "门在哪里？", CONTEXT, "-m", model, "--no-answer-threshold", "1")
+    assert run(*nothing).stdout.strip() == "(no answer)"
+    assert run(*nothing, GLMKIT_LANG="zh").stdout.strip() == "（无答案）"
+    assert "no question was given" in run("answer", " ", CONTEXT, "-m", model).stderr
+
+
+def test_summaries_a_line_or_of_the_whole(model: str):
+    lines = run("summarize", "-m", model, "--max-characters", "5", stdin="很快。\n好吃。\n")
+    assert [1 <= len(line) <= 5 for line in lines.stdout.splitlines()] == [True, True]
+    [whole] = records(
+        run("summarize", "-m", model, "--whole", "--json", stdin="很快。\n好吃。\n").stdout
+    )
+    assert whole["text"] == "很快。\n好吃。"
+    assert whole["summary"]
+
+
+@pytest.mark.parametrize("verb", ["sentiment", "classify", "answer", "summarize"])
+def test_help_and_wrong_languages(verb: str, model: str):
+    assert "Usage" in run(verb, "--help").stdout
+    texts = ["问题", "文本"] if verb == "answer" else ["文本"]
+    wrong = run(verb, *texts, "-m", model, "--language", "fr")
+    assert (wrong.returncode, "choose zh or en" in wrong.stderr) == (2, True)
