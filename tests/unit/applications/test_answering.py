@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from understanding_samples import CONTEXT, random_glm
 
 import glmkit
 from glmkit.errors import GenerationError, UserError
 from glmkit.generation.choices import score_choices
 from glmkit.generation.spans import spans_from
+from understanding_samples import CONTEXT, random_glm
 
 QUESTION = "凯旋门在哪里？"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from understanding_samples import TEXTS, random_glm
 
 import glmkit
 from glmkit.applications.classification import label_scores
@@ -12,6 +11,7 @@ from glmkit.applications.labels import labels_task
 from glmkit.errors import ConfigError, DataError, GenerationError
 from glmkit.generation.choices import score_choices
 from glmkit.tasks.task import load_task
+from understanding_samples import TEXTS, random_glm
 
 
 @pytest.fixture(scope="module")

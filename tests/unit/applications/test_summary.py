@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from understanding_samples import CONTEXT, TEXTS, random_glm
 
 import glmkit
 from glmkit.errors import GenerationError
+from understanding_samples import CONTEXT, TEXTS, random_glm
 
 FAST = {"max_new_tokens": 6, "num_beams": 1}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from understanding_samples import CONTEXT, random_glm
 
 from glmkit.applications.windows import sentences, windows
 from glmkit.tokens.blanked import encode_plain
+from understanding_samples import CONTEXT, random_glm
 
 
 def test_sentences_of_both_languages():

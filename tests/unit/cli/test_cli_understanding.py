@@ -6,6 +6,7 @@ import json
 
 import pytest
 from test_cli import run
+
 from understanding_samples import CONTEXT, TEXTS, random_glm
 
 TOPICS = 10
