@@ -225,6 +225,35 @@ def test_another_run_in_the_folder_is_kept(finished, data, tmp_path):
         pretrain(config)
 
 
+def test_the_end_of_a_stable_run_is_decided_late(data, tmp_path, monkeypatch):
+    """A run that was to decay from step 12 on, killed at 9, decays from 10 on: as if that had been planned."""
+
+    def planned(folder: str, end: int, decay: int) -> PretrainConfig:
+        return make_config(
+            data,
+            tmp_path / folder,
+            lr_scheduler_type="warmup_stable_decay",
+            lr_scheduler_kwargs={"num_decay_steps": decay},
+            warmup_steps=2,
+            max_steps=end,
+        )
+
+    def build(*args):
+        trainer = build_trainer(*args)
+        trainer.add_callback(KillAt(9))
+        return trainer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "build_trainer", build)
+        with pytest.raises(Killed):
+            pretrain(planned("run", 16, 4))
+    with pytest.raises(ConfigError, match="different: trainer.max_steps, trainer.lr_scheduler"):
+        pretrain(planned("run", 12, 5))  # would have begun before the checkpoint of step 8
+    pretrain(planned("run", 14, 4))
+    pretrain(planned("whole", 14, 4))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def test_the_resolved_configuration_reads_back(finished):
     config = load_config(PretrainConfig, finished / "config.yaml")
     assert config.trainer["adam_beta2"] == 0.98

@@ -57,6 +57,9 @@ _MAY_CHANGE = {
 """What can differ when a run goes on; all else would give another model."""
 
 
+_END = {"trainer.max_steps", "trainer.lr_scheduler_kwargs"}
+"""What can differ too, in a `warmup_stable_decay` run whose rate has not begun to fall: when it ends is decided late."""
+
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -234,6 +237,8 @@ def _claim(config: PretrainConfig, run: Path) -> bool:
             for key in {**before[section], **now[section]}
             if before[section].get(key) != now[section].get(key) and key not in _MAY_CHANGE
         ]
+        if different and set(different) <= _END and _end_may_change(before, now, run):
+            different = []
         if different:
             raise ConfigError(
                 f"{run} holds a run with other settings (different: {', '.join(different)}). Choose another "
@@ -249,6 +254,19 @@ def _claim(config: PretrainConfig, run: Path) -> bool:
     run.mkdir(parents=True, exist_ok=True)
     save_config(config, saved)
     return False
+
+
+def _end_may_change(before: dict[str, Any], now: dict[str, Any], run: Path) -> bool:
+    """Returns whether both schedules agree on every step so far: warm-up and constant rate, no decay yet."""
+    found = checkpoints.checkpoints(run)
+    step = checkpoints.step_of(found[-1]) if found else 0
+    for trainer in (before["trainer"], now["trainer"]):
+        decay = (trainer["lr_scheduler_kwargs"] or {}).get("num_decay_steps")
+        if trainer["lr_scheduler_type"] != "warmup_stable_decay" or trainer["warmup_steps"] < 1:
+            return False
+        if decay is None or step > trainer["max_steps"] - decay:
+            return False
+    return True
 
 
 def _finish(
