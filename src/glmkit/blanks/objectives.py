@@ -244,7 +244,7 @@ def hide(
     ids: np.ndarray,
     spans: np.ndarray,
     *,
-    mask: int,
+    mask: int | np.ndarray,
     sop: int,
     end: int | None,
     read: np.ndarray | None = None,
@@ -258,7 +258,7 @@ def hide(
     Args:
         ids: int64 [S].
         spans: int64 [n, 2], the spans in the order in which their contents are written; none overlap.
-        mask: Id of the mask token.
+        mask: Id of the mask token, or int64 [n] of each span's.
         sop: Id of `<|startofpiece|>`.
         end: Id that is predicted after each span, or None if none is (one span alone).
         read: int64 [S], what part B reads instead of `ids`.

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glmkit.blanks.layout import Example, Piece, find_masks, lay_out
+from glmkit.blanks.objectives import hide
+from glmkit.blanks.spans import draw_span_lengths, token_spans
 from glmkit.errors import DataError
 from glmkit.special_tokens import SpecialTokenIds
 from glmkit.tasks.rendering import Question, question, text_of
@@ -137,8 +139,23 @@ def encode_sample(
     return np.concatenate((part_a, [specials.sop], answer, [specials.eop])).astype(np.int64)
 
 
-def decode_sample(ids: np.ndarray, specials: SpecialTokenIds) -> Example:
-    """Returns the example that `encode_sample` encoded; it takes `sample_size(ids)` places.
+def decode_sample(
+    ids: np.ndarray,
+    specials: SpecialTokenIds,
+    rng: np.random.Generator | None = None,
+    *,
+    max_hidden: int = 0,
+    mean_length: float = 3,
+) -> Example:
+    """Returns the example that `encode_sample` encoded; it takes `sample_sizes` places.
+
+    Args:
+        ids: A sample as a store keeps it.
+        specials: Ids of the special tokens.
+        rng: Draws which words of the question are hidden.
+        max_hidden: Spans of the question that are hidden too, at most; each takes two more places. The answer is written
+            first, from what is left of the question.
+        mean_length: Of these spans, in tokens.
 
     Raises:
         DataError: The ids are no sample of a task.
@@ -150,9 +167,31 @@ def decode_sample(ids: np.ndarray, specials: SpecialTokenIds) -> Example:
             f"a sample of {len(ids)} tokens with {len(masks)} mask tokens and {len(starts)} start markers is no sample "
             "of a task. Prepare the data with: glmkit prepare --task NAME"
         )
-    start = int(starts[0])
-    piece = Piece(int(masks[0]), ids[start + 1 : -1], specials.eop)
-    return lay_out(ids[:start], [piece], specials.sop)
+    start, asked = int(starts[0]), int(masks[0])
+    question, answer = ids[:start], ids[start + 1 : -1]
+    if not max_hidden or rng is None:
+        return lay_out(question, [Piece(asked, answer, specials.eop)], specials.sop)
+    lengths = draw_span_lengths(rng, max_hidden, mean_length, max(1, len(question) // 8))
+    spans = token_spans(
+        question,
+        rng,
+        cls=specials.cls,
+        eos=specials.eos,
+        ratio=1.0,
+        mean=mean_length,
+        longest=len(question),
+        lengths=lengths,
+    )
+    # The blank that is asked for stays, with a word on either side.
+    spans = rng.permutation(spans[(spans[:, 1] < asked) | (spans[:, 0] > asked + 1)])
+    spans[spans[:, 0] > asked] += len(answer) - 1
+    return hide(
+        np.concatenate((question[:asked], answer, question[asked + 1 :])),
+        np.concatenate(([[asked, asked + len(answer)]], spans)),
+        mask=np.array([question[asked], *[specials.mask] * len(spans)]),
+        sop=specials.sop,
+        end=specials.eop,
+    )
 
 
 def sample_sizes(store: TokenStore) -> np.ndarray:

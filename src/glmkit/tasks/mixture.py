@@ -21,8 +21,11 @@ from glmkit.errors import ConfigError, DataError, nearest
 from glmkit.tasks.encoding import sample_sizes
 from glmkit.tokens.store import TokenStore
 
-_TASKS = 4
-"""First word of the keys of the random generators here; the stream of texts has 1 to 3."""
+_TASKS, _HIDDEN = 4, 5
+"""First words of the keys of the random generators here; the stream of texts has 1 to 3."""
+
+HIDDEN_SPAN = 3
+"""Mean length of a hidden span, in tokens: that of the token objective."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class MixtureSettings:
     max_share: float = 0.05
     """The tasks' share of all tokens, at most. It is less where one pass over the tasks' samples per pass over the
     text needs less."""
+    hide_prob: float = 0.0
+    """Probability that words of a sample's question are hidden too, and written after the answer: small labelled data last
+    for more passes, and the question's own words are learnt."""
+    hide_ratio: float = 0.15
+    """Share of such a sample that is hidden."""
 
     def __post_init__(self) -> None:
         """Checks all values.
@@ -66,6 +74,9 @@ class MixtureSettings:
             problems.append(f"temperature={self.temperature}: must be positive")
         if not 0 <= self.max_share < 1:
             problems.append(f"max_share={self.max_share}: must be at least 0 and below 1")
+        for name in ("hide_prob", "hide_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name}={getattr(self, name)}: must be between 0 and 1")
         if problems:
             raise ConfigError("the tasks cannot be mixed:\n- " + "\n- ".join(problems))
 
@@ -103,7 +114,7 @@ class TaskMixture:
         self.names = tuple(stores)
         self.stores = list(stores.values())
         self.sizes = [sample_sizes(store) for store in self.stores]
-        self._seed = seed
+        self._seed, self._settings, self._row_length = seed, settings, row_length
         for name, store, sizes in zip(self.names, self.stores, self.sizes, strict=True):
             if sizes.max() > row_length:
                 raise DataError(
@@ -121,8 +132,12 @@ class TaskMixture:
         self.rates = tokens * wanted / (wanted * means).sum()
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
-    def window(self, number: int) -> list[tuple[int, int]]:
-        """Returns the samples of the stream's window `number` (from 0, all passes): (task, index in its store)."""
+    def window(self, number: int) -> list[tuple[int, int, int]]:
+        """Returns the samples of the stream's window `number` (from 0, all passes).
+
+        Returns:
+            Of each (task, index in its store, how many spans of its question are hidden at most).
+        """
         drawn = []
         for task, rate in enumerate(self.rates.tolist()):
             # Rounded up: the first window has a sample of each task, as held-out rows need.
@@ -130,7 +145,16 @@ class TaskMixture:
             for place in range(first, end):
                 turn, index = divmod(place, len(self.sizes[task]))
                 drawn.append((task, int(self._order(task, turn)[index])))
-        return drawn
+        draws = np.random.default_rng((_HIDDEN, self._seed, number)).random(len(drawn))
+        return [
+            (task, index, self._spans(int(self.sizes[task][index])) if draw else 0)
+            for (task, index), draw in zip(drawn, draws < self._settings.hide_prob, strict=True)
+        ]
+
+    def _spans(self, size: int) -> int:
+        """Returns how many spans of a sample's question can be hidden: each takes two more places of the row."""
+        wanted = max(1, round(size * self._settings.hide_ratio / HIDDEN_SPAN))
+        return min(wanted, (self._row_length - size) // 2)
 
     def _order(self, task: int, turn: int) -> np.ndarray:
         """Returns the order in which a task's samples are read the `turn`-th time."""

@@ -237,7 +237,8 @@ class PretrainingStream:
             assert self.mixture is not None
             ids = self.mixture.stores[self.mixture.names.index(slot.objective)].document(slot.text)
             name = f"{slot.objective}:{slot.text}"
-            return Sample(slot.objective, decode_sample(ids, self.specials), name)
+            example = decode_sample(ids, self.specials, rng, max_hidden=slot.max_blanks)
+            return Sample(slot.objective, example, name)
         ids = self.store.tokens(slot.start, slot.stop)
         if slot.needs_cls:
             ids = np.concatenate(([self.specials.cls], ids))
@@ -265,12 +266,12 @@ class PretrainingStream:
         bits.state = state
         return np.random.Generator(bits)
 
-    def _task_slots(self, drawn: list[tuple[int, int]]) -> list[Slot]:
+    def _task_slots(self, drawn: list[tuple[int, int, int]]) -> list[Slot]:
         assert self.mixture is not None
         slots = []
-        for task, index in drawn:
+        for task, index, hidden in drawn:
             size = int(self.mixture.sizes[task][index])
-            slots.append(Slot(index, 0, size, size, self.mixture.names[task]))
+            slots.append(Slot(index, 0, size, size + 2 * hidden, self.mixture.names[task]))
         return slots
 
     def _units(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import json
 import logging
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def build_trainer(
             sentence_ends=ends,
             sentinels=sentinels,
             tasks={name: store for name, store in tasks.items() if len(store)},
-            mixture=config.tasks,
+            mixture=config.tasks if split == "train" else replace(config.tasks, hide_prob=0.0),
             **processes,
         )
 

@@ -102,6 +102,38 @@ def test_history_loses_its_beginning_and_answers_are_never_cut(tokenizer):
     assert encode_record(load_task("poem"), poem, tokenizer, 64, "x:1")[0] is None
 
 
+@pytest.mark.parametrize("pattern", [0, 1])
+def test_words_of_the_question_are_hidden_behind_the_answer(tokenizer, pattern):
+    specials = tokenizer.special_ids
+    record = {"text": "第一次来，很好。第二次来，也很好。" * 4, "label": 1}
+    task = load_task("sentiment")
+    ids, _ = encode_record(task, record, tokenizer, 512, "x:1", pattern=pattern)
+    plain = decode_sample(ids, specials)
+    rng = np.random.default_rng(0)
+    blanks = set()
+    for _ in range(50):
+        example = decode_sample(ids, specials, rng, max_hidden=4)
+        part_a = example.input_ids[: example.prefix_length].tolist()
+        starts = np.flatnonzero(example.input_ids == specials.sop)
+        blanks.add(len(starts) - 1)
+        assert len(example.input_ids) == len(plain.input_ids) + 2 * (len(starts) - 1)
+        pieces = {}
+        for start, end in zip(starts, [*starts[1:], len(example.input_ids)], strict=True):
+            place = int(example.position_ids[0, start])
+            assert part_a[place] == specials.mask
+            assert example.labels[end - 1] == specials.eop
+            pieces[place] = example.labels[start : end - 1].tolist()
+        # The answer is written first, and put back everything is the sentence again.
+        assert list(pieces.values())[0] == plain.labels[plain.labels >= 0][:-1].tolist()
+        whole = [token for n, one in enumerate(part_a) for token in pieces.get(n, [one])]
+        answer = pieces[int(example.position_ids[0, starts[0]])]
+        question = ids[: plain.prefix_length].tolist()
+        place = question.index(specials.mask)
+        assert whole == question[:place] + answer + question[place + 1 :]
+    assert max(blanks) == 4
+    assert decode_sample(ids, specials, rng).labels.tolist() == plain.labels.tolist()
+
+
 def test_prepared_data_are_stores_of_samples(tokenizer, tmp_path):
     source = write(tmp_path / "data.jsonl", [*reviews(200), *reviews(5)])
     report = prepare_task("sentiment", source, tmp_path / "out", tokenizer, valid_ratio=0.2)

@@ -44,7 +44,19 @@ def test_one_pass_over_the_tasks_goes_with_one_over_the_text(stores):
     mixture = make(stores, max_share=0.5)
     drawn = [one for window in range(50) for one in mixture.window(window)]
     assert mixture.share == pytest.approx(13_000 / 1_013_000)
-    assert Counter(drawn) == Counter([(0, i) for i in range(400)] + [(1, i) for i in range(100)])
+    every = [(0, i, 0) for i in range(400)] + [(1, i, 0) for i in range(100)]
+    assert Counter(drawn) == Counter(every)
+
+
+def test_hidden_words_have_room_in_the_row(stores):
+    mixture = make(stores, max_share=0.5, hide_prob=0.5, hide_ratio=0.3)
+    drawn = [one for window in range(50) for one in mixture.window(window)]
+    assert {spans for task, _, spans in drawn if task == 0} == {0, 2}
+    assert {spans for task, _, spans in drawn if task == 1} == {0, 5}
+    share = np.mean([spans > 0 for *_, spans in drawn])
+    assert 0.4 < share < 0.6
+    tight = make(stores, max_share=0.5, hide_prob=1.0, hide_ratio=1.0)
+    assert max(spans for task, _, spans in tight.window(0) if task == 1) == (64 - 50) // 2
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
@@ -52,7 +64,7 @@ def test_the_share_of_tokens_is_kept(stores, share):
     mixture = make(stores, text_tokens=20_000, max_share=share)
     assert mixture.share == share
     sizes = [20, 50]
-    tokens = sum(sizes[task] for window in range(500) for task, _ in mixture.window(window))
+    tokens = sum(sizes[task] for window in range(500) for task, *_ in mixture.window(window))
     text = 20_000 * 10
     assert tokens / (tokens + text) == pytest.approx(share, rel=0.03)
 
@@ -71,7 +83,9 @@ def test_weights_and_temperature(stores):
 
 def test_all_samples_are_read_before_any_is_read_again_and_orders_differ(stores):
     mixture = make(stores, text_tokens=10_000, max_share=0.5)
-    drawn = [index for window in range(200) for task, index in mixture.window(window) if task == 1]
+    drawn = [
+        index for window in range(200) for task, index, _ in mixture.window(window) if task == 1
+    ]
     turns = [drawn[i : i + 100] for i in range(0, len(drawn) - 99, 100)]
     assert len(turns) >= 3
     assert all(sorted(turn) == list(range(100)) for turn in turns)
@@ -89,9 +103,12 @@ def test_mistakes(stores):
     with pytest.raises(DataError, match=r"task 'small': sample 0 .* needs 50 tokens, rows have 32"):
         TaskMixture(stores, MixtureSettings(), text_tokens=1, num_windows=1, row_length=32, seed=0)
     with pytest.raises(ConfigError) as caught:
-        MixtureSettings({"qa": "x", "token": "y", "poem": "z"}, {"poems": 1, "qa": -1}, 0, 1.0)
+        MixtureSettings(
+            {"qa": "x", "token": "y", "poem": "z"}, {"poems": 1, "qa": -1}, 0, 1.0, hide_prob=2
+        )
     for part in (
         "weights.poems",
+        "hide_prob=2",
         "did you mean 'poem'",
         "weights.qa=-1",
         "temperature",
