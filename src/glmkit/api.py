@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 
 from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.applications.chat_template import chat_template
+from glmkit.applications.heads import Head, is_classifier, load_head, stored_tasks
 from glmkit.applications.understanding import Understanding
 from glmkit.applications.writing import Writing
 from glmkit.checkpoint import resolve
@@ -25,7 +26,7 @@ from glmkit.generation.results import Filled, Score
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.runtime import choose_device, choose_dtype
-from glmkit.tasks.task import load_task
+from glmkit.tasks.task import Task, load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
 
 
@@ -36,6 +37,8 @@ class GLM(Writing, Understanding):
         model: The `GLMForConditionalGeneration`, in evaluation mode.
         tokenizer: Its `GLMTokenizer`.
         calibrations: Name of a task -> what makes its probabilities mean what they say.
+        tasks: Name -> task that the model was fine-tuned for.
+        head: The classification head of the model's folder, or None.
     """
 
     def __init__(
@@ -43,10 +46,14 @@ class GLM(Writing, Understanding):
         model: GLMForConditionalGeneration,
         tokenizer: GLMTokenizer,
         calibrations: dict[str, Calibration] | None = None,
+        tasks: dict[str, Task] | None = None,
+        head: Head | None = None,
     ):
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.calibrations = dict(calibrations or {})
+        self.tasks = dict(tasks or {})
+        self.head = head
 
     @overload
     def fill(  # type: ignore[overload-overlap]
@@ -176,7 +183,10 @@ def load(
     _complete(model.config, tokenizer)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = chat_template(load_task("dialogue"))
-    return GLM(model.to(place), tokenizer, load_calibrations(path))
+    model = model.to(place)
+    tasks = stored_tasks(path)
+    head = load_head(path, model, shared=True) if len(tasks) == 1 and is_classifier(path) else None
+    return GLM(model, tokenizer, load_calibrations(path), tasks, head)
 
 
 def _complete(config: GLMConfig, tokenizer: GLMTokenizer) -> None:

@@ -31,7 +31,7 @@ ALLOWED = {
     "generation": {"tokens", "blanks", "model", "checkpoint"},
     "evaluation": {"tokens", "blanks", "model", "checkpoint", "corpus", "generation"},
     "tasks": {"tokens", "blanks", "corpus"},
-    "applications": {"tokens", "blanks", "tasks", "model", "generation", "evaluation.scoring"},
+    "applications": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation.scoring"},
     "training": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus"},
     "api": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications"},
     "cli": {"api", "applications", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},

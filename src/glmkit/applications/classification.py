@@ -8,13 +8,15 @@ Sources: cloze with verbalizers, GLM paper section 2.4 and Schick & Schütze 202
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from glmkit.applications.calibration import Calibration
 from glmkit.applications.calibration import fit as fit_scores
+from glmkit.applications.heads import head_scores
 from glmkit.applications.labels import as_records
 from glmkit.applications.prompts import question_prompt
 from glmkit.applications.windows import windows
@@ -23,7 +25,8 @@ from glmkit.errors import ConfigError, DataError, GenerationError, nearest
 from glmkit.generation.choices import score_choices
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.results import Classification
-from glmkit.tasks.choices import Choices, encode_choices
+from glmkit.model import GLMForSequenceClassification
+from glmkit.tasks.choices import encode_choices
 from glmkit.tasks.rendering import asked_language, question, text_of
 from glmkit.tasks.task import Language, Task
 
@@ -46,7 +49,8 @@ def label_scores(
     """Returns float64 [texts, labels]: each label's mean log-probability over the patterns, in nats.
 
     Args:
-        model: A `GLMForConditionalGeneration` in evaluation mode.
+        model: A `GLMForConditionalGeneration` in evaluation mode, or a `GLMForSequenceClassification` whose outputs are in
+            the order of the task's labels.
         tokenizer: Its `GLMTokenizer`.
         texts: Texts, or records with the task's fields (a label in them is not looked at).
         task: A classification task.
@@ -65,33 +69,26 @@ def label_scores(
     if long_texts not in ("shorten", "windows"):
         raise ConfigError(f"long_texts={long_texts!r} must be 'shorten' or 'windows'")
     limit = model.config.max_sequence_length
-    prompts: list[Prompt] = []
-    choices: list[list[np.ndarray]] = []
-    owners: list[int] = []
-    weights: list[float] = []
-    for number, record in enumerate(as_records(task, texts)):
-        spoken = asked_language(task, record, language)
-        parts = [record]
-        if long_texts == "windows":
-            parts = _parts(task, record, tokenizer, limit, spoken)
-        for part in parts:
-            for pattern in range(len(task.patterns[spoken])):
-                asked = _encoded(
-                    task, part, tokenizer, limit, f"text {number + 1}", spoken, pattern
-                )
-                prompts.append(_prompt(asked, tokenizer))
-                choices.append(asked.contents)
-                owners.append(number)
-                weights.append(len(text_of(part.get(_text_field(task)))) + 1.0)
-    scored = score_choices(model, tokenizer, prompts, choices, batch_size=batch_size)
     several = long_texts == "windows"
+    asks = [
+        asked
+        for number, record in enumerate(as_records(task, texts))
+        for asked in _asks(task, record, tokenizer, limit, number, language, several)
+    ]
+    prompts = [asked.prompt for asked in asks]
+    if isinstance(model, GLMForSequenceClassification):
+        scored = head_scores(model, prompts, tokenizer.special_ids, batch_size=batch_size)
+    else:
+        contents = [asked.contents for asked in asks]
+        scored = score_choices(model, tokenizer, prompts, contents, batch_size=batch_size)
     sums = np.zeros((len(texts), len(task.labels)))
     totals = np.zeros(len(texts))
-    for owner, weight, scores in zip(owners, weights, scored, strict=True):
+    for asked, scores in zip(asks, scored, strict=True):
         # Over windows, distributions over the labels are averaged; a constant of a prompt's own does no harm.
-        weight = weight if several else 1.0
-        sums[owner] += weight * (scores - np.logaddexp.reduce(scores) if several else scores)
-        totals[owner] += weight
+        weight = asked.length if several else 1.0
+        own = scores - np.logaddexp.reduce(scores) if several else scores
+        sums[asked.text] += weight * own
+        totals[asked.text] += weight
     return sums / np.maximum(totals, 1e-9)[:, None]
 
 
@@ -187,36 +184,43 @@ def fit_calibration(
     return fit_scores(scores, answers, known, bias=bias)
 
 
-def _encoded(
+@dataclass(frozen=True)
+class _Ask:
+    """One question about (a part of) a text: the prompt, the labels' words as ids, the text's number, its length."""
+
+    prompt: Prompt
+    contents: list[np.ndarray]
+    text: int
+    length: float
+
+
+def _asks(
     task: Task,
     record: Mapping[str, Any],
     tokenizer: Any,
     limit: int,
-    where: str,
-    language: Language,
-    pattern: int,
-) -> Choices:
-    """Returns a question and its labels' words as training lays them out, shortened as the task says."""
-    found, _ = encode_choices(
-        task,
-        record,
-        tokenizer,
-        limit,
-        where,
-        answered=False,
-        language=language,
-        pattern=pattern,
-    )
-    if found is None:
-        raise GenerationError(
-            f"{where}: as the task {task.name!r} asks about it, it has more than the {limit} tokens that the model reads, "
-            "and it could not be shortened. Say in the task which field may give way (shorten), or shorten it"
-        )
-    return found
-
-
-def _prompt(asked: Choices, tokenizer: Any) -> Prompt:
-    return Prompt(asked.part_a, ["", ""], find_masks(asked.part_a, tokenizer.special_ids.masks))
+    number: int,
+    language: Language | None,
+    in_windows: bool,
+) -> Iterator[_Ask]:
+    """Yields a record's questions in every pattern of its language, as training lays them out."""
+    where, spoken = f"text {number + 1}", asked_language(task, record, language)
+    parts = _parts(task, record, tokenizer, limit, spoken) if in_windows else [record]
+    options: dict[str, Any] = {"answered": False, "language": spoken}
+    for part in parts:
+        for pattern in range(len(task.patterns[spoken])):
+            found, _ = encode_choices(
+                task, part, tokenizer, limit, where, pattern=pattern, **options
+            )
+            if found is None:
+                raise GenerationError(
+                    f"{where}: as the task {task.name!r} asks about it, it has more than the {limit} tokens that the model "
+                    "reads, and it could not be shortened. Say in the task which field may give way (shorten), or shorten "
+                    "it"
+                )
+            masks = find_masks(found.part_a, tokenizer.special_ids.masks)
+            length = len(text_of(part.get(_text_field(task)))) + 1.0
+            yield _Ask(Prompt(found.part_a, ["", ""], masks), found.contents, number, length)
 
 
 def _parts(

@@ -11,9 +11,10 @@ from typing import Any
 
 from glmkit.applications import answering, classification, summary
 from glmkit.applications.calibration import Calibration, save_calibrations
+from glmkit.applications.heads import Head, load_head
 from glmkit.applications.labels import SENTIMENTS, resolve_task
 from glmkit.errors import ConfigError, DataError
-from glmkit.tasks.task import Task, load_task
+from glmkit.tasks.task import Task
 
 
 class Understanding:
@@ -23,17 +24,25 @@ class Understanding:
         model: A `GLMForConditionalGeneration` in evaluation mode.
         tokenizer: Its `GLMTokenizer`.
         calibrations: Name of a task -> its `Calibration`, loaded from the model's folder.
+        tasks: Name -> task that the model was fine-tuned for, loaded from its folder; they go before the catalog's.
+        head: The classification head of the model's folder, or None.
     """
 
     model: Any
     tokenizer: Any
     calibrations: dict[str, Calibration]
+    tasks: dict[str, Task]
+    head: Head | None
 
-    def sentiment(self, texts: Any, **settings: Any) -> Any:
-        """Says whether texts are positive or negative, by the catalog's task sentiment.
+    def sentiment(
+        self, texts: Any, *, head: str | Path | Head | None = None, **settings: Any
+    ) -> Any:
+        """Says whether texts are positive or negative, by the task sentiment.
 
         Args:
             texts: A text or a list of texts, Chinese or English.
+            head: A folder with a classification head trained for it (or what `load_head` loaded), to be used instead of
+                the blank.
             **settings: `language`, `long_texts` ("shorten" or "windows"), `batch_size`.
 
         Returns:
@@ -42,7 +51,7 @@ class Understanding:
         Raises:
             GenerationError, DataError: As `classify`.
         """
-        results = self._classified(load_task("sentiment"), texts, **settings)
+        results = self._classified(self._task("sentiment"), texts, head, **settings)
         return _like(texts, classification.rename_labels(results, SENTIMENTS))
 
     def classify(
@@ -53,16 +62,19 @@ class Understanding:
         labels: Sequence[str] | Mapping[str, str] | None = None,
         template: str | None = None,
         contextual: bool | None = None,
+        head: str | Path | Head | None = None,
         **settings: Any,
     ) -> Any:
         """Says which label texts have.
 
         Args:
             texts: A text or a list of texts; of a task with several fields, a record or a list of records.
-            task: A task of the catalog ("topics"), the path of a YAML file of one's own, or a `Task`.
+            task: A task of the catalog ("topics"), the path of a YAML file of one's own, or a `Task`; by default that
+                which the model (or the head) was fine-tuned for.
             labels: In place of a task: labels, or label -> the word that fills the blank; no training is needed.
             template: With labels: how to ask, such as "{text} 这条新闻属于[MASK]。".
             contextual: Take off what the model answers to texts that say nothing; by default with `labels`.
+            head: A folder with a classification head, to be used instead of the blank.
             **settings: `language` ("zh" or "en"), `long_texts` ("shorten" or "windows"), `batch_size`.
 
         Returns:
@@ -74,9 +86,9 @@ class Understanding:
             DataError: A text of the wrong type, or a record without a field.
             GenerationError: A text that cannot be shortened enough.
         """
-        meant = resolve_task(task, labels, template)
+        meant = self._task(task, labels, template, head)
         settings["contextual"] = labels is not None if contextual is None else contextual
-        return _like(texts, self._classified(meant, texts, **settings))
+        return _like(texts, self._classified(meant, texts, head, **settings))
 
     def answer(self, questions: Any, contexts: Any, **settings: Any) -> Any:
         """Answers questions from contexts.
@@ -142,7 +154,7 @@ class Understanding:
         Raises:
             DataError: A label that is not the task's, or a number of labels that does not fit.
         """
-        meant = resolve_task(task, None)
+        meant = self._task(task) or resolve_task(task, None)
         self.calibrations[meant.name] = classification.fit_calibration(
             self.model, self.tokenizer, texts, labels, meant, bias=bias, **settings
         )
@@ -158,14 +170,57 @@ class Understanding:
             raise ConfigError(f"{folder} is not a folder; give the folder of the model")
         return save_calibrations(self.calibrations, folder)
 
-    def _classified(self, task: Task, texts: Any, **settings: Any) -> list[Any]:
+    def load_head(self, folder: str | Path, task: str | Path | Task | None = None) -> Head:
+        """Loads a classification head once, to be used again and again as `head=`.
+
+        Args:
+            folder: What `glmkit finetune` with `method: head` wrote.
+            task: How it was asked, where the folder does not say.
+
+        Raises:
+            ConfigError: There is no head, or not of this task.
+        """
+        return load_head(folder, self.model, None if task is None else self._task(task))
+
+    def _task(
+        self,
+        task: str | Path | Task | None,
+        labels: Any = None,
+        template: str | None = None,
+        head: str | Path | Head | None = None,
+    ) -> Task | None:
+        """Returns the task meant; None is that of the head that is given."""
+        if task is None and labels is None and template is None:
+            if head is not None:
+                return None
+            own = [one for one in self.tasks.values() if one.kind == "classification"]
+            if len(own) == 1:
+                return own[0]
+        if isinstance(task, str) and task in self.tasks:
+            return self.tasks[task]
+        return resolve_task(task, labels, template)
+
+    def _classified(
+        self, task: Task | None, texts: Any, given: str | Path | Head | None, **settings: Any
+    ) -> list[Any]:
+        head = self.head if task is None or self.head and self.head.task.name == task.name else None
+        if isinstance(given, Head):
+            head = given
+        elif given is not None:
+            head = load_head(given, self.model, task)
+        if head is not None:
+            meant, model, tokenizer, calibration = (
+                head.task,
+                head.model,
+                head.tokenizer,
+                head.calibration,
+            )
+        else:
+            assert task is not None
+            meant, model, tokenizer = task, self.model, self.tokenizer
+            calibration = self.calibrations.get(task.name)
         return classification.classify(
-            self.model,
-            self.tokenizer,
-            _as_list(texts),
-            task,
-            calibration=self.calibrations.get(task.name),
-            **settings,
+            model, tokenizer, _as_list(texts), meant, calibration=calibration, **settings
         )
 
 
