@@ -33,7 +33,7 @@ from glmkit.errors import (
 
 if TYPE_CHECKING:
     from glmkit.api import GLM, load
-    from glmkit.generation.results import Answer, Classification, Filled, Score
+    from glmkit.generation.results import Answer, Candidate, Classification, Filled, Score
     from glmkit.model import (
         GLMConfig,
         GLMForConditionalGeneration,
@@ -50,6 +50,7 @@ _LAZY = {
     "load": "glmkit.api",
     "Answer": "glmkit.generation.results",
     "Classification": "glmkit.generation.results",
+    "Candidate": "glmkit.generation.results",
     "Filled": "glmkit.generation.results",
     "Score": "glmkit.generation.results",
     "GLMConfig": "glmkit.model",
@@ -63,6 +64,7 @@ _LAZY = {
 __all__ = [
     "GLM",
     "Answer",
+    "Candidate",
     "CheckpointError",
     "Classification",
     "ConfigError",

@@ -57,19 +57,39 @@ class GLM(Writing, Understanding):
 
     @overload
     def fill(  # type: ignore[overload-overlap]
-        self, texts: str, *, batch_size: int = 8, constraints: Any = None, **settings: Any
+        self,
+        texts: str,
+        *,
+        n: int | None = None,
+        batch_size: int = 8,
+        constraints: Any = None,
+        **settings: Any,
     ) -> Filled: ...
     @overload
     def fill(
-        self, texts: Sequence[str], *, batch_size: int = 8, constraints: Any = None, **settings: Any
+        self,
+        texts: Sequence[str],
+        *,
+        n: int | None = None,
+        batch_size: int = 8,
+        constraints: Any = None,
+        **settings: Any,
     ) -> list[Filled]: ...
     def fill(
-        self, texts: Any, *, batch_size: int = 8, constraints: Any = None, **settings: Any
+        self,
+        texts: Any,
+        *,
+        n: int | None = None,
+        batch_size: int = 8,
+        constraints: Any = None,
+        **settings: Any,
     ) -> Any:
         """Fills every `[MASK]` (a few words), `[sMASK]` (a sentence) and `[gMASK]` (to the end).
 
         Args:
             texts: A text or a list of texts. A text without a blank gets `[gMASK]` at its end.
+            n: Search for the n likeliest ways to fill all blanks of a text together; they are the result's
+                `candidates`, with probabilities, and the likeliest is its text.
             batch_size: Texts decoded together.
             constraints: What blanks may contain (`generation.constraints`): for one text a constraint for all its
                 blanks or a list of one (or None) for each; for a list of texts a list of such.
@@ -94,6 +114,7 @@ class GLM(Writing, Understanding):
             chosen,
             batch_size=batch_size,
             constraints=limits,
+            n=n,
         )
         return _like(texts, results)
 

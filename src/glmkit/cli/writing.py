@@ -96,6 +96,15 @@ def fill(
     settings: DecodingSettings,
     texts: Texts = None,
     model: Model = DEFAULT_MODEL,
+    n_best: Annotated[
+        int | None,
+        typer.Option(
+            help=say(
+                "Show the N likeliest ways to fill all blanks, with probabilities.",
+                "列出最可能的 N 种填法及其概率。",
+            )
+        ),
+    ] = None,
     as_json: Json = False,
     batch_size: Annotated[int, typer.Option(help=say("Texts at a time.", "每批文本数。"))] = 8,
     device: Device = None,
@@ -103,10 +112,14 @@ def fill(
 ) -> None:
     """Fills every [MASK], [sMASK] and [gMASK] of each text."""
     glm = load_model(model, device, dtype)
-    results = glm.fill(read_texts(texts), batch_size=batch_size, **dataclasses.asdict(settings))
+    arguments = dataclasses.asdict(settings)
+    results = glm.fill(read_texts(texts), n=n_best, batch_size=batch_size, **arguments)
     for result in results:
         if as_json:
             print_json(dataclasses.asdict(result))
+            continue
+        if result.candidates:
+            _print_candidates(result)
             continue
         typer.echo(result.text)
         if sys.stdout.isatty():
@@ -159,6 +172,20 @@ def score(
             print_json(dataclasses.asdict(result))
         else:
             typer.echo(f"{result}\t{line}")
+
+
+def _print_candidates(result: Any) -> None:
+    """Prints the ways to fill a text as a table, the likeliest first."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(say("probability", "概率"), justify="right", no_wrap=True)
+    table.add_column(say("text", "文本"), overflow="fold")
+    for candidate in result.candidates:
+        table.add_row(f"{candidate.probability:.1%}", Text(candidate.text))
+    Console(highlight=False).print(table)
 
 
 def load_model(model: str, device: str | None, dtype: str | None) -> Any:

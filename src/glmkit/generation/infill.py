@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from math import exp
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from transformers import LogitsProcessorList
 
 from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.errors import GenerationError
+from glmkit.generation import nbest
 from glmkit.generation.constraints import Constraint, per_blank
 from glmkit.generation.decoding import (
     MIN_SCORE,
@@ -25,12 +27,15 @@ from glmkit.generation.decoding import (
     nothing_allowed,
 )
 from glmkit.generation.prompts import Prompt, build_prompt
-from glmkit.generation.results import Filled
+from glmkit.generation.results import Candidate, Filled
 from glmkit.generation.settings import DecodingSettings
 from glmkit.generation.stopping import StopBeams, StopStrings
 
 Constraints = Constraint | Sequence[Constraint | None] | None
 """What one text's blanks may contain: one constraint for all of them, one for each, or None."""
+
+SPARE_WAYS = 4
+"""Ways searched for beyond those wanted, because different tokens may spell the same text."""
 
 
 def fill(
@@ -41,6 +46,7 @@ def fill(
     *,
     batch_size: int = 8,
     constraints: Sequence[Constraints] | None = None,
+    n: int | None = None,
 ) -> list[Filled]:
     """Fills every blank of every text, left to right, each conditioned on the earlier ones.
 
@@ -51,15 +57,25 @@ def fill(
         settings: How tokens are chosen.
         batch_size: Texts decoded together; texts of similar length share a batch.
         constraints: For each text what its blanks may contain.
+        n: Search for the n likeliest ways to fill all blanks of a text together (`generation.nbest`).
 
     Raises:
-        GenerationError: As `build_prompt`; constraints that do not match the texts, or that leave no token.
+        GenerationError: As `build_prompt`; constraints that do not match the texts, or that leave no token; settings
+            that cannot be combined with `n`.
     """
+    if n is not None:
+        nbest.check_settings(n, settings)
     prompts = [build_prompt(tokenizer, text, model.config.max_sequence_length) for text in texts]
     limits = _limits(prompts, constraints)
     results: list[Filled | None] = [None] * len(texts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
-    if settings.num_beams > 1:
+    if n is not None:
+        chooser = make_chooser(model, tokenizer, settings)
+        for index in order:
+            results[index] = _fill_n_best(
+                model, tokenizer, prompts[index], chooser, n, limits[index]
+            )
+    elif settings.num_beams > 1:
         for index in order:
             results[index] = _fill_with_beams(
                 model, tokenizer, prompts[index], settings, limits[index]
@@ -152,6 +168,38 @@ def _filled(tokenizer: Any, prompt: Prompt, blanks: list[BlankTokens]) -> Filled
         blanks=[text.strip() for text in texts],
         scores=[sum(blank.log_probabilities) for blank in blanks],
         finished=[blank.finished for blank in blanks],
+    )
+
+
+def _fill_n_best(
+    model: Any,
+    tokenizer: Any,
+    prompt: Prompt,
+    chooser: TokenChooser,
+    n: int,
+    constraints: Sequence[Constraint | None],
+) -> Filled:
+    """Returns the likeliest filling, with the n likeliest as candidates; the same text counts once."""
+    ways = nbest.search(model, prompt, chooser, tokenizer.special_ids, n + SPARE_WAYS, constraints)
+    together: dict[tuple[str, ...], float] = {}
+    single: list[dict[str, float]] = [{} for _ in prompt.mask_indices]
+    for way in ways:
+        texts = tuple(_text(tokenizer, BlankTokens(list(blank))) for blank in way.blanks)
+        together[texts] = float(np.logaddexp(together.get(texts, -np.inf), way.score))
+        for place, text in enumerate(texts):
+            known = single[place].get(text.strip(), -np.inf)
+            single[place][text.strip()] = float(np.logaddexp(known, way.score))
+    candidates = [
+        Candidate(prompt.assemble(list(texts)), [one.strip() for one in texts], score, exp(score))
+        for texts, score in sorted(together.items(), key=lambda item: -item[1])[:n]
+    ]
+    return Filled(
+        text=candidates[0].text,
+        blanks=candidates[0].blanks,
+        scores=list(ways[0].scores),
+        alternatives=[sorted(some.items(), key=lambda item: -item[1])[:n] for some in single],
+        finished=[True] * len(single),
+        candidates=candidates,
     )
 
 

@@ -6,6 +6,26 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One of the n likeliest ways to fill all blanks of a text.
+
+    Attributes:
+        text: The whole text, blanks replaced.
+        blanks: The contents of each blank, in the order of the text.
+        score: Log-probability of these contents together, in nats, end markers included.
+        probability: exp(score): the share that the model gives them among all contents there could be.
+    """
+
+    text: str
+    blanks: list[str]
+    score: float
+    probability: float
+
+    def __str__(self) -> str:
+        return f"{self.probability:.1%} {self.text}"
+
+
+@dataclass(frozen=True)
 class Filled:
     """A text with its blanks filled.
 
@@ -15,6 +35,7 @@ class Filled:
         scores: For each blank the sum of its tokens' log-probabilities, the end marker included.
         alternatives: For each blank other contents with their scores, best first (with beams).
         finished: For each blank whether it ended by itself and not at `max_new_tokens`.
+        candidates: The n likeliest ways to fill all blanks together, best first (with `n`).
     """
 
     text: str
@@ -22,6 +43,7 @@ class Filled:
     scores: list[float]
     alternatives: list[list[tuple[str, float]]] = field(default_factory=list)
     finished: list[bool] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
 
     def __str__(self) -> str:
         return self.text

@@ -121,6 +121,29 @@ def test_generate_streams_what_json_gives(model: str):
     assert streamed.stdout.strip() == json.loads(record.stdout)["text"]
 
 
+def test_fill_shows_the_likeliest_with_probabilities(model: str):
+    arguments = (
+        "fill",
+        "北京是[MASK]市，[MASK]。",
+        "-m",
+        model,
+        "--n-best",
+        "3",
+        "--max-new-tokens",
+        "2",
+    )
+    table, record = run(*arguments), json.loads(run(*arguments, "--json").stdout)
+    probabilities = [candidate["probability"] for candidate in record["candidates"]]
+    assert len(probabilities) == 3
+    assert probabilities == sorted(probabilities, reverse=True)
+    lines = table.stdout.splitlines()
+    assert "probability" in lines[0]
+    for line, candidate in zip(lines[1:], record["candidates"], strict=True):
+        assert line.split()[0] == f"{candidate['probability']:.1%}"
+        assert candidate["text"].split()[0] in line
+    assert run(*arguments, "--do-sample").returncode == 2
+
+
 def test_stop_strings_are_given_one_by_one(model: str):
     arguments = ("generate", "今天天气", "-m", model, "--max-new-tokens", "5")
     written = run(*arguments).stdout.strip()

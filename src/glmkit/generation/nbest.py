@@ -1,0 +1,201 @@
+"""The n likeliest ways to fill all blanks of a text together, with their probabilities.
+
+In: a model, a prompt, n. Out: candidates, best first. One beam search goes through all blanks: ways that differ in the
+first blank compete with the second one written already, so that the best text wins and not the best beginning. A
+log-probability is not divided by lengths and nothing else is preferred: exp of it is the probability of these very
+contents, end markers included.
+
+Shapes: H ways being written (one row of the cache each), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.cache_utils import DynamicCache
+
+from glmkit.blanks.layout import Piece, collate, lay_out
+from glmkit.errors import GenerationError
+from glmkit.generation.constraints import Constraint
+from glmkit.generation.decoding import MIN_SCORE, TokenChooser
+from glmkit.generation.prompts import Prompt
+from glmkit.generation.settings import DecodingSettings
+
+MOST = 100
+"""Most candidates of a text."""
+
+_UNUSED = ("do_sample", "num_return_sequences", "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "stop")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to fill the blanks, perhaps unfinished.
+
+    Attributes:
+        blanks: Token ids of each blank that is finished or being written.
+        scores: Log-probability of each of them (nats), the end marker included where it is finished.
+        finished: Whether the last blank of the text has ended.
+    """
+
+    blanks: tuple[tuple[int, ...], ...]
+    scores: tuple[float, ...]
+    finished: bool = False
+
+    @property
+    def score(self) -> float:
+        """Log-probability of all that is written, in nats."""
+        return sum(self.scores)
+
+    def with_token(self, token: int, gain: float) -> Way:
+        """Returns the way with one more token in its last blank."""
+        last = (*self.blanks[-1], token)
+        return Way((*self.blanks[:-1], last), (*self.scores[:-1], self.scores[-1] + gain))
+
+    def with_end(self, gain: float, *, open_next: bool) -> Way:
+        """Returns the way with its last blank ended."""
+        scores = (*self.scores[:-1], self.scores[-1] + gain)
+        if open_next:
+            return Way((*self.blanks, ()), (*scores, 0.0))
+        return Way(self.blanks, scores, finished=True)
+
+
+def check_settings(n: int, settings: DecodingSettings) -> None:
+    """Refuses settings that a search for the n likeliest cannot follow.
+
+    Raises:
+        GenerationError: They are named.
+    """
+    if not isinstance(n, int) or not 1 <= n <= MOST:
+        raise GenerationError(f"n={n!r} must be a whole number from 1 to {MOST}")
+    unused = [
+        name for name in _UNUSED if getattr(settings, name) != getattr(DecodingSettings, name)
+    ]
+    if unused:
+        raise GenerationError(
+            f"n={n} searches for the likeliest texts as they are; it cannot be combined with {', '.join(unused)}"
+        )
+
+
+@torch.inference_mode()
+def search(
+    model: Any,
+    prompt: Prompt,
+    chooser: TokenChooser,
+    specials: Any,
+    n: int,
+    constraints: Sequence[Constraint | None],
+) -> list[Way]:
+    """Returns up to n finished ways, best first; a blank that reaches `max_new_tokens` must end there.
+
+    Args:
+        model: A `GLMForConditionalGeneration` in evaluation mode.
+        prompt: The text.
+        chooser: Says what is forbidden and how long a blank may be; its settings passed `check_settings`.
+        specials: The tokenizer's `special_ids`.
+        n: Ways wanted; `num_beams` of the settings, or 2n, are kept while searching.
+        constraints: What each blank may contain.
+
+    Raises:
+        GenerationError: The constraints allow nothing.
+    """
+    beams = max(2 * n, chooser.settings.num_beams)
+    first = Piece(int(prompt.mask_indices[0]), np.empty(0, np.int64), scored=False)
+    batch = collate([lay_out(prompt.ids, [first], specials.sop)], specials.pad)
+    inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
+    prefix, ids, positions = inputs["prefix_lengths"], inputs["input_ids"], inputs["position_ids"]
+    cache = DynamicCache(config=model.config)
+    running, finished = [Way(((),), (0.0,))], list[Way]()
+    while running:
+        logits = model(
+            input_ids=ids,
+            position_ids=positions,
+            prefix_lengths=prefix.expand(len(running)),
+            cache=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        grown = _grow(running, logits, chooser, constraints, beams, model.config)
+        finished += [way for _, way in grown if way.finished]
+        finished = sorted(finished, key=lambda way: -way.score)[:n]
+        # A log-probability only falls: what is below the n-th finished one stays there.
+        least = finished[-1].score if len(finished) == n else MIN_SCORE
+        kept = sorted(
+            (pair for pair in grown if not pair[1].finished),
+            key=lambda pair: -pair[1].score,
+        )
+        kept = [(parent, way) for parent, way in kept if way.score > least][:beams]
+        running = [way for _, way in kept]
+        if running:
+            parents = torch.tensor([parent for parent, _ in kept], device=model.device)
+            cache.batch_select_indices(parents)
+            fed = torch.tensor(
+                [_next_input(way, prompt, specials.sop) for way in running], device=model.device
+            )
+            ids, positions = fed[:, :1], fed[:, 1:, None]
+    if not finished:
+        raise GenerationError(
+            "no way to fill the blanks is allowed by the constraints together with min_new_tokens="
+            f"{chooser.settings.min_new_tokens} and max_new_tokens={chooser.settings.max_new_tokens}; loosen them"
+        )
+    return finished
+
+
+def _grow(
+    running: list[Way],
+    logits: torch.Tensor,
+    chooser: TokenChooser,
+    constraints: Sequence[Constraint | None],
+    beams: int,
+    config: Any,
+) -> list[tuple[int, Way]]:
+    """Returns (row of the parent, way) of the ways that the best tokens, and each end, make of `running`.
+
+    Args:
+        running: H ways.
+        logits: [H, V].
+        chooser: What is forbidden.
+        constraints: One for each blank.
+        beams: Tokens of each way that are looked at.
+        config: The model's configuration.
+    """
+    settings, grown = chooser.settings, list[tuple[int, Way]]()
+    longest = min(settings.max_new_tokens, config.max_sequence_length - 1)
+    for row, (way, values) in enumerate(zip(running, logits.float().cpu(), strict=True)):
+        blank, number = way.blanks[-1], len(way.blanks) - 1
+        values = values.clone()
+        values[chooser.num_tokens :] = MIN_SCORE
+        values[chooser.forbidden] = MIN_SCORE
+        if len(blank) < settings.min_new_tokens:
+            values[chooser.ends] = MIN_SCORE
+        values = values.log_softmax(-1)
+        end = float(values[chooser.ends].logsumexp(-1))
+        constraint = constraints[number]
+        allowed = None if constraint is None else constraint.allowed(blank)
+        if allowed is not None:
+            limited = torch.full_like(values, MIN_SCORE)
+            limited[allowed] = values[allowed]
+            values = limited
+            if not np.isin(chooser.ends.numpy(), allowed).any():
+                end = MIN_SCORE
+        if end > MIN_SCORE:
+            grown.append((row, way.with_end(end, open_next=number + 1 < len(constraints))))
+        if len(blank) < longest:
+            values[chooser.ends] = MIN_SCORE
+            gains, tokens = values.topk(min(beams, len(values)))
+            grown += [
+                (row, way.with_token(token, gain))
+                for token, gain in zip(tokens.tolist(), gains.tolist(), strict=True)
+                if gain > MIN_SCORE
+            ]
+    return grown
+
+
+def _next_input(way: Way, prompt: Prompt, sop: int) -> tuple[int, int, int]:
+    """Returns (id, position, block position) of what is read next: the last token, or the next start marker."""
+    position = int(prompt.mask_indices[len(way.blanks) - 1])
+    blank = way.blanks[-1]
+    return (blank[-1] if blank else sop, position, len(blank) + 1)
