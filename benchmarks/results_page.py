@@ -1,0 +1,102 @@
+"""Result pages: `docs/results/<theme>_<hardware>_<yyyy-mm>.md` and the same as JSON, with command, versions, commit."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+
+
+def environment() -> dict[str, str]:
+    """Returns date, processor, versions and commit, for the head of a page."""
+    names = ("glmkit", "numpy", "torch", "transformers", "scikit-learn", "rouge-score", "sacrebleu")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "hardware": f"{os.cpu_count()} cores of {processor()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "commit": commit(),
+    }
+
+
+def processor() -> str:
+    """Returns the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def commit() -> str:
+    """Returns the short hash of the commit at work, with + where files were changed; "" outside git."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--abbrev=9", "--exclude=*"],
+        cwd=RESULTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip()
+
+
+def metrics_text(metrics: dict[str, float]) -> str:
+    """Returns metrics as one cell of a table."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+
+
+def write_page(
+    theme: str,
+    title: str,
+    introduction: str,
+    columns: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+    values: dict[str, Any],
+    command: str,
+    hardware: str = "cpu",
+) -> Path:
+    """Writes the page and the JSON file; returns the page's path.
+
+    Args:
+        theme: First part of the name.
+        title: Heading.
+        introduction: Text above the table.
+        columns: Keys of the rows to show, before the metrics.
+        rows: Each with `metrics`.
+        values: What the JSON file holds.
+        command: What made it.
+        hardware: Second part of the name.
+    """
+    facts = values["environment"]
+    software = ", ".join(f"{name} {facts[name]}" for name in facts if name not in ("date", "hardware", "commit"))  # fmt: skip
+    lines = [
+        f"# {title}",
+        "",
+        f"{facts['date']}, {facts['hardware']}, shared; {software}; commit {facts['commit']}; {values['seconds']} s.",
+        introduction.strip(),
+        "",
+        "```sh",
+        command,
+        "```",
+        "",
+        "| " + " | ".join((*columns, "metrics")) + " |",
+        "|" + "---|" * (len(columns) + 1),
+        *(
+            "| " + " | ".join((*(str(one[name]) for name in columns), metrics_text(one["metrics"]))) + " |"
+            for one in rows
+        ),
+        "",
+    ]
+    page = RESULTS / f"{theme}_{hardware}_{facts['date'][:7]}.md"
+    page.write_text("\n".join(lines), encoding="utf-8")
+    page.with_suffix(".json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")  # fmt: skip
+    return page
