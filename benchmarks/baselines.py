@@ -128,7 +128,9 @@ def classification(data: Path, limit: int | None, train: int | None) -> Iterator
         known = [known[n] for n in order]
         held, rest = known[: len(known) // 5], known[len(known) // 5 :]
         grades = {
-            C: fit(C, rest).score([one["text"] for one in held], [str(one["label"]) for one in held])
+            C: fit(C, rest).score(
+                [one["text"] for one in held], [str(one["label"]) for one in held]
+            )
             for C in (3.0, 30.0)
         }
         best = max(grades, key=lambda C: grades[C])
@@ -201,7 +203,9 @@ def dialogue(data: Path, limit: int | None, train: int | None) -> Iterator[Row]:
     index = vectors.fit_transform(map(last_turn, known))
     nearest = (vectors.transform(map(last_turn, valid)) @ index.T).toarray().argmax(1)
     names = ("bleu", "chrf", "distinct_2", "distinct_3")
-    results = [Outcome(known[n].answer, [one.answer]) for n, one in zip(nearest, valid, strict=True)]
+    results = [
+        Outcome(known[n].answer, [one.answer]) for n, one in zip(nearest, valid, strict=True)
+    ]
     yield scored("dialogue", "dialogues.valid", "reply to the nearest turn", results, *names)
     replies = [one.answer for one in known]
     frequent = max(sorted(set(replies)), key=replies.count)

@@ -46,7 +46,9 @@ class KneserNey:
         self.size = len(unigrams)
         self.context = len(orders)
         frequent = np.argsort(-unigrams, kind="stable")
-        self._letters = np.array([n for n in frequent if n > UNSEEN and self.characters[n].isalpha()])
+        self._letters = np.array(
+            [n for n in frequent if n > UNSEEN and self.characters[n].isalpha()]
+        )
 
     @classmethod
     def fit(cls, texts: Sequence[str], order: int = 5) -> KneserNey:
@@ -127,13 +129,17 @@ class KneserNey:
         ids = np.broadcast_to(candidates, shape)
         probability = np.broadcast_to(self.unigrams[candidates], shape)
         for level, order in enumerate(self.orders):
-            gram = contexts[:, -level - 1].copy()  # id of the context of this order, built from the left
+            gram = contexts[
+                :, -level - 1
+            ].copy()  # id of the context of this order, built from the left
             for step in range(level):
                 lower = self.orders[step]
                 keys = gram * self.size + contexts[:, -level + step]
                 place = np.minimum(np.searchsorted(lower.keys, keys), len(lower.keys) - 1)
                 gram = np.where((gram >= 0) & (lower.keys[place] == keys), place, -1)
-            probability, _ = self._step(order, np.broadcast_to(gram[:, None], shape), ids, probability)
+            probability, _ = self._step(
+                order, np.broadcast_to(gram[:, None], shape), ids, probability
+            )
         return probability
 
     def fill(

@@ -91,7 +91,9 @@ def write_page(
         "| " + " | ".join((*columns, "metrics")) + " |",
         "|" + "---|" * (len(columns) + 1),
         *(
-            "| " + " | ".join((*(str(one[name]) for name in columns), metrics_text(one["metrics"]))) + " |"
+            "| "
+            + " | ".join((*(str(one[name]) for name in columns), metrics_text(one["metrics"])))
+            + " |"
             for one in rows
         ),
         "",

@@ -29,9 +29,9 @@ ALLOWED = {
     # The model side knows the data side by the layout alone: generate() must not build positions by hand.
     "model": {"checkpoint", "blanks.layout"},
     "generation": {"tokens", "blanks", "model", "checkpoint"},
-    "evaluation": {"tokens", "blanks", "model", "checkpoint", "corpus", "generation"},
+    "evaluation": {"tokens", "blanks", "model", "checkpoint", "corpus", "generation", "tasks", "applications"},
     "tasks": {"tokens", "blanks", "corpus"},
-    "applications": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation.scoring"},
+    "applications": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation"},
     "training": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus"},
     "api": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications"},
     "cli": {"api", "applications", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},

@@ -1,4 +1,4 @@
-"""Verbs that build: prepare, train-tokenizer, pretrain, evaluate, convert, info. Bodies import what they need."""
+"""Verbs that build: prepare, train-tokenizer, pretrain, convert, info. Bodies import what they need."""
 
 from __future__ import annotations
 
@@ -270,28 +270,6 @@ def extend_vocabulary(
         overwrite=overwrite,
     )
     typer.echo(str(report))
-
-
-def evaluate(
-    model: Annotated[str, typer.Argument(help=say("Folder or hub name.", "模型目录或 hub 名称。"))],
-    data: Annotated[list[str], typer.Option("--data", help=say("Texts to read.", "评测文本。"))],
-    text_field: TextField = None,
-    limit: Annotated[
-        int | None, typer.Option(help=say("At most so many documents.", "最多文档数。"))
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help=say("Write the report (JSON).", "写出 JSON 报告。")),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda …")] = None,
-) -> None:
-    """Measures perplexity left to right and on blanks, per token, character and byte."""
-    from glmkit.evaluation.report import evaluate_files
-
-    report = evaluate_files(model, data, text_field=text_field, max_documents=limit, device=device)
-    typer.echo(report.table())
-    if output is not None:
-        report.save(output)
 
 
 def convert(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import typer
 
 from glmkit import __version__
-from glmkit.cli import building, chatting, demo, understanding, writing
+from glmkit.cli import building, chatting, demo, measuring, understanding, writing
 from glmkit.cli.language import say
 from glmkit.cli.welcome import welcome
 from glmkit.errors import UserError
@@ -28,7 +28,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("train-tokenizer", building.train_tokenizer, "Corpus -> vocabulary.", "语料 → 词表。"),
     ("pretrain", building.pretrain, "Token stores -> a GLM.", "词元库 → 预训练 GLM。"),
     ("extend-vocabulary", building.extend_vocabulary, "Add words to a model's vocabulary.", "为模型的词表增加词语。"),
-    ("evaluate", building.evaluate, "Perplexity of a model on texts.", "在文本上评测模型的困惑度。"),
+    ("evaluate", measuring.evaluate, "Perplexity on texts, and how well tasks are done.", "评测困惑度与各项任务。"),
     ("convert", building.convert, "Convert a checkpoint to another format.", "转换检查点格式。"),
     ("info", building.info, "What a model folder or this machine is.", "查看模型或本机信息。"),
     ("demo", demo.demo, "The whole pipeline in a few minutes, offline.", "几分钟离线跑通整条流水线。"),

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import golden_folder
 from glmkit.api import load
-from glmkit.cli import building
+from glmkit.cli import measuring
 from glmkit.errors import DataError
 from glmkit.evaluation.report import evaluate_files
 
@@ -49,8 +49,8 @@ def test_report_agrees_with_glm_and_with_itself(corpus: Path):
 
 def test_command_prints_a_table_and_writes_json(corpus: Path, tmp_path: Path, capsys):
     folder = golden_folder("tiny-bert").path
-    building.evaluate(
-        str(folder), [str(corpus)], limit=2, output=tmp_path / "new" / "report.json", device="cpu"
+    measuring.evaluate(
+        [str(corpus)], str(folder), limit=2, output=tmp_path / "new" / "report.json", device="cpu"
     )
     shown = capsys.readouterr().out
     assert "on 2 documents" in shown

@@ -1,0 +1,286 @@
+"""A model's answers to the records of a task: one function for each kind of task.
+
+In: a loaded `GLM`, a `Task`, records. Out: `Answers`, outcomes to count and sums to divide. Questions are asked as a
+user would ask them: by `classify`, `answer` and `summarize` where the task is one of theirs, and else by filling the
+task's blank. Knows no metric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from glmkit.applications.prompts import question_prompt
+from glmkit.blanks.layout import Piece, lay_out
+from glmkit.corpus.records import record_text
+from glmkit.errors import DataError
+from glmkit.evaluation.metrics import Outcome
+from glmkit.evaluation.perplexity import on_blanks
+from glmkit.evaluation.scoring import label_log_probabilities, text_log_probabilities
+from glmkit.generation import infill
+from glmkit.generation.choices import score_choices
+from glmkit.generation.constraints import Length
+from glmkit.generation.prompts import Prompt
+from glmkit.generation.settings import DecodingSettings
+from glmkit.tasks.encoding import Attempt, encode_question, fit_record
+from glmkit.tasks.rendering import Question, asked_language, choices_of, question, text_of
+from glmkit.tasks.task import PLACEHOLDER, Task
+
+MAX_NEW_TOKENS = 64
+"""Of an answer that is written freely."""
+
+ANSWERS = 10
+"""Answers to a filling task, best first."""
+
+BLANK_OBJECTIVES = ("token", "sentence")
+"""Blanks on which texts are measured, beside left to right."""
+
+Record = tuple[dict[str, Any], str]
+"""A record and where it stands."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums whose ratio is a metric, by example, such as nats and characters.
+
+    Attributes:
+        numerators: One for each example.
+        denominators: Likewise.
+        transform: Makes the metric of the ratio.
+    """
+
+    numerators: list[float]
+    denominators: list[float]
+    transform: Callable[[float], float]
+
+
+@dataclass
+class Answers:
+    """What a model answered.
+
+    Attributes:
+        outcomes: One for each record that could be asked; empty where only sums are measured.
+        records: The records asked, each with where it stands.
+        skipped: Records that could not be asked (nothing to hide, an answer that does not fit).
+        sums: Metric -> sums, one for each record of `records`.
+        values: Metric -> value without examples.
+        further: Name -> other outcomes of the same records; their metrics are named `NAME_metric`.
+    """
+
+    outcomes: list[Outcome]
+    records: list[Record]
+    skipped: int = 0
+    sums: dict[str, Sums] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    further: dict[str, list[Outcome]] = field(default_factory=dict)
+
+
+def bits(nats_per_unit: float) -> float:
+    """Returns nats as bits."""
+    return nats_per_unit / math.log(2)
+
+
+def classification(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
+    """Asks for labels, by `GLM.classify`."""
+    right = [str(record.get(str(task.label))) for record, _ in records]
+    for label, (record, where) in zip(right, records, strict=True):
+        if label not in task.labels:
+            question(task, record, where)  # raises, with all that helps
+    found = glm.classify([record for record, _ in records], task=task)
+    return Answers(
+        [
+            Outcome(one.label, [label], one.probabilities)
+            for one, label in zip(found, right, strict=True)
+        ],
+        list(records),
+    )
+
+
+def multiple_choice(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
+    """Scores the records' own choices in the blank."""
+    asked, kept, skipped = _fitted(glm, task, records)
+    choices = [choices_of(task, one, where, asked_language(task, one)) for one, where in kept]
+    scores = score_choices(glm.model, glm.tokenizer, [one.prompt for one in asked], choices)
+    outcomes = []
+    for one, some, score in zip(asked, choices, scores, strict=True):
+        chances = np.exp(score - np.logaddexp.reduce(score)).tolist()
+        best = some[int(np.argmax(score))]
+        outcomes.append(Outcome(best, [one.question.answer], dict(zip(some, chances, strict=True))))
+    return Answers(outcomes, kept, skipped)
+
+
+def generation(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
+    """Asks for texts: by `GLM.answer` where there are context and question, by `GLM.summarize` for ROUGE, else by filling."""
+    if {"context", "question"} <= set(task.fields):
+        found = glm.answer(
+            [text_of(one.get("question")) for one, _ in records],
+            [text_of(one.get("context")) for one, _ in records],
+            task=task,
+        )
+        return _against_references(task, [one.text for one in found], records)
+    if task.metric == "rouge" and "text" in task.fields:
+        texts = [text_of(record.get("text")) for record, _ in records]
+        return _against_references(task, glm.summarize(texts, task=task), records)
+    asked, kept, skipped = _fitted(glm, task, records)
+    answers = Answers([], kept, skipped, sums=_likelihood(glm, asked))
+    if task.metric not in ("perplexity", "bits_per_character"):
+        settings = DecodingSettings(max_new_tokens=MAX_NEW_TOKENS)
+        filled = infill.fill(
+            glm.model, glm.tokenizer, [one.prompt for one in asked], settings, batch_size=32
+        )
+        texts = [one.blanks[0] for one in filled]
+        answers.outcomes = _against_references(task, texts, kept).outcomes
+    return answers
+
+
+def filling(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
+    """Asks for what is hidden: the likeliest contents of the right number of characters, and (`free`) of any."""
+    model, tokenizer = glm.model, glm.tokenizer
+    limit = model.config.max_sequence_length
+    asked: list[Question] = []
+    kept: list[Record] = []
+    for record, where in records:
+        one = question(task, record, where, seed=seed)
+        if one.answer:
+            asked.append(one)
+            kept.append((record, where))
+    prompts = [_around_blank(one, tokenizer, limit) for one in asked]
+    outcomes = []
+    for one, prompt in zip(asked, prompts, strict=True):
+        length = len(one.answer)
+        settings = DecodingSettings(
+            max_new_tokens=2 * length, num_beams=ANSWERS, num_return_sequences=ANSWERS
+        )
+        limits = [Length(tokenizer, length, length)]
+        (found,) = infill.fill(model, tokenizer, [prompt], settings, constraints=limits)
+        texts = [text for text, _ in found.alternatives[0]]
+        chances = {text: math.exp(score) for text, score in reversed(found.alternatives[0])}
+        outcomes.append(Outcome(texts[0], [one.answer], chances, texts))
+    longest = max((len(one.answer) for one in asked), default=1)
+    settings = DecodingSettings(max_new_tokens=2 * longest + 8)
+    free = infill.fill(model, tokenizer, prompts, settings, batch_size=32)
+    further = [
+        Outcome(filled.blanks[0], [one.answer]) for filled, one in zip(free, asked, strict=True)
+    ]
+    return Answers(outcomes, kept, len(records) - len(kept), further={"free": further})
+
+
+def text(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
+    """Measures whole texts, left to right and on blanks."""
+    texts = []
+    for record, where in records:
+        known = (
+            {**record, "text": record_text(record, None, where)} if "text" not in record else record
+        )
+        texts.append(question(task, known, where).answer)
+    scored = text_log_probabilities(glm.model, glm.tokenizer, texts, batch_size=16)
+    nats = [-float(values.sum()) for _, values in scored]
+    sums = {
+        "bits_per_character": Sums(nats, [float(len(one)) for one in texts], bits),
+        "perplexity": Sums(nats, [float(len(ids)) for ids, _ in scored], math.exp),
+    }
+    values = {}
+    for objective in BLANK_OBJECTIVES:
+        totals = on_blanks(
+            glm.model, glm.tokenizer, texts, objective=objective, seed=seed, batch_size=16
+        )
+        if totals.characters:
+            values[f"bits_per_character_{objective}_blanks"] = totals.bits_per_character
+    return Answers([], list(records), sums=sums, values=values)
+
+
+RUNNERS: dict[str, Callable[[Any, Task, Sequence[Record], int], Answers]] = {
+    "classification": classification,
+    "multiple_choice": multiple_choice,
+    "generation": generation,
+    "filling": filling,
+    "text": text,
+}
+"""Kind of task -> what asks it."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    question: Question
+    prompt: Prompt
+    answer: list[int]
+
+
+def _fitted(
+    glm: Any, task: Task, records: Sequence[Record]
+) -> tuple[list[_Asked], list[Record], int]:
+    """Returns the questions with their answers as training lays them out, shortened as the task says."""
+    tokenizer, limit = glm.tokenizer, glm.model.config.max_sequence_length
+    asked: list[_Asked] = []
+    kept: list[Record] = []
+    for record, where in records:
+
+        def encode(one: Mapping[str, Any], where: str = where) -> Attempt:
+            made = question(task, one, where)
+            part_a, answer = encode_question(made, tokenizer)
+            return Attempt(part_a, len(answer) + 1, (made, answer), made.answer)
+
+        found, _ = fit_record(task, record, tokenizer, limit, encode)
+        if found is not None and found.contents[1]:
+            made, answer = found.contents
+            asked.append(_Asked(made, question_prompt(made, tokenizer), answer))
+            kept.append((record, where))
+    return asked, kept, len(records) - len(kept)
+
+
+def _likelihood(glm: Any, asked: Sequence[_Asked]) -> dict[str, Sums]:
+    """Returns what the right answers cost: bits per character without the end marker, perplexity per token with it."""
+    ids = glm.tokenizer.special_ids
+    examples = [
+        lay_out(
+            one.prompt.ids,
+            [Piece(int(one.prompt.mask_indices[0]), np.asarray(one.answer, np.int64), ids.eop)],
+            ids.sop,
+        )
+        for one in asked
+    ]
+    scores = label_log_probabilities(glm.model, examples, ids.pad, batch_size=16)
+    return {
+        "bits_per_character": Sums(
+            [-float(one[:-1].sum()) for one in scores],
+            [float(len(one.question.answer)) for one in asked],
+            bits,
+        ),
+        "perplexity": Sums(
+            [-float(one.sum()) for one in scores], [float(len(one)) for one in scores], math.exp
+        ),
+    }
+
+
+def _against_references(task: Task, texts: Sequence[str], records: Sequence[Record]) -> Answers:
+    """Returns outcomes; of an answer `{field[0]}` all items of the field are right."""
+    only = PLACEHOLDER.fullmatch(task.answer or "")
+    outcomes = []
+    for text, (record, where) in zip(texts, records, strict=True):
+        several = record.get(only[1]) if only and only[2] is not None else None
+        references = list(map(text_of, several)) if isinstance(several, list) and several else []
+        if not references:
+            references = [question(task, record, where).answer]
+        outcomes.append(Outcome(text, references))
+    return Answers(outcomes, list(records))
+
+
+def _around_blank(asked: Question, tokenizer: Any, limit: int) -> Prompt:
+    """Returns a filling question's prompt, cut to what is around the blank where the model cannot read all of it.
+
+    Raises:
+        DataError: What is hidden leaves no room for anything else.
+    """
+    room = limit - 1
+    prompt = question_prompt(asked, tokenizer)
+    while len(prompt.ids) > room:
+        keep = int(max(len(asked.before), len(asked.after)) * min(0.9, room / len(prompt.ids)))
+        if keep < 1:
+            raise DataError(f"the model reads {limit} tokens, too few for {asked.answer[:40]!r}")
+        asked = replace(asked, before=asked.before[-keep:], after=asked.after[:keep])
+        prompt = question_prompt(asked, tokenizer)
+    return prompt

@@ -1,0 +1,71 @@
+"""Where a number comes from: versions, commit, fingerprints of weights and data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import glmkit
+
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "sacrebleu", "rouge-score")
+"""Whose versions are written down."""
+
+
+def facts_of(model: Any) -> dict[str, Any]:
+    """Returns number and fingerprint of a model's weights, versions and commit."""
+    versions = {"glmkit": glmkit.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = ""
+    return {
+        "parameters": sum(one.numel() for one in model.parameters()),
+        "weights_fingerprint": weights_fingerprint(model),
+        "versions": versions,
+        "commit": commit(),
+    }
+
+
+def weights_fingerprint(model: Any) -> str:
+    """Returns a SHA-256 (hex) of each weight's name, shape and sums; the same for the same weights on the same kind of device."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        values = weight.detach().double().flatten()
+        halves = [float(part.sum()) for part in (values, values[: len(values) // 2])]
+        digest.update(f"{name} {tuple(weight.shape)} {halves}".encode())
+    return digest.hexdigest()
+
+
+def commit() -> str:
+    """Returns the commit of the source tree from which glmkit is imported, or "" where it is not in one."""
+    try:
+        done = subprocess.run(
+            [
+                "git",
+                "-C",
+                str(Path(__file__).parent),
+                "describe",
+                "--always",
+                "--dirty=+",
+                "--exclude=*",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def digest(value: Any) -> str:
+    """Returns the SHA-256 (hex) of a value that JSON can hold."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

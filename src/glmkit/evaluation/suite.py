@@ -1,0 +1,209 @@
+"""`glmkit evaluate --tasks`: a model on several tasks, with all that a number needs to be believed and made again.
+
+In: a loaded `GLM`, pairs of task and data, a folder. Out, in the folder: `results.json` (numbers, intervals, versions,
+seed, fingerprints of data and weights, commit), `predictions.jsonl`, `table.md`. A pair that is done is not done again
+while nothing that decides it has changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from glmkit.errors import ConfigError, DataError
+from glmkit.evaluation.provenance import digest, facts_of
+from glmkit.evaluation.tasks import Number, TaskResult, evaluate_task
+from glmkit.tasks.records import read_records
+from glmkit.tasks.task import Task, load_task
+from glmkit.whole_files import write_text
+
+
+@dataclass(frozen=True)
+class Run:
+    """One task on one source of data.
+
+    Attributes:
+        task: The task.
+        data: File, folder, glob or URL.
+    """
+
+    task: Task
+    data: str
+
+    @property
+    def name(self) -> str:
+        """Name in results: the task and the data's name without its folder."""
+        stem = Path(self.data).name
+        for ending in (".gz", ".bz2", ".xz", ".zst", ".jsonl", ".json", ".csv", ".tsv", ".parquet"):
+            stem = stem.removesuffix(ending)
+        return f"{self.task.name}:{stem}"
+
+
+@dataclass
+class SuiteReport:
+    """Results of all runs.
+
+    Attributes:
+        model: What was measured.
+        runs: Name of the run -> its result and what decides it, as in `results.json`.
+        facts: Versions, seed, commit, fingerprint of the weights.
+    """
+
+    model: str
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def table(self, runs: Sequence[Run] | None = None) -> str:
+        """Returns a Markdown table of the numbers of all runs, or of those given, with 95 % intervals."""
+        lines = [
+            "| task | data | examples | metric | value (95 % interval) |",
+            "|---|---|---|---|---|",
+        ]
+        for name in self.runs if runs is None else [run.name for run in runs]:
+            run = self.runs[name]
+            task, _, data = name.partition(":")
+            rows = [(data, run["examples"], run["metrics"])]
+            rows += [(f"{data}, {group}", run["group_sizes"][group], numbers) for group, numbers in run["groups"].items()]  # fmt: skip
+            for place, examples, numbers in rows:
+                for metric, number in numbers.items():
+                    lines.append(
+                        f"| {task} | {place} | {examples:,} | {metric} | {Number(**number)} |"
+                    )
+        return "\n".join(lines)
+
+    def save(self, folder: Path) -> None:
+        """Writes `results.json` and `table.md`."""
+        values = {"model": self.model, **self.facts, "runs": self.runs}
+        write_text(folder / "results.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        write_text(folder / "table.md", f"# {self.model}\n\n{self.table()}\n")
+
+
+def evaluate_tasks(
+    glm: Any,
+    runs: Sequence[Run],
+    out_dir: str | Path | None = None,
+    *,
+    model_name: str = "",
+    limit: int | None = None,
+    by: str | None = None,
+    seed: int = 0,
+    rename: Mapping[str, str] | None = None,
+    progress: Callable[[str, TaskResult | None], None] | None = None,
+) -> SuiteReport:
+    """Measures a model on tasks, one after the other; see the module.
+
+    Args:
+        glm: A loaded `glmkit.GLM`.
+        runs: What to measure, see `parse_runs`.
+        out_dir: Folder for the results; those of the same runs that are there already are kept.
+        model_name: For the report.
+        limit: At most so many records of each source, the first ones.
+        by: Field of the records whose values get numbers of their own.
+        seed: Of what is hidden.
+        rename: A task's field -> the data's, where they differ.
+        progress: Called with a run's name and its result when it is done; None where it was done before.
+
+    Raises:
+        ConfigError: No run, or two of the same name.
+        DataError, GenerationError: As `evaluate_task`.
+    """
+    names = [run.name for run in runs]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"evaluation needs at least one task with data, each pair once; there are: {', '.join(names) or 'none'}"
+        )
+    facts = {"seed": seed, **facts_of(glm.model)}
+    folder = None if out_dir is None else Path(out_dir)
+    report = SuiteReport(model_name, _earlier(folder, facts), facts)
+    for run in runs:
+        records = list(islice(read_records(run.data, rename), limit))
+        decides = {
+            "data": run.data,
+            "data_fingerprint": digest([record for record, _ in records]),
+            "task_fingerprint": digest(asdict(run.task)),
+            "by": by,
+            "limit": limit,
+        }
+        before = report.runs.get(run.name, {})
+        result = None
+        if any(before.get(key) != value for key, value in decides.items()):
+            result, predictions = evaluate_task(glm, run.task, records, by=by, seed=seed)
+            report.runs[run.name] = {**asdict(result), **decides}
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
+                _write_predictions(folder, run.name, predictions, report.runs)
+                report.save(folder)
+        if progress:
+            progress(run.name, result)
+    return report
+
+
+def parse_runs(tasks: Sequence[str], data: Sequence[str]) -> list[Run]:
+    """Returns the runs that `--tasks` and `--data` mean.
+
+    Args:
+        tasks: Names of the catalog or YAML files; empty means those that `data` names.
+        data: `TASK=SOURCE`, or `SOURCE` alone for every task without a source of its own.
+
+    Raises:
+        ConfigError: An unknown task, a task without data, or data without a task.
+    """
+    own: dict[str, list[str]] = {}
+    shared = []
+    for one in data:
+        name, equals, source = one.partition("=")
+        if equals and (name in tasks or names_tasks([one])):
+            own.setdefault(name, []).append(source)
+        else:
+            shared.append(one)
+    wanted = list(dict.fromkeys(tasks)) or list(own)
+    for name in wanted:
+        if not own.get(name) and not shared:
+            raise ConfigError(f"the task {name!r} has no data: add --data {name}=FILE")
+    idle = [name for name in own if name not in wanted]
+    if idle or (shared and all(own.get(name) for name in wanted)):
+        raise ConfigError(
+            f"there are data for no task: {', '.join([*idle, *shared])}; name it in --tasks, or write --data TASK=FILE"
+        )
+    return [Run(load_task(name), source) for name in wanted for source in own.get(name) or shared]
+
+
+def names_tasks(data: Sequence[str]) -> bool:
+    """Returns whether one of `--data` has the form `TASK=SOURCE`: a word or a YAML file before the first `=`."""
+    before = [name for name, equals, _ in (one.partition("=") for one in data) if equals]
+    return any(name.isidentifier() or name.endswith((".yaml", ".yml")) for name in before)
+
+
+def _earlier(folder: Path | None, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the runs of earlier calls that the same weights, seed and versions made.
+
+    Raises:
+        DataError: The folder's `results.json` is not one of these.
+    """
+    path = folder / "results.json" if folder else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        runs = dict(values["runs"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} holds no results of evaluation; choose another folder or remove it"
+        ) from error
+    same = ("weights_fingerprint", "seed", "versions")
+    return runs if all(values.get(key) == facts[key] for key in same) else {}
+
+
+def _write_predictions(
+    folder: Path, name: str, predictions: Sequence[Mapping[str, Any]], runs: Mapping[str, Any]
+) -> None:
+    """Puts a run's predictions in place of its earlier ones and of those of runs that are no more."""
+    path = folder / "predictions.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = [line for line in lines if (run := json.loads(line)["run"]) != name and run in runs]
+    lines += [json.dumps({"run": name, **one}, ensure_ascii=False) for one in predictions]
+    write_text(path, "".join(line + "\n" for line in lines))
