@@ -127,6 +127,7 @@ def evaluate_tasks(
             "task_fingerprint": digest(asdict(run.task)),
             "by": by,
             "limit": limit,
+            "calibration": digest(_calibration(glm, run.task)),
         }
         before = report.runs.get(run.name, {})
         result = None
@@ -176,6 +177,12 @@ def names_tasks(data: Sequence[str]) -> bool:
     """Returns whether one of `--data` has the form `TASK=SOURCE`: a word or a YAML file before the first `=`."""
     before = [name for name, equals, _ in (one.partition("=") for one in data) if equals]
     return any(name.isidentifier() or name.endswith((".yaml", ".yml")) for name in before)
+
+
+def _calibration(glm: Any, task: Task) -> Any:
+    """Returns the calibration of a task that lies beside the weights, which changes probabilities."""
+    found = getattr(glm, "calibrations", {}).get(task.name)
+    return None if found is None else asdict(found)
 
 
 def _earlier(folder: Path | None, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evaluation_samples import POEMS, TALKS, tiny_glm
+from evaluation_samples import POEMS, REVIEWS, TALKS, tiny_glm
 
 from glmkit.applications.prompts import question_prompt
 from glmkit.errors import ConfigError, DataError
@@ -123,6 +123,45 @@ def test_numbers_by_a_field(glm):
     assert result.group_sizes == {"kind=verse": 1, "kind=诗": 2}
     only, _ = evaluate_task(glm, task, numbered(POEMS[:2]))
     assert result.groups["kind=诗"] == only.metrics
+
+
+def test_labels_are_those_of_classify(glm):
+    task = load_task("sentiment")
+    result, predictions = evaluate_task(glm, task, numbered(REVIEWS), by="domain")
+    found = glm.classify([one["text"] for one in REVIEWS], task="sentiment")
+    assert [one["prediction"] for one in predictions] == [one.label for one in found]
+    right = [one.label == str(review["label"]) for one, review in zip(found, REVIEWS, strict=True)]
+    assert result.metrics["accuracy"].value == pytest.approx(np.mean(right))
+    assert list(result.metrics) == ["accuracy", "macro_f1", "calibration_error"]
+    assert result.group_sizes == {"domain=food": 2, "domain=hotel": 1}
+    with pytest.raises(DataError, match="here:1: the label '7' is not one"):
+        evaluate_task(glm, task, numbered([{"text": "好", "label": 7}]))
+
+
+def test_answers_and_summaries_are_those_of_the_applications(glm):
+    records = [
+        {
+            "context": "国破山河在，城春草木深。",
+            "question": "什么在？",
+            "answers": ["山河", "国破山河"],
+        },
+        {
+            "context": "The town is deep in green.",
+            "question": "What is green?",
+            "answers": ["town"],
+        },
+    ]
+    result, predictions = evaluate_task(glm, load_task("qa"), numbered(records))
+    found = glm.answer([one["question"] for one in records], [one["context"] for one in records])
+    assert [one["prediction"] for one in predictions] == [one.text for one in found]
+    assert predictions[0]["references"] == ["山河", "国破山河"]
+    assert list(result.metrics) == ["exact_match", "f1"]
+    texts = [{"text": record["context"] * 2, "summary": "春"} for record in records]
+    result, predictions = evaluate_task(glm, load_task("summary"), numbered(texts))
+    assert [one["prediction"] for one in predictions] == glm.summarize(
+        [one["text"] for one in texts]
+    )
+    assert list(result.metrics) == ["rouge1", "rouge2", "rougeL"]
 
 
 def test_multiple_choice_takes_the_likeliest_choice(glm):
