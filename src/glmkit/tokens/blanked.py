@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from glmkit.special_tokens import GMASK, MASK, SMASK
+from glmkit.tokens.tokenizer import well_formed
 
 
 def split_at_blanks(tokenizer: Any, text: str) -> list[str]:
@@ -36,7 +37,18 @@ def encode_pieces(tokenizer: Any, pieces: list[str]) -> list[int]:
 
 def encode_plain(tokenizer: Any, text: Any) -> Any:
     """Returns the ids of a text in which nothing is special, or those of each of a list of texts."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    if isinstance(text, str):
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    # The same without transformers' records of every text, which take longer than the texts.
+    backend = tokenizer.backend_tokenizer
+    before, backend.encode_special_tokens = backend.encode_special_tokens, True
+    backend.no_padding()
+    backend.no_truncation()
+    try:
+        texts = [well_formed(one) for one in text]
+        return [one.ids for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    finally:
+        backend.encode_special_tokens = before
 
 
 def encode_content(tokenizer: Any, before: str, mask_id: int, text: Any) -> Any:

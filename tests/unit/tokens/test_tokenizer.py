@@ -11,6 +11,7 @@ import pytest
 from tokenizer_samples import bert_folder, chinese_folder, gpt2_folder
 
 from glmkit.errors import TokenizerError
+from glmkit.tokens.blanked import encode_plain
 from glmkit.tokens.tokenizer import GLMTokenizer
 
 
@@ -238,3 +239,14 @@ def test_added_tokens_of_a_fine_tuned_folder_are_kept(tmp_path: Path) -> None:
     tokenizer = GLMTokenizer.from_pretrained(folder)
     assert tokenizer.encode("[mine]", add_special_tokens=False) == [267]
     assert tokenizer.decode([267], skip_special_tokens=True) == "[mine]"
+
+
+def test_many_plain_texts_are_as_one_by_one(golden):
+    """`encode_plain` of a list goes past transformers; a call before it may have left padding and truncation on."""
+    tokenizer = GLMTokenizer.from_pretrained(golden.path)
+    texts = ["北京 is [MASK]", "<|endofpiece|>", "", " a b ", "\ud800x", "很长" * 20]
+    expected = [encode_plain(tokenizer, text) for text in texts]
+    tokenizer(texts[:2], padding="max_length", truncation=True, max_length=5)
+    assert encode_plain(tokenizer, texts) == expected
+    mask = tokenizer(tokenizer.mask_token, add_special_tokens=False)["input_ids"]
+    assert mask == [tokenizer.mask_token_id]  # special strings are tokens again
