@@ -33,7 +33,8 @@ from glmkit.errors import (
 
 if TYPE_CHECKING:
     from glmkit.api import GLM, load
-    from glmkit.generation.results import Answer, Candidate, Classification, Filled, Score
+    from glmkit.applications.poetry.checking import check_poem
+    from glmkit.generation.results import Answer, Candidate, Classification, Filled, Poem, Score
     from glmkit.model import (
         GLMConfig,
         GLMForConditionalGeneration,
@@ -59,6 +60,8 @@ _LAZY = {
     "GLMForSequenceClassification": "glmkit.model",
     "GLMModel": "glmkit.model",
     "GLMTokenizer": "glmkit.tokens.tokenizer",
+    "Poem": "glmkit.generation.results",
+    "check_poem": "glmkit.applications.poetry.checking",
 }
 
 __all__ = [
@@ -78,10 +81,12 @@ __all__ = [
     "GLMTokenizer",
     "GenerationError",
     "MissingDependencyError",
+    "Poem",
     "Score",
     "TokenizerError",
     "UserError",
     "__version__",
+    "check_poem",
     "load",
 ]
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, overload
 from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.applications.chat_template import chat_template
 from glmkit.applications.heads import Head, is_classifier, load_head, stored_tasks
+from glmkit.applications.poems import Poems
 from glmkit.applications.understanding import Understanding
 from glmkit.applications.writing import Writing
 from glmkit.checkpoint import resolve
@@ -30,7 +31,7 @@ from glmkit.tasks.task import Task, load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
 
 
-class GLM(Writing, Understanding):
+class GLM(Writing, Understanding, Poems):
     """A loaded GLM.
 
     Attributes:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import typer
 
 from glmkit import __version__
-from glmkit.cli import building, chatting, demo, measuring, understanding, writing
+from glmkit.cli import building, chatting, demo, measuring, poems, understanding, writing
 from glmkit.cli.language import say
 from glmkit.cli.welcome import welcome
 from glmkit.errors import UserError
@@ -19,6 +19,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("fill", writing.fill, "Fill the blanks of a text.", "填空：补全文本中的空白。"),
     ("generate", writing.generate, "Continue a text.", "续写文本。"),
     ("chat", chatting.chat, "Talk with the model.", "与模型对话。"),
+    ("poem", poems.poem, "Write a poem that keeps its form.", "作诗填词：格律、押韵、藏头。"),
     ("score", writing.score, "Log-probability and perplexity of a text.", "文本的对数概率与困惑度。"),
     ("sentiment", understanding.sentiment, "Is a text positive or negative?", "情感分析：正面还是负面。"),
     ("classify", understanding.classify, "Which label does a text have?", "文本分类：主题或自定标签。"),

@@ -175,6 +175,7 @@ def decode_events(
     sop: int,
     pad: int,
     constraints: Sequence[Sequence[Constraint | None]] | None = None,
+    seeds: Sequence[int | None] | None = None,
 ) -> Iterator[tuple[Event, list[list[BlankTokens]]]]:
     """Writes every blank of every prompt, yielding each token as it comes.
 
@@ -185,6 +186,7 @@ def decode_events(
         sop: Id of the start marker.
         pad: Id that fills up rows.
         constraints: For each prompt what each of its blanks may contain; None is anything.
+        seeds: For each prompt the seed of its random stream, instead of the settings'.
 
     Yields:
         The event, and the contents of all blanks of all prompts so far (the same lists, growing).
@@ -192,14 +194,14 @@ def decode_events(
     Raises:
         GenerationError: A constraint leaves no token.
     """
-    seed = chooser.settings.seed
+    chosen = [chooser.settings.seed] * len(prompts) if seeds is None else seeds
     rows = [
         _Row(
             number=number,
             masks=prompt.mask_indices,
             blanks=[BlankTokens()],
             constraints=constraints[number] if constraints else [None] * len(prompt.mask_indices),
-            generator=_generator(seed) if chooser.settings.do_sample else None,
+            generator=_generator(chosen[number]) if chooser.settings.do_sample else None,
         )
         for number, prompt in enumerate(prompts)
     ]

@@ -47,6 +47,7 @@ def fill(
     batch_size: int = 8,
     constraints: Sequence[Constraints] | None = None,
     n: int | None = None,
+    seeds: Sequence[int | None] | None = None,
 ) -> list[Filled]:
     """Fills every blank of every text, left to right, each conditioned on the earlier ones.
 
@@ -58,6 +59,8 @@ def fill(
         batch_size: Texts decoded together; texts of similar length share a batch.
         constraints: For each text what its blanks may contain.
         n: Search for the n likeliest ways to fill all blanks of a text together (`generation.nbest`).
+        seeds: For each text the seed of its random stream, instead of the settings' (with which equal texts are
+            filled alike).
 
     Raises:
         GenerationError: As `build_prompt`; constraints that do not match the texts, or that leave no token; settings
@@ -90,6 +93,7 @@ def fill(
                 chooser,
                 *_sop_and_pad(tokenizer),
                 [limits[i] for i in chosen],
+                None if seeds is None else [seeds[i] for i in chosen],
             )
             _, contents = deque(events, maxlen=1).pop()
             for index, blanks in zip(chosen, contents, strict=True):

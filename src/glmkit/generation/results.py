@@ -105,3 +105,22 @@ class Answer:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True)
+class Poem:
+    """A poem that keeps its form.
+
+    Attributes:
+        title: The title it was asked with.
+        form: The form's Chinese name.
+        lines: Its lines with punctuation, one for each sentence (of a shi, a couplet).
+    """
+
+    title: str
+    form: str
+    lines: list[str]
+
+    def __str__(self) -> str:
+        heading = f"{self.title} · {self.form}" if self.title else self.form
+        return "\n".join([heading, *self.lines])
