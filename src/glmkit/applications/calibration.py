@@ -100,6 +100,25 @@ def fit(
     )
 
 
+def loss(
+    scores: np.ndarray,
+    answers: Sequence[str],
+    labels: Sequence[str],
+    calibration: Calibration | None = None,
+) -> float:
+    """Returns the mean negative log-probability (nats) of the right labels; lower is better calibrated and sharper.
+
+    Args:
+        scores: float [n, L], see `fit`.
+        answers: The right labels.
+        labels: L names.
+        calibration: By default a softmax.
+    """
+    shares = (calibration or Calibration()).probabilities(scores, labels)
+    right = shares[np.arange(len(scores)), [list(labels).index(one) for one in answers]]
+    return float(-np.log(np.maximum(right, 1e-300)).mean())
+
+
 def load_calibrations(folder: Path) -> dict[str, Calibration]:
     """Returns what `calibration.json` of a model's folder holds, by task; nothing where there is none.
 

@@ -148,38 +148,27 @@ def rename_labels(
 
 
 def fit_calibration(
-    model: Any,
-    tokenizer: Any,
-    texts: Sequence[str | Mapping[str, Any]],
-    labels: Sequence[Any],
-    task: Task,
-    *,
-    bias: bool = True,
-    **settings: Any,
+    scores: np.ndarray, labels: Sequence[Any], task: Task, *, bias: bool = True
 ) -> Calibration:
     """Returns the calibration of a task, fitted on labelled texts that the model was not trained on.
 
     Args:
-        model: As in `label_scores`; so are `tokenizer`, `texts`, `task`.
-        tokenizer: The tokenizer.
-        texts: The texts.
+        scores: float [texts, labels], what `label_scores` gives of them.
         labels: Their right labels, as the task writes them.
         task: The task.
         bias: Whether to fit a bias for each label beside the temperature.
-        **settings: As in `label_scores`.
 
     Raises:
         DataError: A number of labels that does not fit, or a label that is not the task's.
     """
     known = list(task.labels)
-    if len(labels) != len(texts):
-        raise DataError(f"{len(labels)} labels were given for {len(texts)} texts")
+    if len(labels) != len(scores):
+        raise DataError(f"{len(labels)} labels were given for {len(scores)} texts")
     for label in map(str, labels):
         if label not in known:
             raise DataError(
                 f"the label {label!r} is not one of {', '.join(known)}{nearest(label, known)}"
             )
-    scores = label_scores(model, tokenizer, texts, task, **settings)
     answers = np.array([known.index(str(label)) for label in labels], np.int64)
     return fit_scores(scores, answers, known, bias=bias)
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from glmkit.applications import answering, classification, summary
 from glmkit.applications.calibration import Calibration, save_calibrations
 from glmkit.applications.heads import Head, load_head
@@ -130,6 +132,21 @@ class Understanding:
         results = summary.summarize(self.model, self.tokenizer, _as_list(texts), **settings)
         return _like(texts, results)
 
+    def label_scores(
+        self, texts: Any, task: str | Path | Task = "sentiment", **settings: Any
+    ) -> np.ndarray:
+        """Returns float64 [texts, labels]: the log-probability (nats) of each label's word, the mean over patterns.
+
+        Args:
+            texts: A text or a list of texts, or records.
+            task: As in `classify`.
+            **settings: `language`, `long_texts`, `batch_size`.
+        """
+        meant = self._task(task) or resolve_task(task, None)
+        return classification.label_scores(
+            self.model, self.tokenizer, _as_list(texts), meant, **settings
+        )
+
     def fit_calibration(
         self,
         texts: Sequence[Any],
@@ -137,6 +154,7 @@ class Understanding:
         task: str | Path | Task = "sentiment",
         *,
         bias: bool = True,
+        scores: np.ndarray | None = None,
         **settings: Any,
     ) -> Calibration:
         """Fits the probabilities of a task on labelled texts that the model was not trained on, and uses them from now on.
@@ -146,7 +164,8 @@ class Understanding:
             labels: Their right labels, as the task writes them.
             task: As in `classify`.
             bias: Whether to fit a bias for each label beside the temperature.
-            **settings: As in `classify`.
+            scores: What `label_scores` gave of the texts, where it is known.
+            **settings: As in `label_scores`.
 
         Returns:
             The calibration; `save_calibrations` keeps it beside the model.
@@ -155,10 +174,11 @@ class Understanding:
             DataError: A label that is not the task's, or a number of labels that does not fit.
         """
         meant = self._task(task) or resolve_task(task, None)
-        self.calibrations[meant.name] = classification.fit_calibration(
-            self.model, self.tokenizer, texts, labels, meant, bias=bias, **settings
-        )
-        return self.calibrations[meant.name]
+        if scores is None:
+            scores = self.label_scores(texts, meant, **settings)
+        found = classification.fit_calibration(scores, labels, meant, bias=bias)
+        self.calibrations[meant.name] = found
+        return found
 
     def save_calibrations(self, folder: str | Path) -> Path:
         """Writes `calibration.json` into a model's folder, where `glmkit.load` finds it.

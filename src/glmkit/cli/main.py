@@ -25,6 +25,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("classify", understanding.classify, "Which label does a text have?", "文本分类：主题或自定标签。"),
     ("answer", understanding.answer, "Answer a question from a text.", "问答：从文本中找出答案。"),
     ("summarize", understanding.summarize, "Summarise texts.", "文本摘要。"),
+    ("calibrate", understanding.calibrate, "Make a task's probabilities honest.", "校准任务的概率。"),
     ("prepare", building.prepare, "Corpus -> token stores.", "语料 → 词元库。"),
     ("train-tokenizer", building.train_tokenizer, "Corpus -> vocabulary.", "语料 → 词表。"),
     ("pretrain", building.pretrain, "Token stores -> a GLM.", "词元库 → 预训练 GLM。"),

@@ -1,4 +1,4 @@
-"""Verbs that understand texts: sentiment, classify, answer, summarize."""
+"""Verbs that understand texts: sentiment, classify, answer, summarize; and calibrate, which makes their numbers honest."""
 
 from __future__ import annotations
 
@@ -202,6 +202,85 @@ def summarize(
             print_json({"text": line, "summary": result})
         else:
             typer.echo(result)
+
+
+def calibrate(
+    model: Annotated[str, typer.Argument(help=say("Folder of the model.", "模型目录。"))],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help=say(
+                "Labelled records that the model was not trained on: files, folders, globs.",
+                "模型没有训练过的标注数据：文件、目录或通配符。",
+            )
+        ),
+    ],
+    task: Annotated[
+        str, typer.Option(help=say("Task or YAML file.", "任务名或 YAML 文件。"))
+    ] = "sentiment",
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            help=say(
+                "Of the training data, only what `prepare --task` held out with this --valid-ratio.",
+                "数据为训练集时，只用 `prepare --task` 以此 --valid-ratio 留出的部分。",
+            )
+        ),
+    ] = None,
+    bias: Annotated[
+        bool,
+        typer.Option(
+            help=say(
+                "A bias for each label, beside the temperature.", "除温度外，另为每个标签拟合偏置。"
+            )
+        ),
+    ] = True,
+    rename: Annotated[
+        list[str] | None, typer.Option(help=say("FIELD=YOURS", "任务字段=你的字段"))
+    ] = None,
+    as_json: Json = False,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Makes a task's probabilities mean what they say: writes calibration.json into the model's folder."""
+    from glmkit.applications.calibration import loss
+    from glmkit.applications.labels import resolve_task
+    from glmkit.tasks.prepare import parse_rename
+    from glmkit.tasks.records import drawn_share, read_records
+
+    meant = resolve_task(task, None)
+    records = [
+        record
+        for record, _ in read_records(data, parse_rename(rename or []))
+        if held_out is None or drawn_share(meant, record) < held_out
+    ]
+    if not records:
+        raise UserError(
+            say("no records are left; raise --held-out", "没有剩下的数据；请调大 --held-out")
+        )
+    glm = load_model(model, device, dtype)
+    labels = [str(record.get(str(meant.label))) for record in records]
+    scores = glm.label_scores(records, meant)
+    before = loss(scores, labels, list(meant.labels), glm.calibrations.get(meant.name))
+    found = glm.fit_calibration(records, labels, meant, bias=bias, scores=scores)
+    path = glm.save_calibrations(model)
+    after = loss(scores, labels, list(meant.labels), found)
+    report = {
+        "task": meant.name,
+        "records": len(records),
+        "loss_before": before,
+        "loss_after": after,
+        **dataclasses.asdict(found),
+        "file": str(path),
+    }
+    if as_json:
+        print_json(report)
+    else:
+        typer.echo(
+            f"{len(records):,} × {meant.name}: "
+            + say("loss", "损失")
+            + f" {before:.4f} → {after:.4f}, T = {found.temperature:.3f}  {path}"
+        )
 
 
 def _print_labels(lines: list[str], results: list[Any], as_json: bool) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 
 from glmkit.errors import ConfigError, DataError
 from glmkit.tasks.encoding import encode_record
-from glmkit.tasks.records import read_records
-from glmkit.tasks.rendering import expand, text_of
+from glmkit.tasks.records import drawn_share, read_records
+from glmkit.tasks.rendering import expand
 from glmkit.tasks.task import Language, Task, load_task
 from glmkit.tokens.store import TokenStoreWriter
 from glmkit.whole_files import write_text
@@ -114,9 +114,7 @@ def prepare_task(
         }
         for number, (record, where) in enumerate(read_records(sources, rename)):
             counts["records"] += 1
-            kept_together = record if task.split_by is None else text_of(record.get(task.split_by))
-            draw = int.from_bytes(_digest(kept_together)[:8], "big") / 2**64
-            side = "valid" if draw < valid_ratio else "train"
+            side = "valid" if drawn_share(task, record) < valid_ratio else "train"
             for one in expand(task, record, where, language):
                 ids, shortened = encode_record(
                     task, one, tokenizer, max_length, where, pattern=number, language=language
@@ -178,8 +176,3 @@ def _make_room(out_dir: Path, overwrite: bool) -> None:
         for name in OUTPUTS:
             path = out_dir / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _digest(value: Any) -> bytes:
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

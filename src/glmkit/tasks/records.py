@@ -6,11 +6,15 @@ the reader, which names file, line and remedy.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from glmkit.corpus.sources import read_documents
+from glmkit.tasks.rendering import text_of
+from glmkit.tasks.task import Task
 
 
 def read_records(
@@ -33,3 +37,17 @@ def read_records(
                 if theirs in record:
                     record[ours] = record[theirs]
             yield record, document.id
+
+
+def drawn_share(task: Task, record: Mapping[str, Any]) -> float:
+    """Returns a number in [0, 1) by a hash of the record: those below a ratio are held out.
+
+    Records that the task's `split_by` keeps together have the same.
+    """
+    kept_together = record if task.split_by is None else text_of(record.get(task.split_by))
+    return int.from_bytes(_digest(kept_together)[:8], "big") / 2**64
+
+
+def _digest(value: Any) -> bytes:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from test_cli import run
@@ -74,3 +75,29 @@ def test_help_and_wrong_languages(verb: str, model: str):
     texts = ["问题", "文本"] if verb == "answer" else ["文本"]
     wrong = run(verb, *texts, "-m", model, "--language", "fr")
     assert (wrong.returncode, "choose zh or en" in wrong.stderr) == (2, True)
+
+
+def test_calibrate_with_what_preparation_held_out(model: str, tmp_path):
+    """The records are those that `prepare --task` put aside, and the next `sentiment` uses what was fitted."""
+    data = tmp_path / "reviews.jsonl"
+    lines = [
+        {"text": f"第{n}次点，{'好吃' if n % 2 else '难吃'}。", "label": n % 2} for n in range(60)
+    ]
+    data.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    before = run("sentiment", TEXTS[0], "-m", model, "--json").stdout
+    folder = tmp_path / "prepared"
+    prepared = run(
+        "prepare", str(data), "--task", "sentiment", "-o", str(folder), "-t", model, "--valid-ratio", "0.4"
+    )  # fmt: skip
+    assert prepared.returncode == 0, prepared.stderr
+    arguments = ("calibrate", model, "--data", str(data), "--held-out", "0.4", "--json")
+    [found] = records(run(*arguments).stdout)
+    held_out = json.loads((folder / "report.json").read_text(encoding="utf-8"))["valid"]
+    assert found["records"] == held_out
+    assert found["loss_after"] < found["loss_before"]
+    after = run("sentiment", TEXTS[0], "-m", model, "--json").stdout
+    assert after != before
+    again = run("calibrate", model, "--data", str(data), "--no-bias")
+    assert "sentiment" in again.stdout
+    assert "no records are left" in run(*arguments[:-2], "0").stderr
+    Path(found["file"]).unlink()
