@@ -26,6 +26,7 @@ from glmkit.generation.prompts import split_at_blanks
 from glmkit.generation.results import Filled, Score
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
+from glmkit.model.adapters import load_merged
 from glmkit.runtime import choose_device, choose_dtype
 from glmkit.tasks.task import Task, load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
@@ -184,7 +185,7 @@ def load(
 
     Args:
         name_or_path: "glm-mini", the model that comes with glmkit (no download), or a glmkit, hub-format or
-            training folder, a training file, or a hub name.
+            training folder, a training file, a hub name, or the folder of an adapter, which is merged into its base.
         device: "cpu", "cuda" …; by default the best one here.
         dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on a GPU, float32 on a CPU.
         **options: Passed to `GLMForConditionalGeneration.from_pretrained`; `tokenizer=` names a folder with
@@ -199,8 +200,8 @@ def load(
     path = resolve(name_or_path)
     vocabulary = options.pop("tokenizer", None)
     tokenizer = GLMTokenizer.from_pretrained(path if vocabulary is None else vocabulary)
-    model = GLMForConditionalGeneration.from_pretrained(
-        path, dtype=choose_dtype(dtype, place), **options
+    model = load_merged(
+        GLMForConditionalGeneration, path, dtype=choose_dtype(dtype, place), **options
     )
     _complete(model.config, tokenizer)
     if tokenizer.chat_template is None:

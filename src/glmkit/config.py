@@ -146,6 +146,12 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
     """Returns `value` as the annotation wants it, or adds a problem."""
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, name, problems)
+    item = typing.get_args(hint)[-1] if typing.get_origin(hint) is dict else None
+    if dataclasses.is_dataclass(item) and isinstance(value, Mapping):
+        # Sections with names of the user's.
+        return {
+            str(key): _build(item, one, f"{name}.{key}", problems) for key, one in value.items()
+        }
     sections = [one for one in typing.get_args(hint) if dataclasses.is_dataclass(one)]
     if sections and value is not None:  # a section that may be left out
         return _build(sections[0], value, name, problems)

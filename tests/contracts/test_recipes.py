@@ -12,12 +12,14 @@ from glmkit.corpus.engine_settings import check as check_engine
 from glmkit.corpus.steps.settings import check as check_steps
 from glmkit.model.configuration import GLMConfig
 from glmkit.tokens.prepare_settings import PrepareRecipe
+from glmkit.training import finetune_settings
 from glmkit.training.building import choose_attention
 from glmkit.training.settings import PretrainConfig, check
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 PREPARING = sorted(FOLDER.glob("prepare-*.yaml"))
-RECIPES = sorted(set(FOLDER.glob("*.yaml")) - set(PREPARING))
+FINETUNING = sorted(FOLDER.glob("finetune-*.yaml"))
+RECIPES = sorted(set(FOLDER.glob("*.yaml")) - set(PREPARING) - set(FINETUNING))
 
 # layers, width, heads, positions, parameters with the published vocabulary (GLM paper and the table of THUDM/GLM)
 PUBLISHED = {
@@ -100,3 +102,23 @@ def test_recipes_for_corpora_read_strictly(path):
     config = load_config(PrepareRecipe, path)
     assert check_steps(config.data.steps) == check_engine(config.engine) == []
     assert f"--recipe recipes/{path.name}" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", FINETUNING, ids=lambda path: path.stem)
+def test_recipes_for_tasks_read_strictly(path, monkeypatch):
+    monkeypatch.setattr(finetune_settings, "_check_source", lambda *_: None)  # no model is here
+    config = finetune_settings.check(load_config(finetune_settings.FinetuneConfig, path))
+    assert config.loaded_tasks().keys() == config.tasks.keys()
+    assert config.output_dir.parent.name == "runs"
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40
+    assert f"glmkit finetune --recipe recipes/{path.name}" in text
+
+
+def test_there_is_a_recipe_for_each_way_to_fine_tune():
+    configs = [load_config(finetune_settings.FinetuneConfig, path) for path in FINETUNING]
+    kinds = {task.kind for config in configs for task in config.loaded_tasks().values()}
+    assert kinds >= {"classification", "generation", "text"}
+    assert {config.method for config in configs} == {"cloze", "head"}
+    assert any(config.lora.rank for config in configs)
+    assert any(len(config.tasks) > 1 for config in configs)

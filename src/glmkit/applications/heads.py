@@ -19,6 +19,7 @@ from glmkit.checkpoint import read_config, resolve
 from glmkit.errors import ConfigError
 from glmkit.generation.prompts import Prompt
 from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassification
+from glmkit.model.adapters import load_merged
 from glmkit.tasks.task import Task, load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
 
@@ -77,7 +78,7 @@ def load_head(
         raise ConfigError(
             f"{folder} holds no classification head. Train one with `glmkit finetune` and method: head"
         )
-    model = GLMForSequenceClassification.from_pretrained(path, dtype=backbone.dtype)
+    model = load_merged(GLMForSequenceClassification, path, dtype=backbone.dtype)
     if shared:
         model.glm = backbone.glm
     found = list(stored_tasks(path).values())

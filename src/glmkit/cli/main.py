@@ -10,7 +10,7 @@ from collections.abc import Callable
 import typer
 
 from glmkit import __version__
-from glmkit.cli import building, chatting, demo, measuring, poems, understanding, writing
+from glmkit.cli import building, chatting, demo, measuring, poems, tuning, understanding, writing
 from glmkit.cli.language import say
 from glmkit.cli.welcome import welcome
 from glmkit.errors import UserError
@@ -29,6 +29,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("prepare", building.prepare, "Corpus -> token stores.", "语料 → 词元库。"),
     ("train-tokenizer", building.train_tokenizer, "Corpus -> vocabulary.", "语料 → 词表。"),
     ("pretrain", building.pretrain, "Token stores -> a GLM.", "词元库 → 预训练 GLM。"),
+    ("finetune", tuning.finetune, "A GLM and labelled data -> a GLM for a task.", "用标注数据微调 GLM。"),
     ("extend-vocabulary", building.extend_vocabulary, "Add words to a model's vocabulary.", "为模型的词表增加词语。"),
     ("evaluate", measuring.evaluate, "Perplexity on texts, and how well tasks are done.", "评测困惑度与各项任务。"),
     ("convert", building.convert, "Convert a checkpoint to another format.", "转换检查点格式。"),

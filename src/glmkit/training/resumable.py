@@ -154,10 +154,14 @@ class ResumableTrainer(Trainer):
             weights: dict[str, Any] = {}
             for path in sorted(folder.glob("*.safetensors")) if distributed.rank() == 0 else ():
                 weights.update(safetensors.torch.load_file(path))
-            distributed.set_whole_weights(target, weights)
+            self._set_weights(target, weights)
         self._restored = state
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
+
+    def _set_weights(self, model: Any, weights: dict[str, Any]) -> None:
+        """Gives the model what its checkpoint's `*.safetensors` hold (in process 0; nothing elsewhere)."""
+        distributed.set_whole_weights(model, weights)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:

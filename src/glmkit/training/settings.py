@@ -162,7 +162,7 @@ def check(config: PretrainConfig) -> PretrainConfig:
                 f"trainer.optim = {muon.NAME!r} needs whole matrices, distribution.shards = "
                 f"{config.distribution.shards} divides them; use shards=1 or trainer.optim=adamw_torch"
             )
-    trainer = check_values(hints, _choose_bf16(config.trainer), "trainer", problems)
+    trainer = check_values(hints, choose_bf16(config.trainer), "trainer", problems)
     for name, accepted in NOT_SUPPORTED.items():
         if trainer.get(name, accepted) != accepted:
             hint = "; set distribution.shards" if name in ("fsdp", "deepspeed") else ""
@@ -174,8 +174,8 @@ def check(config: PretrainConfig) -> PretrainConfig:
     for name in ("max_steps", "per_device_train_batch_size"):
         if (trainer.get(name) or 0) < 1:
             problems.append(f"trainer.{name} = {trainer.get(name)!r} must be at least 1")
-    _check_precision(trainer, problems)
-    _check_schedule(trainer, problems)
+    check_precision(trainer, problems)
+    check_schedule(trainer, problems)
     problems += config.average.problems() + config.spikes.problems()
     model, positions = _check_model(config.model, config.data.folder, problems)
     _check_dtype(model, trainer, problems)
@@ -216,7 +216,7 @@ def _check_rows_per_step(wanted: int | None, trainer: dict[str, Any], problems: 
     trainer["gradient_accumulation_steps"] = wanted // (rows * processes)
 
 
-def _choose_bf16(trainer: Mapping[str, Any]) -> dict[str, Any]:
+def choose_bf16(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """Replaces `bf16: auto` by what suits the device."""
     import torch
 
@@ -256,7 +256,7 @@ def _check_dtype(model: dict[str, Any], trainer: dict[str, Any], problems: list[
         )
 
 
-def _check_precision(trainer: dict[str, Any], problems: list[str]) -> None:
+def check_precision(trainer: dict[str, Any], problems: list[str]) -> None:
     """Adds number types that this machine cannot train with."""
     import torch
 
@@ -277,7 +277,7 @@ def _check_precision(trainer: dict[str, Any], problems: list[str]) -> None:
         )
 
 
-def _check_schedule(trainer: dict[str, Any], problems: list[str]) -> None:
+def check_schedule(trainer: dict[str, Any], problems: list[str]) -> None:
     """Fills in the schedule's settings; adds those that it does not have."""
     from transformers import SchedulerType
     from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION

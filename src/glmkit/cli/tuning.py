@@ -1,0 +1,115 @@
+"""The verb finetune: a model and labelled data -> a model that does the task. Its body imports what it needs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from glmkit.cli.language import say
+from glmkit.cli.progress import step_progress
+from glmkit.errors import UserError
+
+
+def finetune(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL] [TASK] [KEY=VALUE]...",
+            help=say(
+                "A folder or hub name; a task of the catalog or a YAML file; more settings as in a recipe.",
+                "模型目录或 hub 名称；任务名或 YAML 文件；其余设置同配方。",
+            ),
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help=say("Files of records to train on.", "训练数据文件。")),
+    ] = None,
+    valid: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=say(
+                "Files of held-out records; else a tenth of the data.",
+                "验证数据文件；不给则留出训练数据的十分之一。",
+            )
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help=say("Folder of the run.", "运行目录。")),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help=say("A recipe (YAML).", "配方文件（YAML）。"))
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help=say(
+                "Of classification: cloze (words in the blank) or head.",
+                "分类方式：cloze（填空）或 head（分类头）。",
+            )
+        ),
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            help=say("Rank of adapters; else all weights.", "LoRA 的秩；不给则训练全部权重。")
+        ),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(help=say("The task's field=yours.", "任务字段=你的字段。")),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help=say("Train on so many records (few-shot).", "只用这么多条训练数据。")),
+    ] = None,
+) -> None:
+    """Fine-tunes a model on labelled data; run again after an interruption, it goes on where it was."""
+    from glmkit.config import load_config
+    from glmkit.tasks.prepare import parse_rename
+    from glmkit.training.finetune import finetune as run
+    from glmkit.training.finetune_settings import FinetuneConfig
+
+    model, task, settings = _sorted_words(words or [])
+    given: dict[str, Any] = {
+        "model.from": model,
+        "trainer.output_dir": None if output is None else str(output),
+        "method": method,
+        "lora.rank": lora,
+    }
+    of_task = {"train": data, "valid": valid, "limit": limit, "rename": parse_rename(rename or [])}
+    of_task = {key: value for key, value in of_task.items() if value}
+    if task is None and of_task:
+        raise UserError(
+            "--data, --valid, --rename and --limit belong to a task: glmkit finetune MODEL TASK --data FILE. With a recipe "
+            "write tasks.NAME.train=[FILE]"
+        )
+    if task is not None:
+        name = Path(task).stem if Path(task).suffix in (".yaml", ".yml") else task
+        given[f"tasks.{name}"] = {"task": task, **of_task}
+    options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    config = load_config(FinetuneConfig, recipe, [*options, *settings])
+    with step_progress(say("fine-tuning", "微调")) as progress:
+        report = run(config, progress=progress)
+    typer.echo(report.table())
+
+
+def _sorted_words(words: list[str]) -> tuple[str | None, str | None, list[str]]:
+    """Returns model, task, settings.
+
+    Raises:
+        UserError: More than two words that are no settings.
+    """
+    settings = [word for word in words if "=" in word and not Path(word).exists()]
+    names = [word for word in words if word not in settings]
+    if len(names) > 2:
+        raise UserError(
+            f"{' '.join(names)}: there is one MODEL and one TASK; files of records go behind --data, settings are key=value"
+        )
+    model, task = [*names, None, None][:2]
+    return model, task, settings

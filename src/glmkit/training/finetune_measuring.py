@@ -1,0 +1,145 @@
+"""Held-out samples -> loss, accuracy and what was chosen for each: the numbers that a fine-tuning run steers by.
+
+In: a model and a task's held-out samples. Out: `Measured`. Of a task with several patterns the mean of the shares'
+logarithms decides, as in inference. A sample's numbers do not depend on its batch. Texts that are written are measured by
+`evaluation`, which training does not know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from glmkit.special_tokens import SpecialTokenIds
+from glmkit.training.finetune_data import TaskSamples
+from glmkit.training.finetune_losses import batch_loss, choice_losses, choice_scores
+from glmkit.training.finetune_stream import held_out_batches
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What held-out samples of one task gave.
+
+    Attributes:
+        metrics: `loss` (nats per sample, or per predicted token of an answer), and `accuracy`, `macro_f1` of classes.
+        predictions: With choices, for each sample where it stands, its right choice, the chosen one, all shares.
+    """
+
+    metrics: dict[str, float]
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+
+
+@torch.no_grad()
+def measure(
+    model: Any,
+    task: TaskSamples,
+    specials: SpecialTokenIds,
+    *,
+    rows: int,
+    head: bool = False,
+    autocast: Callable[[], Any] = nullcontext,
+    move: Callable[[dict[str, Any]], dict[str, Any]] = lambda batch: batch,
+) -> Measured:
+    """Measures a model on a task's held-out samples.
+
+    Args:
+        model: What `batch_loss` takes; it is in its mode of before afterwards.
+        task: Its `valid` is read.
+        specials: Ids of the special tokens.
+        rows: Samples of a batch.
+        head: Whether the model has a head for this task.
+        autocast: Makes the context that the model runs in.
+        move: Brings a batch to the model's device.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with autocast():
+            if task.has_choices:
+                return _measure_choices(model, task, specials, rows, head, move)
+            return _measure_tokens(model, task, specials, rows, move)
+    finally:
+        model.train(was_training)
+
+
+def summarise(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Returns `eval_<metric>`, the mean over tasks of what all of them have, and of several `eval_<task>_<metric>`."""
+    names = [
+        name
+        for name in ("loss", "accuracy", "macro_f1")
+        if all(name in one for one in found.values())
+    ]
+    means = {
+        f"eval_{name}": sum(one[name] for one in found.values()) / len(found) for name in names
+    }
+    if len(found) == 1:
+        return means
+    return {
+        **means,
+        **{
+            f"eval_{task}_{name}": value
+            for task, one in found.items()
+            for name, value in one.items()
+        },
+    }
+
+
+def macro_f1(right: Sequence[int], chosen: Sequence[int]) -> float:
+    """Returns the mean over the classes that occur of 2 · hits / (times right + times chosen)."""
+    classes = set(right) | set(chosen)
+    hits = [sum(r == c == one for r, c in zip(right, chosen, strict=True)) for one in classes]
+    occurrences = [list(right).count(one) + list(chosen).count(one) for one in classes]
+    return sum(2 * h / n for h, n in zip(hits, occurrences, strict=True)) / len(classes)
+
+
+def _measure_choices(
+    model: Any, task: TaskSamples, specials: SpecialTokenIds, rows: int, head: bool, move: Any
+) -> Measured:
+    samples = task.valid
+    sums: list[torch.Tensor | None] = [None] * len(samples)
+    for pattern in range(max(len(sample.variants) for sample in samples)):
+        for indices, batch in held_out_batches(samples, specials, rows, pattern=pattern, head=head):
+            shares = choice_scores(model, move(batch)).log_softmax(1).double().cpu()
+            sizes = batch.get("num_choices", torch.full((len(indices),), shares.shape[1])).tolist()
+            for index, size, row in zip(indices, sizes, shares, strict=True):
+                before, row = sums[index], row[:size]
+                sums[index] = row if before is None else before + row
+    losses, predictions = [], []
+    right, chosen = [], []
+    for sample, total in zip(samples, sums, strict=True):
+        assert total is not None
+        assert sample.right is not None
+        # A mean of logarithms, and their shares again.
+        log_shares = (total / len(sample.variants)).log_softmax(0)
+        losses.append(choice_losses(log_shares[None], torch.tensor([sample.right])).item())
+        right.append(sample.right)
+        chosen.append(int(log_shares.argmax()))
+        predictions.append(
+            {
+                "where": sample.where,
+                "right": sample.right,
+                "chosen": chosen[-1],
+                "probabilities": log_shares.exp().tolist(),
+            }
+        )
+    hits = sum(r == c for r, c in zip(right, chosen, strict=True))
+    metrics = {"loss": sum(losses) / len(losses), "accuracy": hits / len(losses)}
+    if task.labels:
+        metrics["macro_f1"] = macro_f1(right, chosen)
+    return Measured(metrics, predictions)
+
+
+def _measure_tokens(
+    model: Any, task: TaskSamples, specials: SpecialTokenIds, rows: int, move: Any
+) -> Measured:
+    total, count = 0.0, 0.0
+    for _, batch in held_out_batches(task.valid, specials, rows, pattern=0, head=False):
+        loss, tokens = batch_loss(model, move(batch))
+        total, count = total + loss.item(), count + tokens.item()
+    mean = total / count
+    return Measured({"loss": mean, "perplexity": math.exp(min(mean, 700.0))})
