@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from glmkit.applications import defaults
 from glmkit.applications.prompts import question_prompt
 from glmkit.applications.windows import windows
 from glmkit.errors import GenerationError
@@ -66,7 +67,8 @@ def answer(
     """
     _check(questions, contexts, mode, no_answer_threshold, settings)
     task = load_task("qa") if task is None else task
-    decoding = DecodingSettings.from_arguments(**{"max_new_tokens": 64, "num_beams": 3, **settings})
+    usual = defaults.SAMPLED_ANSWER if settings.get("do_sample") else defaults.FREE_ANSWER
+    decoding = DecodingSettings.from_arguments(**{**usual, **settings})
     results = []
     for number, (asked, context) in enumerate(zip(questions, contexts, strict=True)):
         record = {"question": asked, "context": context}

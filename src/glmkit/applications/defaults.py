@@ -5,3 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 CHAT: dict[str, Any] = {"max_new_tokens": 96, "no_repeat_ngram_size": 4}
+
+SUMMARY: dict[str, Any] = {"max_new_tokens": 64, "num_beams": 4, "no_repeat_ngram_size": 4}
+"""Where nothing is drawn; a summary with `do_sample` takes `SAMPLED_SUMMARY`."""
+
+SAMPLED_SUMMARY: dict[str, Any] = {"max_new_tokens": 64, "no_repeat_ngram_size": 4}
+
+FREE_ANSWER: dict[str, Any] = {"max_new_tokens": 64, "num_beams": 3}
+
+SAMPLED_ANSWER: dict[str, Any] = {"max_new_tokens": 64}

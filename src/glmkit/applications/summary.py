@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from glmkit.applications import defaults
 from glmkit.applications.prompts import question_prompt
 from glmkit.applications.windows import sentences, windows
 from glmkit.errors import GenerationError
@@ -17,8 +18,6 @@ from glmkit.generation.settings import DecodingSettings
 from glmkit.tasks.rendering import Question, asked_language, question
 from glmkit.tasks.task import Language, Task, load_task
 
-DEFAULTS: dict[str, Any] = {"max_new_tokens": 64, "num_beams": 4, "no_repeat_ngram_size": 3}
-"""Decoding settings where the caller gives none; with `do_sample` beams are off."""
 ROUNDS = 4
 """Summaries of summaries at most; then the first part's stands for all."""
 JOINT: dict[Language, str] = {"zh": "。", "en": ". "}
@@ -49,7 +48,7 @@ def summarize(
         task: A task with a field `text`; by default the catalog's summary.
         language: Of the patterns; by default each text's.
         batch_size: Texts decoded together.
-        **settings: See `DecodingSettings`; by default four beams without repeated trigrams.
+        **settings: See `DecodingSettings`; by default four beams, no four tokens repeated.
 
     Raises:
         GenerationError: A text that is no string, limits that contradict each other, or unknown settings.
@@ -57,8 +56,8 @@ def summarize(
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise GenerationError(f"text {number + 1} must be a string, not {type(text).__name__}")
-    defaults = DEFAULTS if not settings.get("do_sample") else {"max_new_tokens": 64}
-    decoding = DecodingSettings.from_arguments(**{**defaults, **settings})
+    usual = defaults.SAMPLED_SUMMARY if settings.get("do_sample") else defaults.SUMMARY
+    decoding = DecodingSettings.from_arguments(**{**usual, **settings})
     limit = None
     if max_characters is not None or min_characters is not None:
         limit = Length(tokenizer, min_characters or 1, max_characters)

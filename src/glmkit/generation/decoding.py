@@ -117,6 +117,7 @@ class TokenChooser:
             warpers.append(TopKLogitsWarper(settings.top_k))
         if settings.top_p < 1.0:
             warpers.append(TopPLogitsWarper(settings.top_p))
+        self.penalties = LogitsProcessorList(penalties)
         self.processors = LogitsProcessorList(penalties + warpers)
 
     def choose(

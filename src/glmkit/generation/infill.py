@@ -236,10 +236,8 @@ def _fill_with_beams(
             num_beams=settings.num_beams,
             num_return_sequences=settings.num_return_sequences,
             length_penalty=settings.length_penalty,
-            repetition_penalty=settings.repetition_penalty,
-            no_repeat_ngram_size=settings.no_repeat_ngram_size,
             suppress_tokens=suppressed,
-            logits_processor=_beam_limits(constraint, prompt_length),
+            logits_processor=_beam_limits(constraint, chooser, prompt_length),
             eos_token_id=sorted((ids.eop, ids.eos)),
             pad_token_id=ids.pad,
             do_sample=False,
@@ -279,8 +277,13 @@ def _fill_with_beams(
     return Filled(filled.text, filled.blanks, filled.scores, alternatives, filled.finished)
 
 
-def _beam_limits(constraint: Constraint | None, prompt_length: int) -> LogitsProcessorList:
-    """Returns the constraint as transformers' beam search takes it."""
+def _beam_limits(
+    constraint: Constraint | None, chooser: TokenChooser, prompt_length: int
+) -> LogitsProcessorList:
+    """Returns constraint and penalties as transformers' beam search takes them; both look at the blank, not at part A."""
+
+    def penalize(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return chooser.penalties(ids[:, prompt_length:], scores)  # type: ignore[arg-type]
 
     def limit(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         for row, tokens in enumerate(ids[:, prompt_length:].tolist()):
@@ -292,8 +295,8 @@ def _beam_limits(constraint: Constraint | None, prompt_length: int) -> LogitsPro
                 scores[row] = limited
         return scores
 
-    processors: list = [] if constraint is None else [limit]
-    return LogitsProcessorList(processors)
+    processors: list = [penalize] if chooser.penalties else []
+    return LogitsProcessorList(processors if constraint is None else [*processors, limit])
 
 
 def _until_end(

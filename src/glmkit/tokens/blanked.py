@@ -10,7 +10,6 @@ import re
 from typing import Any
 
 from glmkit.special_tokens import GMASK, MASK, SMASK
-from glmkit.tokens.tokenizer import well_formed
 
 
 def split_at_blanks(tokenizer: Any, text: str) -> list[str]:
@@ -39,6 +38,8 @@ def encode_plain(tokenizer: Any, text: Any) -> Any:
     """Returns the ids of a text in which nothing is special, or those of each of a list of texts."""
     if isinstance(text, str):
         return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    from glmkit.tokens.tokenizer import well_formed  # loads torch, which this module can do without
+
     # The same without transformers' records of every text, which take longer than the texts.
     backend = tokenizer.backend_tokenizer
     before, backend.encode_special_tokens = backend.encode_special_tokens, True

@@ -8,6 +8,7 @@ import torch
 from generation_samples import TEXTS, recompute
 
 from glmkit.errors import GenerationError
+from glmkit.generation.constraints import Choices
 from glmkit.generation.infill import fill, make_chooser, stream
 from glmkit.generation.prompts import build_prompt
 from glmkit.generation.settings import DecodingSettings
@@ -186,3 +187,14 @@ def test_sampling_settings_narrow_the_choice(glm):
     written = fill(model, tokenizer, text, unique)[0]
     tokens = tokenizer(written.blanks[0], add_special_tokens=False)["input_ids"]
     assert len(tokens) >= 1
+
+
+def test_beams_may_repeat_what_the_prompt_says(glm):
+    """Beams looked for repetitions in part A too, so that no answer or summary could quote its text."""
+    model, tokenizer = glm
+    settings = DecodingSettings(num_beams=2, no_repeat_ngram_size=1, repetition_penalty=1.5)
+    only = Choices.of_texts(tokenizer, ["凯旋门"])
+    text = "凯旋门凯旋门[MASK]"
+    plain = fill(model, tokenizer, [text], DecodingSettings(num_beams=2), constraints=[only])
+    [found] = fill(model, tokenizer, [text], settings, constraints=[only])
+    assert found.blanks == plain[0].blanks == ["凯旋门"]
