@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+ARTICLE: dict[str, Any] = {
+    "max_new_tokens": 256,
+    "do_sample": True,
+    "temperature": 0.8,
+    "top_p": 0.9,
+    "no_repeat_ngram_size": 6,
+}
+
 CHAT: dict[str, Any] = {"max_new_tokens": 96, "no_repeat_ngram_size": 4}
 
 SUMMARY: dict[str, Any] = {"max_new_tokens": 64, "num_beams": 4, "no_repeat_ngram_size": 4}

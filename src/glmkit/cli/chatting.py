@@ -1,4 +1,4 @@
-"""`glmkit chat`: a conversation in the terminal, or one turn a line through a pipe."""
+"""`glmkit chat`, a conversation in the terminal or one turn a line through a pipe; and `glmkit article`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from glmkit.cli.writing import (
     Dtype,
     Json,
     Model,
+    Texts,
     load_model,
     print_json,
+    read_texts,
     with_decoding_settings,
 )
 from glmkit.embedded import DEFAULT_MODEL
@@ -71,6 +73,50 @@ def chat(
         messages.append({"role": "assistant", "content": reply})
 
 
+@functools.partial(with_decoding_settings, defaults=defaults.ARTICLE)
+def article(
+    settings: DecodingSettings,
+    texts: Texts = None,
+    outline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=say("A heading; give it once for each.", "小标题；可多次给出，一次一个。")
+        ),
+    ] = None,
+    max_characters: Annotated[
+        int, typer.Option(help=say("Most characters to write.", "最多写多少字符。"))
+    ] = 600,
+    min_characters: Annotated[
+        int, typer.Option(help=say("Fewest characters to write.", "最少写多少字符。"))
+    ] = 0,
+    model: Model = DEFAULT_MODEL,
+    as_json: Json = False,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Writes an article of each title, or goes on with each beginning; it appears as it is written."""
+    given = read_texts(texts)
+    glm = load_model(model, device, dtype)
+    arguments = decoding_arguments(settings) | {
+        "outline": outline or (),
+        "max_characters": max_characters,
+        "min_characters": min_characters,
+    }
+    for text in given:
+        if as_json:
+            print_json({"prompt": text, "text": glm.article(text, **arguments)})
+            continue
+        for piece in glm.article(text, stream=True, **arguments):
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+        typer.echo()
+
+
+def decoding_arguments(settings: DecodingSettings) -> dict[str, Any]:
+    """Returns the settings as keyword arguments."""
+    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+
+
 def _answer(
     glm: Any,
     messages: list[dict[str, str]],
@@ -79,7 +125,7 @@ def _answer(
     interactive: bool,
 ) -> str:
     """Prints the reply to the last message and returns it."""
-    arguments = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+    arguments = decoding_arguments(settings)
     if as_json or settings.num_beams > 1:
         reply: str = glm.chat(messages, **arguments)
         if as_json:

@@ -18,6 +18,7 @@ from glmkit.errors import UserError
 VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("fill", writing.fill, "Fill the blanks of a text.", "填空：补全文本中的空白。"),
     ("generate", writing.generate, "Continue a text.", "续写文本。"),
+    ("article", chatting.article, "Write an article of a title.", "按标题写文章。"),
     ("chat", chatting.chat, "Talk with the model.", "与模型对话。"),
     ("poem", poems.poem, "Write a poem that keeps its form.", "作诗填词：格律、押韵、藏头。"),
     ("score", writing.score, "Log-probability and perplexity of a text.", "文本的对数概率与困惑度。"),

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from glmkit.applications.poetry.checking import check_poem
 from glmkit.applications.poetry.forms import forms
 from glmkit.cli.language import say
 from glmkit.cli.writing import Device, Dtype, Json, Model, load_model, print_json
@@ -120,6 +119,8 @@ def _list(as_json: bool) -> None:
 
 def _check(file: str, form: str, rhyme: str, tones: bool, as_json: bool) -> None:
     """Prints what is wrong with a poem; the exit status is 1 if anything is."""
+    from glmkit.applications.poetry.checking import check_poem  # needs the vocabulary's libraries
+
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -9,7 +9,7 @@ from glmkit.cli.language import say, speaks_chinese
 
 TRY: tuple[tuple[str, str, str], ...] = (
     ('glmkit fill "床前[MASK]光，疑是地上霜。"', "fill a blank", "填空"),
-    ('glmkit generate "春江花月夜"', "go on from there", "续写"),
+    ('glmkit poem "春江花月夜" --form 七言绝句', "a poem that keeps its form", "写一首合格律的诗"),
     ("glmkit chat", "talk", "聊天"),
 )
 TRY_ENGLISH: tuple[tuple[str, str, str], ...] = (

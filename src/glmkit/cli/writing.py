@@ -78,6 +78,12 @@ def with_decoding_settings(
         chosen = {option.name: arguments.pop(option.name) for option in options}
         # A shell passes a line's end as two characters.
         chosen["stop"] = tuple(one.replace("\\n", "\n") for one in chosen["stop"])
+        if not chosen[
+            "do_sample"
+        ]:  # the verb's own settings of drawing do not apply; the user's are a mistake
+            for name in {"temperature", "top_k", "top_p"} & set(defaults):
+                if chosen[name] == defaults[name]:
+                    chosen[name] = getattr(DecodingSettings, name)
         body(settings=DecodingSettings(**chosen), **arguments)
 
     signature = inspect.signature(body, eval_str=True)

@@ -7,7 +7,7 @@ the tokens that its texts give one by one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from math import exp
 from typing import Any
 
@@ -107,10 +107,10 @@ def stream(
     text: str | Prompt,
     settings: DecodingSettings,
     constraint: Constraint | None = None,
-) -> Iterator[str]:
+) -> Generator[str, None, bool]:
     """Yields the contents of a text's first blank as they are written, in pieces that are whole characters.
 
-    The pieces joined are what `fill` gives for that blank.
+    The pieces joined are what `fill` gives for that blank; the generator returns whether the blank ended by itself.
     """
     prompt = build_prompt(tokenizer, text, model.config.max_sequence_length)
     prompt = Prompt(prompt.ids, prompt.parts, prompt.mask_indices[:1])
@@ -129,6 +129,7 @@ def stream(
             sent = ready
     if len(written) > len(sent):
         yield written[len(sent) :]
+    return contents[0][0].finished
 
 
 def make_chooser(model: Any, tokenizer: Any, settings: DecodingSettings) -> TokenChooser:

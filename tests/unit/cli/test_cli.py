@@ -152,6 +152,17 @@ def test_stop_strings_are_given_one_by_one(model: str):
     assert run(*arguments, "--stop", "").returncode == 2
 
 
+def test_articles_stream_what_json_gives(model: str):
+    arguments = ("article", "长城", "-m", model, "--max-characters", "20", "--max-new-tokens", "30")
+    arguments += ("--outline", "起源", "--outline", "今天")
+    for more in (("--seed", "1"), ("--no-do-sample",)):
+        streamed, record = run(*arguments, *more), run(*arguments, *more, "--json")
+        assert streamed.returncode == 0, streamed.stderr
+        assert streamed.stdout.startswith("长城\n起源\n")
+        assert streamed.stdout.rstrip() == json.loads(record.stdout)["text"].rstrip()
+    assert run(*arguments, "--no-do-sample", "--top-p", "0.5").returncode == 2
+
+
 def test_chat_answers_a_turn_a_line_and_remembers(model: str):
     options = ("-m", model, "--max-new-tokens", "4")
     piped = run("chat", *options, "--json", stdin="你好\n再见\n/reset\n再见\n/quit\n你好\n")

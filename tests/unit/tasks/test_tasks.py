@@ -33,6 +33,10 @@ RECORDS = {
         {"title": "静夜思", "author": "李白", "form": "五言绝句", "lines": ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"]},
         {"title": "The Tyger", "author": "William Blake", "form": "song", "lines": ["Tyger Tyger, burning bright,"]},
     ),
+    "article": (
+        {"title": "长城", "text": "长城是中国古代的防御工程。"},
+        {"title": "The Nile", "text": "The Nile is a river."},
+    ),
     "text": ({"text": "海上明月共潮生。"}, {"text": "Tyger Tyger, burning bright"}),
     **{
         f"{kind}_{unit}": records
@@ -51,6 +55,7 @@ ANSWERS = {
     "summary": ("空白填充训练", "Filling blanks"),
     "dialogue": ("你好，聊什么？", "Hello."),
     "poem": ("床前明月光，疑是地上霜。\n举头望明月，低头思故乡。", "Tyger Tyger, burning bright,"),
+    "article": ("长城是中国古代的防御工程。", "The Nile is a river."),
     "text": ("海上明月共潮生。", "Tyger Tyger, burning bright"),
     "fill_character": ("上", "r"),
     "fill_word": ("明月", "bright"),
