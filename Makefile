@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help demo test test-all check style ship-mini clean
 
 help:
-	@echo "make demo      install into .venv, then corpus -> tokenizer -> GLM -> filled blanks, offline, about 4 minutes"
+	@echo "make demo      install into .venv, then every application and a pretraining run, offline, about 2 minutes"
 	@echo "make test      install into .venv, then the test suite (make test-all: the slow tests too)"
 	@echo "make check     lint, formatting, types, spelling      make style     fix formatting"
 

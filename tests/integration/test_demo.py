@@ -1,4 +1,4 @@
-"""`glmkit demo`, shortened: the whole pipeline from raw text to filled blanks, twice in one folder."""
+"""`glmkit demo` in two halves: the applications on a model, and the shortened pipeline, twice in one folder."""
 
 from __future__ import annotations
 
@@ -6,22 +6,71 @@ from pathlib import Path
 
 import pytest
 
-from glmkit import GLMForConditionalGeneration
-from glmkit.cli import demo
+from conftest import golden_folder
+from glmkit import GLMForConditionalGeneration, GLMTokenizer
+from glmkit.cli.demo import corpus, demo, pipeline, showcase
+from glmkit.cli.demo.screen import Screen
+from glmkit.cli.demo.showcase import ACTS
 
 
-@pytest.mark.timeout(300)
-def test_demo_runs_from_corpus_to_filled_blanks(
+def test_every_application_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.setenv("GLMKIT_LANG", "en")
-    monkeypatch.setattr(demo, "VOCAB_SIZE", 1000)
-    # the package's own docstrings and documents are enough here
-    monkeypatch.setattr(demo, "_documentation_strings", lambda: iter(()))
-    for _ in range(2):
-        demo.demo(tmp_path, steps=3)
+    demo(tmp_path, steps=0, model=str(golden_folder("tiny-chinese").path))
     shown = capsys.readouterr().out
-    for words in ("1/5", "5/5", "untrained", "trained", "[MASK]", "What next"):
+    for call in ("fill", "poem", "sentiment", "classify", "answer", "summarize", "chat"):
+        assert f">>> glm.{call}(" in shown
+    assert shown.count("\n== ") == len(ACTS) + 2
+    assert "\x1b" not in shown, "a log has no colours"
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_speaks_chinese(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setenv("GLMKIT_LANG", "zh")
+    monkeypatch.setattr(showcase, "ACTS", ACTS[2:3])
+    demo(steps=0, model=str(golden_folder("tiny-chinese").path))
+    shown = capsys.readouterr().out
+    for words in ("情感分析", "好评", "差评", "百万参数", "接下来"):
         assert words in shown
+
+
+@pytest.mark.timeout(300)
+def test_the_pipeline_runs_from_corpus_to_filled_blanks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setenv("GLMKIT_LANG", "en")
+    monkeypatch.setattr(pipeline, "VOCAB_SIZE", 1000)
+    # the package's own docstrings and documents are enough here
+    monkeypatch.setattr(corpus, "documentation_strings", lambda: iter(()))
+    for _ in range(2):
+        report = pipeline.run_pipeline(Screen(), tmp_path, steps=3)
+    shown = capsys.readouterr().out
+    for words in ("corpus", "vocabulary", "untrained", "trained"):
+        assert words in shown
+    assert report.steps == 3
     assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
     GLMForConditionalGeneration.from_pretrained(tmp_path / "run" / "model")
+
+
+def test_hidden_words_are_single_tokens_of_suitable_lines():
+    tokenizer = GLMTokenizer.from_pretrained(golden_folder("tiny-chinese").path)
+    texts = [
+        "short",
+        "它把每一个文本里被遮住的词语都写出来，从左到右，一个接着一个，直到结尾为止。",
+        "`code` " * 9,
+    ]
+    [(text, word)] = pipeline.questions(texts, tokenizer)
+    assert text.replace("[MASK]", word) == texts[1]
+    assert len(tokenizer.tokenize(word)) == 1
+
+
+def test_bars_and_marks_are_plain_in_a_log(capsys: pytest.CaptureFixture):
+    screen = Screen()
+    screen.bars([("好评", 0.75), ("no", 0.25)])
+    screen.marked("一二三四", 1, 3)
+    screen.line("[MASK] is no markup")
+    bars, marked = capsys.readouterr().out.split("一", 1)
+    assert bars.count("#") == 24
+    assert ">>二三<<四" in marked
+    assert "[MASK] is no markup" in marked

@@ -35,7 +35,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("evaluate", measuring.evaluate, "Perplexity on texts, and how well tasks are done.", "评测困惑度与各项任务。"),
     ("convert", building.convert, "Convert a checkpoint to another format.", "转换检查点格式。"),
     ("info", building.info, "What a model folder or this machine is.", "查看模型或本机信息。"),
-    ("demo", demo.demo, "The whole pipeline in a few minutes, offline.", "几分钟离线跑通整条流水线。"),
+    ("demo", demo.demo, "Every application, then a pretraining run; two minutes, offline.", "两分钟离线演示：每种应用与一次预训练。"),
 )  # fmt: skip
 
 
