@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import glmkit
 from glmkit import GLMForConditionalGeneration
 from glmkit.errors import UserError
+from glmkit.evaluation.suite import evaluate_tasks, parse_runs
 from glmkit.training.pretrain import pretrain
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "glm-mini"
@@ -80,6 +82,23 @@ def test_cards_tell_the_run_in_both_languages(asset: Path):
         assert "$" not in card
     assert "| optimizer steps | 4 |" in english
     assert "| 优化步数 | 4 |" in chinese
+
+
+def test_the_card_has_what_evaluation_wrote(ship, asset: Path, tmp_path: Path):
+    data = tmp_path / "poems.jsonl"
+    data.write_text(
+        json.dumps({"text": "春江潮水。明月花林。"}, ensure_ascii=False) + "\n", "utf-8"
+    )
+    glm = glmkit.load(asset, device="cpu")
+    evaluate_tasks(glm, parse_runs(["text"], [f"text={data}"]), tmp_path, model_name="glm-mini")
+    ship("card", "--results", tmp_path / "results.json", "--target", asset)
+    for name, header in (
+        ("MODEL_CARD.md", "| task | data |"),
+        ("MODEL_CARD.zh.md", "| 任务 | 数据 |"),
+    ):
+        card = (asset / name).read_text("utf-8")
+        assert header in card
+        assert "| text | poems | 1 | bits_per_character |" in card
 
 
 def test_checksums_are_those_of_the_program_and_a_change_is_noticed(ship, asset: Path):
