@@ -42,6 +42,16 @@ def test_cards_have_numbers(name: str):
     assert "尚未评测" not in card
 
 
+@pytest.mark.parametrize("name", ["gallery.md", "gallery.zh.md"])
+def test_the_gallery_is_of_these_weights(name: str):
+    """`recipes/glm-mini/gallery.py` is run again for every shipped model."""
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    digest = hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest()
+    assert digest[:12] in (docs / name).read_text(encoding="utf-8")
+    quickstart = docs / name.replace("gallery", "quickstart")
+    assert f"({name})" in quickstart.read_text(encoding="utf-8")
+
+
 def test_it_loads_offline_and_has_learnt():
     glm = glmkit.load(device="cpu")
     assert glm.fill("床前[MASK]光，疑是地上霜。", max_new_tokens=4).blanks == ["明月"]

@@ -1,16 +1,21 @@
-"""The quickstart's Python runs as written, the same in both languages."""
+"""The quickstart's Python runs as written; the gallery is made of every application."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from markdown_blocks import blocks
 
+import glmkit
 from conftest import golden_folder
 from glmkit import embedded
 
 ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "recipes" / "glm-mini"
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +44,25 @@ def test_both_languages_have_the_same_python():
         for name in ("quickstart.md", "quickstart.zh.md")
     )  # fmt: skip
     assert english == chinese
+
+
+def test_the_gallery_has_every_application_in_both_languages(monkeypatch: pytest.MonkeyPatch):
+    """With one question each; the real pages are made by the same function."""
+    monkeypatch.syspath_prepend(str(RECIPE))
+    gallery = importlib.import_module("gallery")
+    asked = yaml.safe_load((RECIPE / "gallery.yaml").read_text("utf-8"))
+    assert set(asked) == {"seed", *gallery.SECTIONS}
+    one = {name: value[:1] if isinstance(value, list) else value for name, value in asked.items()}
+    one["answers"] = [{**one["answers"][0], "questions": one["answers"][0]["questions"][:1]}]
+    pages = gallery.make_pages(glmkit.load(device="cpu"), one, "abc123")
+    assert set(pages) == set(gallery.PAGES)
+    for page in pages.values():
+        assert page.count("\n## ") == len(gallery.SECTIONS)
+        assert "abc123" in page
+        assert "{" not in page
+    english, chinese = (
+        [line for line in page.splitlines() if line.startswith(">")] for page in pages.values()
+    )
+    assert english == chinese
+    assert len(english) >= 6
+    sys.modules.pop("gallery")
