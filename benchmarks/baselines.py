@@ -7,7 +7,7 @@ with which `evaluate_mini.py` compares a model. Blanks, templates and metrics ar
 
     text        5-gram model of characters (interpolated modified Kneser-Ney), bits per character
     filling     the same model asked from both sides, told the number of characters; the most frequent character
-    sentiment,  TF-IDF of character 1- to 4-grams + logistic regression
+    sentiment,  TF-IDF of character n-grams + logistic regression
     topics
     qa          the sentence of the context that shares most character pairs with the question
     summary     the first characters of the text, as many as a summary of `train` has on average
@@ -112,29 +112,29 @@ def filling(data: Path, limit: int | None, train: int | None) -> Iterator[Row]:
 
 
 def classification(data: Path, limit: int | None, train: int | None) -> Iterator[Row]:
-    """Sentiment, by domain too, and topics; C is chosen on a fifth of `train`."""
+    """Sentiment, by domain too, and topics; the longest n-gram and C are chosen on a fifth of `train`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    def fit(C: float, part: list[Row]) -> Any:
-        vectors = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), min_df=2, sublinear_tf=True)
+    def fit(longest: int, C: float, part: list[Row]) -> Any:
+        grams = {"analyzer": "char", "ngram_range": (1, longest), "min_df": 2 if longest > 2 else 1}
+        vectors = TfidfVectorizer(sublinear_tf=True, **grams)
         model = make_pipeline(vectors, LogisticRegression(C=C, max_iter=300))
         return model.fit([one["text"] for one in part], [str(one["label"]) for one in part])
+
+    def grade(setting: tuple[int, float], held: list[Row], rest: list[Row]) -> float:
+        model = fit(*setting, rest)
+        return model.score([one["text"] for one in held], [str(one["label"]) for one in held])
 
     for name in ("sentiment", "topics"):
         known = records(data, f"{name}.train")
         order = np.random.default_rng(0).permutation(len(known))[:train]
         known = [known[n] for n in order]
         held, rest = known[: len(known) // 5], known[len(known) // 5 :]
-        grades = {
-            C: fit(C, rest).score(
-                [one["text"] for one in held], [str(one["label"]) for one in held]
-            )
-            for C in (3.0, 30.0)
-        }
-        best = max(grades, key=lambda C: grades[C])
-        model = fit(best, known)
+        settings = [(longest, C) for longest in (2, 4) for C in (10.0, 30.0)]
+        longest, C = max(settings, key=lambda one: grade(one, held, rest))
+        model = fit(longest, C, known)
         valid = records(data, f"{name}.valid", limit)
         probabilities = model.predict_proba([one["text"] for one in valid])
         results = [
@@ -145,7 +145,7 @@ def classification(data: Path, limit: int | None, train: int | None) -> Iterator
             )
             for one, chances in zip(valid, probabilities, strict=True)
         ]
-        method, names = f"TF-IDF + logistic regression, C={best:g}", ("accuracy", "macro_f1", "calibration_error")  # fmt: skip
+        method, names = f"TF-IDF (1 to {longest}) + logistic regression, C={C:g}", ("accuracy", "macro_f1", "calibration_error")  # fmt: skip
         yield scored(name, f"{name}.valid", method, results, *names)
         domains = sorted({one["domain"] for one in valid if "domain" in one})
         for domain in domains:
