@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from kneser_ney import KneserNey
-from results_page import environment, write_page
+from results_page import environment, metrics_table, write_table_page
 
 from glmkit.corpus.records import record_text
 from glmkit.evaluation.metrics import Outcome, measure
@@ -252,7 +252,9 @@ def main(arguments: list[str] | None = None) -> None:
     seconds = time.monotonic() - started
     values = {"rows": rows, "seconds": round(seconds), "environment": environment()}
     if chosen.save:
-        write_page("baselines", PAGE_TITLE, PAGE_INTRODUCTION, ("task", "data", "method", "examples"), rows, values, f"python benchmarks/baselines.py --data {chosen.data} --save")  # fmt: skip
+        table = metrics_table(("task", "data", "method", "examples"), rows)
+        command = f"python benchmarks/baselines.py --data {chosen.data} --save"
+        write_table_page("baselines", PAGE_TITLE, PAGE_INTRODUCTION, table, values, command)
     print(json.dumps(values, ensure_ascii=False))
 
 

@@ -54,15 +54,29 @@ def metrics_text(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
 
 
-def write_page(
+def metrics_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    """Returns rows with `metrics` as a Markdown table: their keys in `columns`, then the metrics."""
+    return "\n".join(
+        (
+            "| " + " | ".join((*columns, "metrics")) + " |",
+            "|" + "---|" * (len(columns) + 1),
+            *(
+                "| " + " | ".join((*(str(one[name]) for name in columns), metrics_text(one["metrics"]))) + " |"
+                for one in rows
+            ),
+        )
+    )  # fmt: skip
+
+
+def write_table_page(
     theme: str,
     title: str,
     introduction: str,
-    columns: Sequence[str],
-    rows: Sequence[dict[str, Any]],
+    table: str,
     values: dict[str, Any],
     command: str,
     hardware: str = "cpu",
+    folder: Path = RESULTS,
 ) -> Path:
     """Writes the page and the JSON file; returns the page's path.
 
@@ -70,11 +84,11 @@ def write_page(
         theme: First part of the name.
         title: Heading.
         introduction: Text above the table.
-        columns: Keys of the rows to show, before the metrics.
-        rows: Each with `metrics`.
-        values: What the JSON file holds.
+        table: In Markdown.
+        values: What the JSON file holds, with `environment` and `seconds`.
         command: What made it.
         hardware: Second part of the name.
+        folder: Where to write.
     """
     facts = values["environment"]
     software = ", ".join(f"{name} {facts[name]}" for name in facts if name not in ("date", "hardware", "commit"))  # fmt: skip
@@ -88,17 +102,10 @@ def write_page(
         command,
         "```",
         "",
-        "| " + " | ".join((*columns, "metrics")) + " |",
-        "|" + "---|" * (len(columns) + 1),
-        *(
-            "| "
-            + " | ".join((*(str(one[name]) for name in columns), metrics_text(one["metrics"])))
-            + " |"
-            for one in rows
-        ),
+        table,
         "",
     ]
-    page = RESULTS / f"{theme}_{hardware}_{facts['date'][:7]}.md"
+    page = folder / f"{theme}_{hardware}_{facts['date'][:7]}.md"
     page.write_text("\n".join(lines), encoding="utf-8")
     page.with_suffix(".json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")  # fmt: skip
     return page
