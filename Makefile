@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check style ship-mini clean
+.PHONY: help demo test test-all check style ship-mini evaluate-mini baselines clean
 
 help:
 	@echo "make demo      install into .venv, then every application and a pretraining run, offline, about 2 minutes"
 	@echo "make test      install into .venv, then the test suite (make test-all: the slow tests too)"
+	@echo "make evaluate-mini DATA=../shared/data      the embedded model measured, beside baselines and goals"
 	@echo "make check     lint, formatting, types, spelling      make style     fix formatting"
 
 demo: $(VENV)/.demo
@@ -34,6 +35,14 @@ style: $(VENV)/.dev
 # The embedded model from a finished run, for example MODEL=runs/glm-mini/run/model-average HARDWARE="2 cores of a CPU".
 ship-mini: $(VENV)/.dev
 	$(BIN)/python recipes/glm-mini/ship.py weights $(MODEL) --hardware "$(HARDWARE)"
+
+# The embedded model (or MODEL=folder) on held-out data beside baselines and goals; about 12 minutes on one core.
+evaluate-mini: $(VENV)/.dev
+	$(BIN)/python benchmarks/evaluate_mini.py --data $(DATA) --model $(or $(MODEL),glm-mini) --save
+
+# What simple methods reach on the same data; a few minutes.
+baselines: $(VENV)/.dev
+	$(BIN)/python benchmarks/baselines.py --data $(DATA) --save
 
 clean:
 	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage

@@ -149,18 +149,15 @@ def filling(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answe
             asked.append(one)
             kept.append((record, where))
     prompts = [_around_blank(one, tokenizer, limit) for one in asked]
-    outcomes = []
-    for one, prompt in zip(asked, prompts, strict=True):
-        length = len(one.answer)
-        settings = DecodingSettings(
-            max_new_tokens=2 * length, num_beams=ANSWERS, num_return_sequences=ANSWERS
-        )
-        limits = [Length(tokenizer, length, length)]
-        (found,) = infill.fill(model, tokenizer, [prompt], settings, constraints=limits)
-        texts = [text for text, _ in found.alternatives[0]]
-        chances = {text: math.exp(score) for text, score in reversed(found.alternatives[0])}
-        outcomes.append(Outcome(texts[0], [one.answer], chances, texts))
+    limits = [[Length(tokenizer, len(one.answer), len(one.answer))] for one in asked]
     longest = max((len(one.answer) for one in asked), default=1)
+    # No token stands for less than a character here, so no blank is cut.
+    settings = DecodingSettings(max_new_tokens=longest + 1)
+    best = infill.fill(model, tokenizer, prompts, settings, constraints=limits, n=ANSWERS)
+    outcomes = []
+    for one, found in zip(asked, best, strict=True):
+        chances = {text: math.exp(score) for text, score in found.alternatives[0]}
+        outcomes.append(Outcome(found.blanks[0], [one.answer], chances, list(chances)))
     settings = DecodingSettings(max_new_tokens=2 * longest + 8)
     free = infill.fill(model, tokenizer, prompts, settings, batch_size=32)
     further = [

@@ -28,11 +28,11 @@ def tiny_glm(seed: int = 0, positions: int = 96) -> GLM:
     """Returns a model with 2 layers of 32, whose weights are far from zero."""
     texts = [line for poem in POEMS for line in poem["lines"]]
     texts += [one["text"] for one in REVIEWS] + [turn for one in TALKS for turn in one["turns"]]
-    tokenizer = train_tokenizer(texts * 5, 420, "unigram")
+    tokenizer = train_tokenizer(texts * 5, 350, "unigram")
     torch.manual_seed(seed)
     ids = tokenizer.special_ids
     config = GLMConfig(
-        vocab_size=448,
+        vocab_size=len(tokenizer),
         hidden_size=32,
         num_layers=2,
         num_attention_heads=2,

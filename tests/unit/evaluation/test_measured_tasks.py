@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from glmkit.evaluation.answers import MAX_NEW_TOKENS
 from glmkit.evaluation.perplexity import left_to_right, on_blanks
 from glmkit.evaluation.tasks import evaluate_task
 from glmkit.generation.choices import score_choices
+from glmkit.generation.constraints import Length
 from glmkit.tasks.rendering import expand, question
 from glmkit.tasks.task import Task, load_task
 
@@ -51,7 +53,7 @@ def test_a_uniform_model_has_the_bits_of_its_vocabulary(glm):
     with torch.no_grad():
         flat.model.glm.word_embeddings.weight.zero_()
     result, _ = evaluate_task(flat, load_task("dialogue"), numbered(TALKS))
-    assert result.metrics["perplexity"].value == pytest.approx(448, rel=1e-5)
+    assert result.metrics["perplexity"].value == pytest.approx(len(flat.tokenizer), rel=1e-5)
 
 
 def test_the_likelihood_of_replies_is_that_of_the_choice(glm):
@@ -70,21 +72,20 @@ def test_the_likelihood_of_replies_is_that_of_the_choice(glm):
     assert [one["prediction"] for one in predictions] == alone
 
 
-def test_filling_finds_the_likeliest_character_of_all(glm):
-    """The beam over one character against scoring each single-character token as a choice."""
+def test_filled_characters_are_those_of_fill(glm):
     task = load_task("poem_character")
     result, predictions = evaluate_task(glm, task, numbered(POEMS))
-    tokenizer = glm.tokenizer
-    words = {tokenizer.decode([n]).strip() for n in range(len(tokenizer))}
-    single = sorted(word for word in words if len(word) == 1 and word != "�")
+    one_character = Length(glm.tokenizer, 1, 1)
     for (record, where), one in zip(numbered(POEMS), predictions, strict=True):
         asked = question(task, record, where)
-        (scores,) = score_choices(glm.model, tokenizer, [question_prompt(asked, tokenizer)], single)
+        text = asked.before + asked.mask + asked.after
+        (found,) = glm.fill([text], n=10, max_new_tokens=2, constraints=[one_character])
         assert one["references"] == [asked.answer]
-        assert one["prediction"] == single[int(np.argmax(scores))]
-        chances = list(one["probabilities"].values())
-        assert len(chances) == 10
-        assert max(chances) == pytest.approx(float(np.exp(scores.max())), rel=1e-3, abs=1e-5)
+        assert one["prediction"] == found.blanks[0]
+        expected = {character: math.exp(score) for character, score in found.alternatives[0]}
+        assert one["probabilities"] == pytest.approx(expected, abs=1e-5)
+        assert list(one["probabilities"]) == list(expected)
+        assert one["free_prediction"] == glm.fill(text, max_new_tokens=10).blanks[0]
     assert list(result.metrics) == ["exact_match", "top_10", "free_exact_match"]
 
 
