@@ -142,6 +142,10 @@ class TokenChooser:
             logits[self.ends] = MIN_SCORE
         scores = logits
         ids = None if constraint is None else constraint.allowed(blank.tokens)
+        if ids is not None and len(ids) == 1 and not self.settings.no_repeat_ngram_size:
+            token = int(ids[0])  # no choice: nothing to weigh or to draw
+            if logits[token] > MIN_SCORE:
+                return token, float(logits[token] - torch.logsumexp(logits, -1))
         if ids is not None:
             scores = torch.full_like(logits, MIN_SCORE)
             scores[ids] = logits[ids]
