@@ -246,3 +246,37 @@ def test_prepare_a_task(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "task sentiment: 40 records, 40 samples" in done.stdout
     assert (tmp_path / "out" / "train" / "store.json").is_file()
+
+
+def test_poem_writes_lists_and_checks(model: str, tmp_path: Path):
+    listed = run("poem", "--list")
+    assert "七言绝句" in listed.stdout
+    assert "huanxisha" in listed.stdout
+    arguments = [
+        "poem",
+        "春",
+        "秋",
+        "--form",
+        "五绝",
+        "--candidates",
+        "1",
+        "--seed",
+        "1",
+        "-m",
+        model,
+    ]
+    plain, as_json = run(*arguments), run(*arguments, "--json")
+    assert plain.returncode == as_json.returncode == 0, plain.stderr
+    poems = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert [poem["title"] for poem in poems] == ["春", "秋"]
+    assert plain.stdout.splitlines()[:3] == ["春 · 五言绝句", *poems[0]["lines"]]
+    file = tmp_path / "poem.txt"
+    file.write_text("\n".join(poems[0]["lines"]), encoding="utf-8")
+    checked = run("poem", "--check", str(file), "--form", "五绝")
+    assert (checked.returncode, checked.stdout) == (0, "It keeps the form 五绝.\n")
+    broken = run("poem", "--check", "-", "--form", "五绝", "--json", stdin="春眠不觉晓")
+    assert broken.returncode == 1
+    assert json.loads(broken.stdout)["violations"] == ["1 verses; a 五言绝句 has 4"]
+    missing = run("poem", "--check", str(tmp_path / "no"))
+    assert missing.returncode == 2
+    assert "cannot be read" in missing.stderr
