@@ -41,6 +41,7 @@ def answer(
     *,
     mode: Mode = "span",
     no_answer_threshold: float = 0.0,
+    no_answer: str | None = "",
     max_words: int = 30,
     task: Task | None = None,
     language: Language | None = None,
@@ -56,6 +57,8 @@ def answer(
         mode: "span": the answer is the likeliest span of the context, found exactly; "free": it is written, and may be
             words that the context does not have.
         no_answer_threshold: An answer that the model finds less probable than this (0 to 1) is no answer.
+        no_answer: What the model was trained to write where there is no answer, such as "无"; by default an empty blank.
+            Where it is likelier than every span, or is written, there is no answer. None: there always is one.
         max_words: Most words, numbers or Chinese characters of a span.
         task: A task with fields `context` and `question`; by default the catalog's qa.
         language: Of the patterns; by default that of question and context.
@@ -79,10 +82,12 @@ def answer(
             part = {**record, "context": context[start:end]}
             asks = _questions(task, part, spoken)
             if mode == "span":
-                one = _best_span(model, tokenizer, asks, context[start:end], max_words)
+                one = _best_span(model, tokenizer, asks, context[start:end], max_words, no_answer)
             else:
                 one = _free(model, tokenizer, asks[0], context[start:end], decoding)
-            if one.score > best.score:
+                if no_answer is not None and one.text == no_answer.strip():
+                    one = Answer("", one.score, -1, -1)
+            if (bool(one.text), one.score) > (bool(best.text), best.score):
                 shift = start if one.start >= 0 else 0
                 best = Answer(one.text, one.score, one.start + shift, one.end + shift)
         enough = best.text and best.score >= no_answer_threshold
@@ -146,21 +151,26 @@ def _windows(
 
 
 def _best_span(
-    model: Any, tokenizer: Any, asks: Sequence[Question], text: str, max_words: int
+    model: Any,
+    tokenizer: Any,
+    asks: Sequence[Question],
+    text: str,
+    max_words: int,
+    no_answer: str | None,
 ) -> Answer:
     """Returns the span of a window that is likeliest by all patterns together (mean log-probability)."""
     prompts = [question_prompt(asked, tokenizer) for asked in asks]
-    found = SpanSearch(model, tokenizer, prompts[0], text, max_words).best(CANDIDATES)
-    if not found:
+    spans = SpanSearch(model, tokenizer, prompts[0], text, max_words).best(CANDIDATES)
+    if not spans:
         return NOTHING
-    totals = np.array([span.log_probability for span in found])
-    if len(prompts) > 1:
-        texts = [text[span.start : span.end] for span in found]
-        others = score_choices(model, tokenizer, prompts[1:], texts)
-        totals = np.mean([totals, *others], axis=0)
-    best = int(totals.argmax())
-    span = found[best]
-    return Answer(text[span.start : span.end], math.exp(totals[best]), span.start, span.end)
+    texts = [text[span.start : span.end] for span in spans]
+    rivals = [] if no_answer is None else [no_answer]
+    totals = np.mean(score_choices(model, tokenizer, prompts, [*texts, *rivals]), axis=0)
+    best = int(totals[: len(texts)].argmax())
+    score = math.exp(totals[best])
+    if totals.max() > totals[best]:
+        return Answer("", score, -1, -1)
+    return Answer(texts[best], score, spans[best].start, spans[best].end)
 
 
 def _free(

@@ -99,7 +99,7 @@ class Understanding:
             questions: A question or a list of them.
             contexts: A text for all of them, or one for each.
             **settings: `mode` ("span": the likeliest span of the context, exactly; "free": in the model's own words),
-                `no_answer_threshold`, `max_words`, `language`; with "free" the fields of `DecodingSettings`.
+                `no_answer_threshold`, `no_answer`, `max_words`, `language`; with "free" the fields of `DecodingSettings`.
 
         Returns:
             `Answer(text, score, start, end)` for each question; without an answer the text is empty, start and end -1.

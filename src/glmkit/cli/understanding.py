@@ -138,6 +138,15 @@ def answer(
             )
         ),
     ] = 0.0,
+    no_answer: Annotated[
+        str,
+        typer.Option(
+            help=say(
+                "What the model writes where there is no answer; by default nothing.",
+                "无答案时模型所写的词；默认为空。",
+            )
+        ),
+    ] = "",
     as_json: Json = False,
     language: Language = None,
     device: Device = None,
@@ -153,6 +162,7 @@ def answer(
         text,
         mode=mode,
         no_answer_threshold=no_answer_threshold,
+        no_answer=no_answer,
         language=_language(language),
     )
     if as_json:

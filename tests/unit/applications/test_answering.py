@@ -24,7 +24,7 @@ def loaded() -> glmkit.GLM:
 
 
 def test_the_answer_is_the_likeliest_span_by_both_patterns(loaded: glmkit.GLM):
-    found = loaded.answer(QUESTION, CONTEXT)
+    found = loaded.answer(QUESTION, CONTEXT, no_answer=None)
     assert CONTEXT[found.start : found.end] == found.text == str(found)
     prompts = [
         f"{CONTEXT}\n问：{QUESTION}\n答：[MASK]",
@@ -55,33 +55,46 @@ def test_empty_and_odd_contexts(loaded: glmkit.GLM, mode: str):
         if mode == "span":
             assert found.text == (context[found.start : found.end] if found.start >= 0 else "")
     assert loaded.answer("", CONTEXT, mode=mode).text is not None
-    english = loaded.answer("Where is it?", CONTEXT[-38:], mode=mode)
+    english = loaded.answer("Where is it?", CONTEXT[-38:], mode=mode, no_answer=None)
     assert english.text
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.text(alphabet="凯旋门米兰1807年 ab.，。\n（）", max_size=80))
 def test_offsets_are_exact_whatever_the_context(context: str):
-    found = random_glm(192).answer("在哪里？", context)
+    found = random_glm(192).answer("在哪里？", context, no_answer=None)
     assert found.text == (context[found.start : found.end] if found.start >= 0 else "")
 
 
 def test_a_long_context_is_read_in_windows(loaded: glmkit.GLM):
     context = "".join(f"第{number}座门高{number}米，在米兰。" for number in range(700))
     assert len(context) > 10_000
-    found = loaded.answer(QUESTION, context[:1500])
-    assert context[found.start : found.end] == found.text
+    found = loaded.answer(QUESTION, context[:1500], no_answer=None)
+    assert context[found.start : found.end] == found.text != ""
     free = loaded.answer(QUESTION, context, mode="free", max_new_tokens=2, num_beams=1)
     assert free.start == -1 or context[free.start : free.end] == free.text
 
 
 def test_no_answer_below_the_threshold(loaded: glmkit.GLM):
-    found = loaded.answer(QUESTION, CONTEXT)
+    found = loaded.answer(QUESTION, CONTEXT, no_answer=None)
     assert 0 < found.score < 1
-    nothing = loaded.answer(QUESTION, CONTEXT, no_answer_threshold=min(1.0, found.score * 2))
+    threshold = min(1.0, found.score * 2)
+    nothing = loaded.answer(QUESTION, CONTEXT, no_answer=None, no_answer_threshold=threshold)
     assert (nothing.text, nothing.start, nothing.end) == ("", -1, -1)
     assert nothing.score == found.score
-    assert loaded.answer(QUESTION, CONTEXT, no_answer_threshold=found.score / 2) == found
+    kept = loaded.answer(QUESTION, CONTEXT, no_answer=None, no_answer_threshold=found.score / 2)
+    assert kept == found
+
+
+def test_no_answer_where_an_empty_blank_is_likelier(loaded: glmkit.GLM):
+    """The random model prefers an empty blank; what it would have answered still counts in the score."""
+    found = loaded.answer(QUESTION, CONTEXT, no_answer=None)
+    [scores] = score_choices(
+        loaded.model, loaded.tokenizer, [f"{CONTEXT}\n问：{QUESTION}\n答：[MASK]"], ["", found.text]
+    )
+    assert scores[0] > scores[1]
+    assert loaded.answer(QUESTION, CONTEXT) == glmkit.Answer("", found.score, -1, -1)
+    assert loaded.answer(QUESTION, CONTEXT, no_answer="凯旋门" * 9) == found
 
 
 def test_a_free_answer_takes_decoding_settings(loaded: glmkit.GLM):
