@@ -15,7 +15,7 @@ import pytest
 import torch
 from pretrain_samples import KillAt, Killed, curve, make_config, write_prepared
 
-from glmkit.config import from_values, load_config, to_values
+from glmkit.config import from_values, load_config, save_config, to_values
 from glmkit.errors import ConfigError
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.tokens.store import TokenStoreWriter
@@ -114,7 +114,7 @@ def test_interrupted_before_the_report(finished, data, tmp_path):
     (tmp_path / "run" / "report.json").unlink()
     shutil.rmtree(tmp_path / "run" / "model")
     config = make_config(data, tmp_path / "run")
-    module.save_config(check(config), tmp_path / "run" / "config.yaml")
+    save_config(check(config), tmp_path / "run" / "config.yaml")
     pretrain(config)
     assert_same_run(tmp_path / "run", finished)
     found, expected = (

@@ -189,7 +189,7 @@ def _check(found: TaskSamples, data: TaskData) -> None:
         if not getattr(found, side):
             raise DataError(
                 f"{', '.join(sources)}: no record is left for {side} of the task {found.name!r} ({dict(found.counts)}). "
-                "Give more records, name files for both, or raise max_length."
+                "Give more records, name files for both, raise valid_ratio or max_length."
             )
     if found.task.kind != "classification":
         return

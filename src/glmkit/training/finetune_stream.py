@@ -115,6 +115,9 @@ class FinetuneStream:
             )
         self._counts = list(state["counts"])
 
+    def close(self) -> None:
+        """Nothing to let go of: batches are made when they are asked for."""
+
     def _order(self, number: int, epoch: int) -> list[np.ndarray]:
         """Returns the indices [rows · world_size] of each batch of one epoch of a task."""
         if (number, epoch) not in self._orders:

@@ -7,12 +7,12 @@ however often the run was interrupted.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,15 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from glmkit.blanks.objectives import find_sentinels
-from glmkit.config import load_config, save_config, to_values
-from glmkit.errors import CheckpointError, ConfigError, missing_dependency
+from glmkit.config import to_values
+from glmkit.errors import missing_dependency
 from glmkit.model.modeling import GLMForConditionalGeneration
 from glmkit.tokens.store import TokenStore
 from glmkit.tokens.tokenizer import GLMTokenizer
-from glmkit.training import checkpoints, distributed, muon
+from glmkit.training import checkpoints, distributed, muon, runs
 from glmkit.training.average import exported
 from glmkit.training.building import build_model
 from glmkit.training.data import WINDOW_ROWS, PretrainingStream
-from glmkit.training.interruption import StopOnSignal, TrainingStopped
 from glmkit.training.logs import Progress, RunLog, versions
 from glmkit.training.report import PretrainReport, plot_loss
 from glmkit.training.settings import PretrainConfig, check
@@ -61,8 +60,6 @@ _MAY_CHANGE = {
 _END = {"trainer.max_steps", "trainer.lr_scheduler_kwargs"}
 """What can differ too, in a `warmup_stable_decay` run whose rate has not begun to fall: when it ends is decided late."""
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
 
 def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> PretrainReport:
     """Trains a model, or goes on where an earlier call with the same configuration was interrupted.
@@ -85,7 +82,8 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> Pre
     config = check(config)
     args = training_arguments(config)
     run = config.output_dir
-    if distributed.first_only(lambda: _claim(config, run)):
+    excuse = partial(_end_may_change, run)
+    if distributed.first_only(lambda: runs.claim(config, run, _MAY_CHANGE, excuse)):
         logger.info("%s is finished already", run)
         return PretrainReport.load(run)
     trainer = build_trainer(config, progress, args)
@@ -95,35 +93,12 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> Pre
         if found:
             logger.info("going on from %s", found[-1])
             trainer.args.eval_on_start = False
-        _train(trainer, found[-1] if found else None)
+        runs.train(trainer, found[-1] if found else None)
         history = trainer.state.log_history
     else:  # interrupted between the last checkpoint and the report
         trainer.load(found[-1])
         history = json.loads((found[-1] / "trainer_state.json").read_text("utf-8"))["log_history"]
     return _finish(config, trainer, history, started, resumed_from)
-
-
-def _train(trainer: GLMTrainer, checkpoint: Path | None) -> None:
-    """Trains to the end, or until a signal or an error."""
-    run = Path(str(trainer.args.output_dir))
-    with StopOnSignal() as stop:
-        trainer.add_callback(stop)
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            raise CheckpointError(
-                f"{run}: {error.strerror}. The checkpoints in it are intact; make room on the disk, then run the same "
-                "command again."
-            ) from error
-        finally:
-            trainer.stream.close()
-    if stop.stopped:
-        raise TrainingStopped(
-            f"stopped by a signal after step {trainer.state.global_step} of {trainer.args.max_steps}; a checkpoint was "
-            f"saved in {run}: run the same command again to go on"
-        )
 
 
 def training_arguments(config: PretrainConfig) -> TrainingArguments:
@@ -223,42 +198,12 @@ def _build_model(
     return model
 
 
-def _claim(config: PretrainConfig, run: Path) -> bool:
-    """Makes the folder this run's; returns whether the run is finished.
-
-    Raises:
-        ConfigError: The folder holds a run with other settings, or something else.
-    """
-    saved = run / "config.yaml"
-    if saved.is_file():
-        before, now = to_values(load_config(PretrainConfig, saved)), to_values(config)
-        different = [
-            f"{section}.{key}"
-            for section in now
-            for key in {**before[section], **now[section]}
-            if before[section].get(key) != now[section].get(key) and key not in _MAY_CHANGE
-        ]
-        if different and set(different) <= _END and _end_may_change(before, now, run):
-            different = []
-        if different:
-            raise ConfigError(
-                f"{run} holds a run with other settings (different: {', '.join(different)}). Choose another "
-                "trainer.output_dir, or remove that folder."
-            )
-        if (run / "report.json").is_file():
-            return True
-        checkpoints.clean(run)
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise ConfigError(
-            f"trainer.output_dir = {str(run)!r} is not empty and holds no run; choose a folder of its own"
-        )
-    run.mkdir(parents=True, exist_ok=True)
-    save_config(config, saved)
-    return False
-
-
-def _end_may_change(before: dict[str, Any], now: dict[str, Any], run: Path) -> bool:
-    """Returns whether both schedules agree on every step so far: warm-up and constant rate, no decay yet."""
+def _end_may_change(
+    run: Path, different: set[str], before: dict[str, Any], now: dict[str, Any]
+) -> bool:
+    """Returns whether only the end differs, and both schedules agree so far: warm-up and constant rate, no decay yet."""
+    if not different <= _END:
+        return False
     found = checkpoints.checkpoints(run)
     step = checkpoints.step_of(found[-1]) if found else 0
     for trainer in (before["trainer"], now["trainer"]):

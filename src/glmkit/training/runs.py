@@ -7,7 +7,7 @@ fine-tuning share it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,33 @@ from glmkit.training.interruption import StopOnSignal, TrainingStopped
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def claim(config: Any, run: Path, may_change: Collection[str]) -> bool:
+def claim(
+    config: Any,
+    run: Path,
+    may_change: Collection[str],
+    excuse: Callable[[set[str], dict[str, Any], dict[str, Any]], bool] = lambda *_: False,
+) -> bool:
     """Makes the folder this run's; returns whether the run is finished.
 
     Args:
         config: A dataclass of sections.
         run: The folder.
         may_change: Keys that may differ from those of the run in it.
+        excuse: Says of other keys that differ (`section.key`), and the values before and now, whether they may too.
 
     Raises:
         ConfigError: The folder holds a run with other settings, or something else.
     """
     saved = run / "config.yaml"
     if saved.is_file():
-        before, now = _flat(to_values(load_config(type(config), saved))), _flat(to_values(config))
+        before, now = to_values(load_config(type(config), saved)), to_values(config)
+        old, new = _two_levels(before), _two_levels(now)
         different = [
             key
-            for key in {**before, **now}
-            if before.get(key) != now.get(key) and key.rpartition(".")[2] not in may_change
+            for key in {**old, **new}
+            if old.get(key) != new.get(key) and key.rpartition(".")[2] not in may_change
         ]
-        if different:
+        if different and not excuse(set(different), before, now):
             raise ConfigError(
                 f"{run} holds a run with other settings (different: {', '.join(different)}). Choose another "
                 "trainer.output_dir, or remove that folder."
@@ -58,6 +65,10 @@ def claim(config: Any, run: Path, may_change: Collection[str]) -> bool:
 def train(trainer: Any, checkpoint: Path | None) -> None:
     """Trains to the end, or until a signal or an error.
 
+    Args:
+        trainer: A `ResumableTrainer` with a `stream`.
+        checkpoint: To go on from.
+
     Raises:
         CheckpointError: The disk is full.
         TrainingStopped: SIGTERM or Ctrl-C; a checkpoint was saved.
@@ -74,6 +85,8 @@ def train(trainer: Any, checkpoint: Path | None) -> None:
                 f"{run}: {error.strerror}. The checkpoints in it are intact; make room on the disk, then run the same "
                 "command again."
             ) from error
+        finally:
+            trainer.stream.close()
     if stop.stopped:
         raise TrainingStopped(
             f"stopped by a signal after step {trainer.state.global_step} of {trainer.args.max_steps}; a checkpoint was "
@@ -81,12 +94,14 @@ def train(trainer: Any, checkpoint: Path | None) -> None:
         )
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested sections as dotted keys."""
+def _two_levels(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns what sections hold under `section.key`."""
     flat: dict[str, Any] = {}
-    for key, value in values.items():
+    for section, value in values.items():
         inner = (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+            {f"{section}.{key}": one for key, one in value.items()}
+            if isinstance(value, dict)
+            else None
         )
-        flat.update(inner)
+        flat.update({section: value} if inner is None else inner)
     return flat
