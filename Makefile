@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check style ship-mini evaluate-mini baselines clean
+.PHONY: help demo test test-all check style ship-mini card-mini evaluate-mini baselines clean
 
 help:
 	@echo "make demo      install into .venv, then every application and a pretraining run, offline, about 2 minutes"
@@ -36,6 +36,11 @@ style: $(VENV)/.dev
 ship-mini: $(VENV)/.dev
 	$(BIN)/python recipes/glm-mini/ship.py weights $(MODEL) --hardware "$(HARDWARE)"
 
+# Its card with what `make evaluate-mini` wrote: RESULTS=docs/results/glm-mini_….json; then the gallery.
+card-mini: $(VENV)/.dev
+	$(BIN)/python recipes/glm-mini/ship.py card --results $(RESULTS)
+	$(BIN)/python recipes/glm-mini/gallery.py
+
 # The embedded model (or MODEL=folder) on held-out data beside baselines and goals; about 12 minutes on one core.
 evaluate-mini: $(VENV)/.dev
 	$(BIN)/python benchmarks/evaluate_mini.py --data $(DATA) --model $(or $(MODEL),glm-mini) --save
@@ -52,7 +57,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[corpus,train]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[corpus,train,poem]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python

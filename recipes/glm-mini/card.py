@@ -18,10 +18,10 @@ from typing import Any
 import torch
 import transformers
 import yaml
+from measured import metrics_section
 
 import glmkit
 from glmkit.errors import DataError
-from glmkit.evaluation.suite import SuiteReport
 from glmkit.model.configuration import GLMConfig
 
 HERE = Path(__file__).parent
@@ -208,20 +208,3 @@ def _stage_column(stage: Stage, language: str) -> list[str]:
         "–" if stage.average is None else f"{stage.average:g}",
         ", ".join(f"{name.removesuffix('_loss')} {value:.3f}" for name, value in stage.held_out.items()) or "–",
     ]  # fmt: skip
-
-
-def metrics_section(results: dict[str, Any] | None, language: str) -> str:
-    """Returns the measured table, or a line that says that nothing has been measured yet."""
-    if results is None:
-        return {
-            "en": "Not measured yet: `make evaluate-mini`, then `ship.py card --results …`.",
-            "zh": "尚未评测：先运行 `make evaluate-mini`，再运行 `ship.py card --results …`。",
-        }[language]
-    header, *rows = SuiteReport(results["model"], results["runs"]).table().splitlines()
-    if language == "zh":
-        header = "| 任务 | 数据 | 例数 | 指标 | 值（95 % 置信区间） |"
-    made = {
-        "en": f"Made by `glmkit evaluate --tasks` with seed {results['seed']}; intervals by bootstrap over examples.",
-        "zh": f"由 `glmkit evaluate --tasks` 得出，种子 {results['seed']}；区间为对样例的自助法估计。",
-    }[language]
-    return "\n".join([made, "", header, *rows])

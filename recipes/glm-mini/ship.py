@@ -5,7 +5,7 @@ In: the model's folder of a pretraining run (`RUN/model` or `RUN/model-average`)
 second renders the card again once the shipped model has been evaluated:
 
     python recipes/glm-mini/ship.py weights runs/glm-mini/run/model-average --hardware "1 core of an AMD EPYC (Zen 4)"
-    python recipes/glm-mini/ship.py card --results RESULTS.json
+    python recipes/glm-mini/ship.py card --results docs/results/glm-mini_cpu_YYYY-MM.json
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from card import TrainingFacts, write_cards
 from glmkit import load
 from glmkit.checkpoint import new_folder
 from glmkit.errors import UserError
+from glmkit.evaluation.provenance import weights_fingerprint
 from glmkit.model.convert import convert
 
 ASSET = Path(__file__).resolve().parents[2] / "src" / "glmkit" / "assets" / "glm-mini"
@@ -76,13 +77,21 @@ def weights(
 @app.command()
 def card(
     results: Annotated[
-        Path | None, typer.Option(help="What `glmkit evaluate --out` wrote (results.json).")
+        Path | None,
+        typer.Option(help="JSON of `make evaluate-mini`, or results.json of `glmkit evaluate`."),
     ] = None,
     target: Target = ASSET,
 ) -> None:
     """Renders MODEL_CARD.md and MODEL_CARD.zh.md again; weights and checksums stay as they are."""
     verify(target)
     measured = None if results is None else json.loads(results.read_text(encoding="utf-8"))
+    if measured is not None:
+        fingerprint = weights_fingerprint(load(target, device="cpu").model)
+        if measured["weights_fingerprint"] != fingerprint:
+            raise UserError(
+                f"{results} was measured on other weights ({measured['weights_fingerprint'][:12]}) than those of "
+                f"{target} ({fingerprint[:12]}); evaluate this asset"
+            )
     write_cards(target, TrainingFacts.load(target / FACTS), measured)
     typer.echo(f"{target}: MODEL_CARD.md, MODEL_CARD.zh.md")
 

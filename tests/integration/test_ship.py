@@ -99,6 +99,21 @@ def test_the_card_has_what_evaluation_wrote(ship, asset: Path, tmp_path: Path):
         card = (asset / name).read_text("utf-8")
         assert header in card
         assert "| text | poems | 1 | bits_per_character |" in card
+    values = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    line = {
+        "task": "topics", "data": "topics.valid", "examples": 1042, "metric": "accuracy", "model": 0.88, "low": 0.86,
+        "high": 0.9, "baseline": 0.855, "method": "TF-IDF", "goal": 0.87, "met": True,
+    }  # fmt: skip
+    beside = {**{name: values[name] for name in ("weights_fingerprint", "seed")}, "lines": [line]}
+    (tmp_path / "beside.json").write_text(json.dumps(beside), "utf-8")
+    ship("card", "--results", tmp_path / "beside.json", "--target", asset)
+    row = "| topics | topics.valid | 1,042 | accuracy | 0.880 (0.860–0.900) | 0.855 (TF-IDF) | ≥ 0.870 | ✓ |"
+    assert row in (asset / "MODEL_CARD.zh.md").read_text("utf-8")
+    (tmp_path / "other.json").write_text(
+        json.dumps({**beside, "weights_fingerprint": "0"}), "utf-8"
+    )
+    with pytest.raises(UserError, match="other weights"):
+        ship("card", "--results", tmp_path / "other.json", "--target", asset)
 
 
 def test_checksums_are_those_of_the_program_and_a_change_is_noticed(ship, asset: Path):

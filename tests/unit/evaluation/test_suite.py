@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from evaluation_samples import POEMS, TALKS, tiny_glm, write_records
 
 from glmkit.cli import measuring
@@ -102,6 +103,20 @@ def test_fingerprints_tell_weights_apart():
     one, same, other = tiny_glm(), tiny_glm(), tiny_glm(seed=1)
     assert weights_fingerprint(one.model) == weights_fingerprint(same.model)
     assert weights_fingerprint(one.model) != weights_fingerprint(other.model)
+
+
+def test_a_fingerprint_is_the_same_on_any_number_of_threads_and_in_wider_numbers():
+    """It was of sums, whose last bits depend on the threads: results on another machine counted as another model's."""
+    model = torch.nn.Linear(1000, 3000).to(torch.bfloat16)
+    threads = torch.get_num_threads()
+    found = set()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            found.add(weights_fingerprint(model))
+    finally:
+        torch.set_num_threads(threads)
+    assert found == {weights_fingerprint(model.float())}
 
 
 def test_which_data_go_with_which_task():
