@@ -19,7 +19,8 @@ from itertools import pairwise
 import numpy as np
 
 from glmkit.applications.poetry.alphabet import Alphabet
-from glmkit.applications.poetry.forms import FREE, LEVEL, OBLIQUE, Form, Verse
+from glmkit.applications.poetry.fitting import fits, fitted, misfit, possible_groups
+from glmkit.applications.poetry.forms import FREE, LEVEL, OBLIQUE, Form
 from glmkit.errors import GenerationError
 from glmkit.generation.constraints import NOTHING
 
@@ -74,10 +75,12 @@ class PoemConstraint:
                 f"tone; poems need more. Use a model with a Chinese vocabulary, such as glm-mini"
             )
         self._literals = {place: alphabet.encode(one) for place, one in self._given.items()}
-        self._skeletons = [self._fitted(skeleton) for skeleton in form.skeletons]
+        self._skeletons = [
+            fitted(skeleton, self._given, alphabet.sounds) for skeleton in form.skeletons
+        ]
         if not any(self._skeletons):
-            raise GenerationError(self._misfit())
-        self._groups = self._possible_groups(rhyme_with)
+            raise GenerationError(misfit(form, self._given))
+        self._groups = possible_groups(form, alphabet, rhyme_with)
         start = tuple(
             _State(number, skeleton[0].patterns)
             for number, skeleton in enumerate(self._skeletons)
@@ -183,13 +186,13 @@ class PoemConstraint:
         verses = self._skeletons[state.skeleton]
         verse = verses[number]
         lenient = place in self._given or verse.repeats
-        alive = tuple(p for p in state.patterns if self._fits(character, p[j], lenient))
+        sounds = self._alphabet.sounds
+        alive = tuple(p for p in state.patterns if fits(character, p[j], sounds, lenient))
         if not alive or j + 1 < len(verse):
             return [_State(state.skeleton, alive, state.groups)] if alive else []
         patterns = verses[number + 1].patterns if number + 1 < len(verses) else ()
         if verse.rhyme is None:
             return [_State(state.skeleton, patterns, state.groups)]
-        sounds = self._alphabet.sounds
         sure = sounds.sure(character)
         readings = sounds.readings(character) if lenient else (sure,) if sure else ()
         groups = {r.group for r in readings if r.tone in {p[j] for p in alive}}
@@ -200,77 +203,6 @@ class PoemConstraint:
         return [
             _State(state.skeleton, patterns, (*state.groups, g)) for g in sorted(groups & fresh)
         ]
-
-    def _fits(self, character: str, symbol: str, lenient: bool) -> bool:
-        if symbol == FREE:
-            return True
-        sounds = self._alphabet.sounds
-        if lenient:
-            return symbol in {reading.tone for reading in sounds.readings(character)}
-        sure = sounds.sure(character)
-        return sure is not None and sure.tone == symbol
-
-    def _fitted(self, skeleton: tuple[Verse, ...]) -> tuple[Verse, ...]:
-        """Returns the skeleton with the patterns that what is given fits, () where a verse has none."""
-        verses, start = [], 0
-        for verse in skeleton:
-            here = {
-                j: self._given[start + j] for j in range(len(verse)) if start + j in self._given
-            }
-            patterns = tuple(
-                p for p in verse.patterns if all(self._fits(c, p[j], True) for j, c in here.items())
-            )
-            if not patterns:
-                return ()
-            verses.append(Verse(patterns, verse.mark, verse.rhyme, verse.repeats))
-            start += len(verse)
-        return tuple(verses)
-
-    def _misfit(self) -> str:
-        """Returns what is wrong with what is given, against the skeleton that it fits furthest."""
-        text = "".join(self._given.get(place, "□") for place in range(max(self._given) + 1))
-        shown = " / ".join(
-            "".join(" 或 ".join(verse.patterns) + verse.mark for verse in skeleton[:2])
-            for skeleton in self.form.skeletons
-        )
-        return (
-            f"{text!r} does not fit the tones of a {self.form.name}, whose verses begin {shown} "
-            "(平 level, 仄 oblique, 中 either). Change a character, take another system of sounds (rhyme='modern' or "
-            "'pingshui'), or keep length and rhyme alone with tones=False"
-        )
-
-    def _possible_groups(self, rhyme_with: str | None) -> list[list[list[str]]]:
-        """Returns for each skeleton and rhyme the groups that have enough characters."""
-        asked = None
-        if rhyme_with is not None:
-            asked = {reading.group for reading in self._alphabet.sounds.readings(rhyme_with)}
-        possible = []
-        for skeleton in self.form.skeletons:
-            needs: dict[int, Counter[str]] = {}
-            for verse in skeleton:
-                if verse.rhyme is not None and not verse.repeats:
-                    needs.setdefault(verse.rhyme, Counter())[verse.patterns[0][-1]] += 1
-            rhymes = []
-            for rhyme, need in sorted(needs.items()):
-                rhymes.append(
-                    [
-                        group
-                        for group in self._alphabet.groups
-                        if all(
-                            len(self._alphabet.rhymes.get((group, tone), ())) >= count
-                            for tone, count in need.items()
-                        )
-                        and (rhyme or asked is None or group in asked)
-                    ]
-                )
-            possible.append(rhymes)
-        # A rhyme that must differ from the one before needs a second group.
-        if not all(len(groups) > bool(r) for rhymes in possible for r, groups in enumerate(rhymes)):
-            raise GenerationError(
-                f"there are not enough characters for the rhymes of a {self.form.name}"
-                + (f" with the group of {rhyme_with!r}; name a commoner one" if rhyme_with else "")
-            )
-        return possible
 
     def _rhymes_so_far(self, skeleton: int, rhyme: int, characters: str) -> str:
         used, end = "", 0

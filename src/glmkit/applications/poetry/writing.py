@@ -6,6 +6,7 @@ In: a model, its tokenizer, titles, a form and what is given. Out: `Poem`s. The 
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,13 +108,17 @@ def write_poems(
         decoding,
         batch_size=_ROWS,
         constraints=[constraint] * (number * len(prompts)),
-        # Far apart, so that neighbouring seeds do not share candidates.
-        seeds=[(seed * 1_000_003 + i) % 2**62 for _ in prompts for i in range(number)],
+        seeds=[_seed(seed, title, i) for title in titles for i in range(number)],
     )
     return [
         _poem(title, form, filled[start : start + number], keywords)
         for title, start in zip(titles, range(0, len(filled), number), strict=True)
     ]
+
+
+def _seed(seed: int, title: str, candidate: int) -> int:
+    """Returns a candidate's seed: titles of one call differ in their draws, and each has them alone or in a batch."""
+    return zlib.crc32(f"{seed} {candidate} {title}".encode("utf-8", "surrogatepass"))
 
 
 def _poem(title: str, form: Form, drawn: Sequence[Filled], keywords: Sequence[str]) -> Poem:
