@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,8 @@ import typer
 
 from glmkit.cli.language import say
 from glmkit.cli.progress import step_progress
-from glmkit.errors import UserError
+from glmkit.errors import MissingDependencyError, UserError
+from glmkit.whole_files import write_text
 
 
 def finetune(
@@ -68,6 +70,16 @@ def finetune(
         int | None,
         typer.Option(help=say("Train on so many records (few-shot).", "只用这么多条训练数据。")),
     ] = None,
+    measure: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help=say(
+                "Written answers: count them on so many held-out records, before and after.",
+                "书面回答类任务：在这么多条验证数据上评测训练前后的答案。",
+            ),
+        ),
+    ] = 20,
 ) -> None:
     """Fine-tunes a model on labelled data; run again after an interruption, it goes on where it was."""
     from glmkit.config import load_config
@@ -97,6 +109,46 @@ def finetune(
     with step_progress(say("fine-tuning", "微调")) as progress:
         report = run(config, progress=progress)
     typer.echo(report.table())
+    if measure:
+        for line in _measured_answers(config, report, measure):
+            typer.echo(line)
+
+
+def _measured_answers(config: Any, report: Any, count: int) -> Iterator[str]:
+    """Yields a line for each task whose answers are written; training knows their loss alone.
+
+    `answers.json` in the run's folder keeps the numbers, `predictions/NAME.jsonl` the answers after training.
+    """
+    from glmkit.api import load
+    from glmkit.evaluation.tasks import evaluate_task
+    from glmkit.training.finetune_data import held_out_records
+
+    tasks = {n: t for n, t in config.loaded_tasks().items() if t.kind == "generation"}
+    path = report.folder / "answers.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name, task in tasks.items():
+        if name not in known:
+            # A conversation is many questions.
+            records = held_out_records(
+                task, config.tasks[name], max(1, count // 10) if task.turns else count
+            )
+            found = {}
+            try:
+                for side, folder in (("before", config.model["from"]), ("after", report.model)):
+                    result, answers = evaluate_task(load(folder), task, records)
+                    found[side] = {key: number.value for key, number in result.metrics.items()}
+            except MissingDependencyError as error:
+                yield f"{name}: {error}"
+                continue
+            lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in answers)
+            (report.folder / "predictions").mkdir(exist_ok=True)
+            write_text(report.folder / "predictions" / f"{name}.jsonl", "".join(lines))
+            known[name] = {"examples": result.examples, **found}
+            write_text(path, json.dumps(known, indent=1) + "\n")
+        numbers = known[name]
+        for key, after in numbers["after"].items():
+            before = numbers["before"].get(key, float("nan"))
+            yield f"{name} {key}  {before:.3f} -> {after:.3f} ({numbers['examples']} {say('held-out answers', '条验证答案')})"
 
 
 def _sorted_words(words: list[str]) -> tuple[str | None, str | None, list[str]]:

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,16 @@ def read_task(
     for note in found.notes:
         logger.warning(note)
     return found
+
+
+def held_out_records(task: Task, data: TaskData, count: int) -> list[tuple[dict[str, Any], str]]:
+    """Returns the first `count` of the records that `read_task` holds out, each with where it stands."""
+    found = (
+        (record, where)
+        for record, where in read_records(data.valid or data.train, data.rename)
+        if data.valid or drawn_share(task, record) < data.valid_ratio
+    )
+    return list(islice(found, count))
 
 
 _NOTES = {
