@@ -262,7 +262,8 @@ PAGE_TITLE = "Baselines: what simple methods reach"
 PAGE_INTRODUCTION = """
 Trained on the `train` files of `shared/data`, counted on the `valid` files. Blanks, templates and metrics are those of
 `glmkit evaluate`, so that a model's numbers stand beside these. Bits per character count line ends and no end of text. The
-5-gram model fills a gap knowing how many characters it has, and judges it from both sides.
+5-gram model fills a gap knowing how many characters it has, and judges it from both sides: one character among all, several
+after a beam of 50 (a line: 20) from the left, so not exhaustively.
 """
 
 
