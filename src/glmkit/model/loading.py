@@ -34,6 +34,9 @@ GENERATION_CONFIG = "generation_config.json"
 HEADS = ("dense.", "out_proj.")
 """Prefixes of the weights that lie beside the backbone (the classification head's)."""
 
+BYTES_WORTH_A_BAR = 1_000_000_000
+"""Smaller weights are there before one has read what the bar says."""
+
 _CONFIG_FIELDS = {*GLMConfig.__dataclass_fields__, "num_labels", "num_hidden_layers"} - {"dtype"}
 
 _HUB_ARGUMENTS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
@@ -90,7 +93,8 @@ class GLMLoadableModel(PreTrainedModel):
             skeleton = cls(config, *model_args)
         expected = {name: tuple(value.shape) for name, value in skeleton.state_dict().items()}
         state_dict = _fitted(cls, checkpoint.state_dict, expected, path)
-        with quiet_unless_terminal():
+        size = sum(tensor.nbytes for tensor in state_dict.values())
+        with quiet_unless_terminal(size >= BYTES_WORTH_A_BAR):
             model = super().from_pretrained(
                 None, *model_args, config=config, state_dict=state_dict, **kwargs
             )
@@ -99,7 +103,8 @@ class GLMLoadableModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
         """As transformers' `save_pretrained`; `from_pretrained` and the Auto classes read the folder."""
-        with quiet_unless_terminal():
+        size = sum(weight.nbytes for weight in self.parameters())
+        with quiet_unless_terminal(size >= BYTES_WORTH_A_BAR):
             super().save_pretrained(save_directory, **kwargs)
 
 
@@ -130,9 +135,9 @@ def _fitted(
 
 
 @contextmanager
-def quiet_unless_terminal() -> Iterator[None]:
-    """Keeps transformers' progress bars away from anything but a terminal."""
-    if sys.stderr.isatty() or not is_progress_bar_enabled():
+def quiet_unless_terminal(long: bool = True) -> Iterator[None]:
+    """Keeps transformers' progress bars away from anything but a terminal, and from work that is not long."""
+    if (long and sys.stderr.isatty()) or not is_progress_bar_enabled():
         yield
         return
     disable_progress_bar()

@@ -125,14 +125,19 @@ def test_dtypes(tmp_path, dtype, stored):
     assert GLMModel.from_pretrained(tmp_path, **given).dtype == wanted
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_progress_bars_go_to_terminals_only(folder, capsys, monkeypatch, terminal):
-    """transformers draws them wherever standard error goes."""
+@pytest.mark.parametrize(("terminal", "large"), [(False, True), (True, True), (True, False)])
+def test_progress_bars_of_large_models_go_to_terminals_only(
+    folder, capsys, monkeypatch, terminal, large
+):
+    """transformers draws them wherever standard error goes, and for work of milliseconds."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    if large:
+        monkeypatch.setattr("glmkit.model.loading.BYTES_WORTH_A_BAR", 1)
     GLMModel.from_pretrained(folder).save_pretrained(folder)
     printed = capsys.readouterr()
-    assert ("Loading weights" in printed.err) == terminal
-    assert bool(printed.err) == terminal
+    shown = terminal and large
+    assert ("Loading weights" in printed.err) == shown
+    assert bool(printed.err) == shown
     assert printed.out == ""
 
 

@@ -37,7 +37,9 @@ def filling(glm: Any, screen: Screen) -> None:
     with screen.call(f'glm.fill("{text}", n=4)'):
         result = glm.fill(text, n=4, max_new_tokens=4)
         screen.line(f"    {result.text}", "bold")
-    screen.bars([(" ".join(one.blanks[0].split()), one.probability) for one in result.candidates])
+    screen.bars(
+        [(" ".join(one.blanks[0].split()) or "–", one.probability) for one in result.candidates]
+    )
     text = "今天天气[MASK]，我们一起去[MASK]吧。"
     with screen.call(f'glm.fill("{text}")'):
         result = glm.fill(text, max_new_tokens=6)
