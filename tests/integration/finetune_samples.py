@@ -1,8 +1,9 @@
-"""A tiny model and tasks that it can learn in seconds."""
+"""A tiny model and tasks that it can learn in seconds; run as a script it fine-tunes by the values (JSON) that it is given."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,9 @@ def make_config(model: Path, run: Path, tasks: dict, sections: dict | None = Non
         **(sections or {}),
     }
     return from_values(FinetuneConfig, values)
+
+
+if __name__ == "__main__":
+    from glmkit.training.finetune import finetune
+
+    finetune(from_values(FinetuneConfig, json.loads(sys.argv[1])))

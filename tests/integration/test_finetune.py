@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from finetune_samples import make_config, reviews, write_jsonl, write_model
 from pretrain_samples import KillAt, Killed, curve
 
 import glmkit
+from glmkit.config import to_values
 from glmkit.errors import ConfigError
 from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassification
 from glmkit.model.adapters import load_merged
@@ -20,6 +24,7 @@ from glmkit.training import finetune as module
 from glmkit.training.finetune import finetune
 from glmkit.training.finetune_data import read_task
 from glmkit.training.finetune_measuring import measure
+from glmkit.training.finetune_report import FinetuneReport
 from glmkit.training.finetune_settings import TaskData
 from glmkit.training.finetune_trainer import read_weights
 
@@ -190,6 +195,33 @@ def test_resumed_is_uninterrupted(base, data, tmp_path, monkeypatch, lora):
     one, two = read_weights(whole.model), read_weights(resumed.model)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [0, 4])
+def test_two_processes_train_what_one_does(base, data, tmp_path, lora):
+    def values(processes: int) -> str:
+        trainer = {
+            "max_steps": 4,
+            "eval_steps": 2,
+            "per_device_train_batch_size": 8 // processes,
+            "gradient_accumulation_steps": 2,
+        }
+        run = tmp_path / str(processes)
+        config = make_config(base, run, joint(data, tmp_path), {"lora": {"rank": lora}}, **trainer)
+        return json.dumps(to_values(config))
+
+    script = str(Path(__file__).with_name("finetune_samples.py"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    for processes in (1, 2):
+        command = [*torchrun, str(processes), script, values(processes)]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    one, two = (FinetuneReport.load(tmp_path / str(n)) for n in (1, 2))
+    for task in one.after:
+        assert two.after[task] == pytest.approx(one.after[task], rel=1e-5)
+    one, two = read_weights(one.model), read_weights(two.model)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0)
 
 
 def test_the_best_is_kept_and_patience_ends(base, data, tmp_path):

@@ -198,8 +198,7 @@ def _arguments(config: FinetuneConfig) -> dict[str, Any]:
         "eval_on_start": True,
         "eval_strategy": "steps",
         "disable_tqdm": True,
-        # With several tasks a step may not touch all weights.
-        "ddp_find_unused_parameters": config.method == "cloze" and len(config.tasks) > 1,
+        "ddp_find_unused_parameters": False,
     }
     return {**ours, **config.trainer}
 
