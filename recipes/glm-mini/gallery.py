@@ -72,8 +72,8 @@ def fill(glm: glmkit.GLM, texts: list[str], seed: int) -> list[str]:
     for asked in texts:
         lines.append(f"- `{asked}`  ")
         for candidate in glm.fill(asked, n=GUESSES, max_new_tokens=24).candidates:
-            text = " ".join(candidate.text.split())
-            lines.append(f"  {candidate.probability:.1%} {text}  ")
+            contents = "".join(f"「{' '.join(blank.split())}」" for blank in candidate.blanks)
+            lines.append(f"  {candidate.probability:.1%} {contents}  ")
     return lines
 
 
@@ -82,7 +82,11 @@ def poems(glm: glmkit.GLM, wishes: list[dict[str, Any]], seed: int) -> list[str]
     for wish in wishes:
         given = {name: value for name, value in wish.items() if name != "title"}
         poem = glm.poem(wish["title"], **given, seed=seed)
-        more = [f"{name}: {value}" for name, value in given.items() if name != "form"]
+        more = [
+            f"{name}: {value if isinstance(value, str) else '、'.join(value)}"
+            for name, value in given.items()
+            if name != "form"
+        ]
         lines += [f"**{poem.title}** ({', '.join([poem.form, *more])})", ""]
         lines += [f"> {line}  " for line in poem.lines] + [""]
     return lines
@@ -125,7 +129,7 @@ def answers(glm: glmkit.GLM, paragraphs: list[dict[str, Any]], seed: int) -> lis
 def summaries(glm: glmkit.GLM, texts: list[str], seed: int) -> list[str]:
     lines = []
     for text in texts:
-        lines += [f"> {text}", "", f"→ **{glm.summarize(text)}**", ""]
+        lines += [f"> {text}", "", f"→ **{glm.summarize(text) or '–'}**", ""]
     return lines
 
 
@@ -137,7 +141,7 @@ def chats(glm: glmkit.GLM, conversations: list[list[str]], seed: int) -> list[st
             for number, turn in enumerate(turns)
         ]
         lines += [f"> {turn}  " for turn in turns]
-        lines += [f"> **{glm.chat(messages, seed=seed)}**", ""]
+        lines += [f"> **{glm.chat(messages, seed=seed) or '–'}**", ""]
     return lines
 
 
@@ -170,7 +174,8 @@ def make_pages(glm: glmkit.GLM, questions: dict[str, Any], weights: str) -> dict
         lines = [INTRODUCTION[language].format(seed=seed, parameters=parameters, weights=weights)]
         for name, body in bodies.items():
             note = [NOTES[name][place], ""] if name in NOTES else []
-            lines += [f"## {TITLES[name][place]}", "", *note, *body, ""]
+            text = "\n".join(body).rstrip()
+            lines += [f"## {TITLES[name][place]}", "", *note, text, ""]
         pages[language] = "\n".join(lines).rstrip() + "\n"
     return pages
 
