@@ -6,6 +6,7 @@ DATA has poems.train.jsonl.gz and poems.valid.jsonl.gz (`title`, `lines`): title
 looked for among the training poems. Prints a table, then one JSON line:
 
     obey        share that the independent checker finds nothing wrong with
+    poets       the same share of the held-out poems of that shape (of that tune), as a measure of the checker
     shared      longest run of characters (punctuation left out) that a poem shares with a training poem: median, 99 %, most
     distinct-n  distinct n-grams of characters / n-grams, over the poems of a form
     s/poem      seconds for one poem, candidates included
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -39,6 +41,21 @@ def records(path: Path) -> Iterator[dict]:
 def characters(lines: Iterable[str]) -> str:
     """Returns a poem's characters without punctuation."""
     return "".join(filter(is_han, "".join(lines)))
+
+
+def poets(valid: Iterable[dict], rhyme: str) -> dict[str, float]:
+    """Returns form -> share of real poems of its shape that the checker finds nothing wrong with."""
+    kept: dict[str, list[bool]] = {name: [] for name in forms()}
+    for record in valid:
+        verses = [
+            verse for verse in re.split(r"[，。？！；、：]", "".join(record["lines"])) if verse
+        ]
+        lengths = [len(verse) for verse in verses]
+        for name, form in forms().items():
+            named = {name, *form.aliases} & set(re.split(r"[・·\s]", record["title"]))
+            if [len(v) for v in form.verses] == lengths and (named or not form.tune):
+                kept[name].append(not glmkit.check_poem(record["lines"], name, rhyme=rhyme))
+    return {name: float(np.mean(found)) for name, found in kept.items() if found}
 
 
 def longest_shared(texts: Sequence[str], training: Sequence[str]) -> list[int]:
@@ -126,8 +143,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.smoke:
         arguments.poems, arguments.candidates = len(forms()), 1
-    valid = [one["title"] for one in records(arguments.data / "poems.valid.jsonl.gz")]
-    titles = [valid[number % len(valid)] for number in range(arguments.poems)]
+    valid = list(records(arguments.data / "poems.valid.jsonl.gz"))
+    titles = [valid[number % len(valid)]["title"] for number in range(arguments.poems)]
     glm = glmkit.load(arguments.model, device=arguments.device)
     written = write(glm, titles, arguments)
     training = [
@@ -136,17 +153,20 @@ def main() -> None:
     texts = {name: [characters(p.lines) for p in one["poems"]] for name, one in written.items()}
     flat = [text for some in texts.values() for text in some]
     shared = longest_shared(flat, training)
+    real = poets(valid, arguments.rhyme)
     rows, start = {}, 0
     for name, one in written.items():
         part = shared[start : start + len(texts[name])]
         rows[name] = summary(texts[name], part, one["wrong"], one["seconds"])
+        rows[name]["poets"] = real.get(name)
         start += len(part)
     wrong = [w for one in written.values() for w in one["wrong"]]
     rows["all"] = summary(flat, shared, wrong, sum(one["seconds"] for one in written.values()))
-    print(f"{'':8}{'poems':>6}{'obey':>8}{'shared: med.':>14}{'99 %':>6}{'most':>6}{'dist-2':>8}{'dist-3':>8}{'s/poem':>8}")  # fmt: skip
+    print(f"{'':8}{'poems':>6}{'obey':>8}{'poets':>8}{'shared: med.':>14}{'99 %':>6}{'most':>6}{'dist-2':>8}{'dist-3':>8}{'s/poem':>8}")  # fmt: skip
     for name, row in rows.items():
+        share = "" if row.get("poets") is None else f"{row['poets']:.0%}"
         print(
-            f"{name:8}{row['poems']:6}{row['obey']:8.1%}{row['shared_median']:14.0f}{row['shared_99']:6.0f}"
+            f"{name:8}{row['poems']:6}{row['obey']:8.1%}{share:>8}{row['shared_median']:14.0f}{row['shared_99']:6.0f}"
             f"{row['shared_max']:6}{row['distinct_2']:8.3f}{row['distinct_3']:8.3f}{row['seconds_a_poem']:8.3f}"
         )
     if arguments.out:

@@ -198,3 +198,15 @@ def test_beams_may_repeat_what_the_prompt_says(glm):
     plain = fill(model, tokenizer, [text], DecodingSettings(num_beams=2), constraints=[only])
     [found] = fill(model, tokenizer, [text], settings, constraints=[only])
     assert found.blanks == plain[0].blanks == ["凯旋门"]
+
+
+def test_each_text_may_have_its_own_seed(glm):
+    """With the settings' seed equal texts are filled alike; with seeds of their own as each is alone."""
+    model, tokenizer = glm
+    settings = DecodingSettings(max_new_tokens=6, do_sample=True, temperature=2.0, seed=3)
+    texts = ["北京是[MASK]"] * 3
+    alike = fill(model, tokenizer, texts, settings)
+    assert len({result.blanks[0] for result in alike}) == 1
+    seeded = fill(model, tokenizer, texts, settings, seeds=[1, 2, 3])
+    assert len({result.blanks[0] for result in seeded}) > 1
+    assert seeded[2].blanks == alike[0].blanks
