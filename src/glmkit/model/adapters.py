@@ -81,6 +81,7 @@ def add_lora(
 def save_adapter(model: Any, folder: Path) -> None:
     """Writes a `PeftModel`'s adapter, the classification head that was trained with it, and the configuration."""
     model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's form of a model card, not filled in
     base = model.get_base_model()
     base.config.architectures = [type(base).__name__]
     base.config.save_pretrained(folder)
