@@ -18,12 +18,12 @@ from glmkit.applications.prompts import question_prompt
 from glmkit.blanks.layout import Piece, lay_out
 from glmkit.corpus.records import record_text
 from glmkit.errors import DataError
+from glmkit.evaluation.contents import Contents, Letters
 from glmkit.evaluation.metrics import Outcome
 from glmkit.evaluation.perplexity import on_blanks
 from glmkit.evaluation.scoring import label_log_probabilities, text_log_probabilities
 from glmkit.generation import infill
 from glmkit.generation.choices import score_choices
-from glmkit.generation.constraints import Length
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
 from glmkit.tasks.encoding import Attempt, encode_question, fit_record
@@ -149,10 +149,11 @@ def filling(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answe
             asked.append(one)
             kept.append((record, where))
     prompts = [_around_blank(one, tokenizer, limit) for one in asked]
-    limits = [[Length(tokenizer, len(one.answer), len(one.answer))] for one in asked]
+    letters = Letters(tokenizer)
+    limits = [[Contents(letters, len(one.answer))] for one in asked]
     longest = max((len(one.answer) for one in asked), default=1)
     # No token stands for less than a character here, so no blank is cut.
-    settings = DecodingSettings(max_new_tokens=longest + 1)
+    settings = DecodingSettings(max_new_tokens=longest + 2)
     best = infill.fill(model, tokenizer, prompts, settings, constraints=limits, n=ANSWERS)
     outcomes = []
     for one, found in zip(asked, best, strict=True):

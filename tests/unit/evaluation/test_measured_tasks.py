@@ -13,10 +13,10 @@ from evaluation_samples import POEMS, REVIEWS, TALKS, tiny_glm
 from glmkit.applications.prompts import question_prompt
 from glmkit.errors import ConfigError, DataError
 from glmkit.evaluation.answers import MAX_NEW_TOKENS
+from glmkit.evaluation.contents import WITHIN_WORDS, Contents, Letters
 from glmkit.evaluation.perplexity import left_to_right, on_blanks
 from glmkit.evaluation.tasks import evaluate_task
 from glmkit.generation.choices import score_choices
-from glmkit.generation.constraints import Length
 from glmkit.tasks.rendering import expand, question
 from glmkit.tasks.task import Task, load_task
 
@@ -75,11 +75,11 @@ def test_the_likelihood_of_replies_is_that_of_the_choice(glm):
 def test_filled_characters_are_those_of_fill(glm):
     task = load_task("poem_character")
     result, predictions = evaluate_task(glm, task, numbered(POEMS))
-    one_character = Length(glm.tokenizer, 1, 1)
+    one_character = Contents(Letters(glm.tokenizer), 1)
     for (record, where), one in zip(numbered(POEMS), predictions, strict=True):
         asked = question(task, record, where)
         text = asked.before + asked.mask + asked.after
-        (found,) = glm.fill([text], n=10, max_new_tokens=2, constraints=[one_character])
+        (found,) = glm.fill([text], n=10, max_new_tokens=3, constraints=[one_character])
         assert one["references"] == [asked.answer]
         assert one["prediction"] == found.blanks[0]
         expected = {character: math.exp(score) for character, score in found.alternatives[0]}
@@ -95,7 +95,27 @@ def test_filled_contents_have_the_right_length(glm, name: str):
     result, predictions = evaluate_task(glm, load_task(name), numbered(records))
     assert result.examples == 3
     for one in predictions:
-        assert all(len(text) == len(one["references"][0]) for text in one["probabilities"])
+        for text in one["probabilities"]:
+            assert len(text) == len(one["references"][0])
+            assert all(c.isalnum() or c in WITHIN_WORDS for c in text)
+
+
+@pytest.mark.parametrize("favourite", ["\n", " ", "。", "end"])
+def test_what_a_model_likes_to_write_cannot_end_the_search(favourite: str):
+    """A search that began with line ends, which count for nothing, found no contents of the right length."""
+    glm = tiny_glm()
+    ids = glm.tokenizer.special_ids
+    texts = glm.tokenizer.batch_decode([[n] for n in range(len(glm.tokenizer))])
+    liked = [n for n, text in enumerate(texts) if text.strip(" ") == favourite.strip(" ")]
+    liked = [ids.eop] if favourite == "end" else liked
+    with torch.no_grad():
+        weight = glm.model.glm.word_embeddings.weight
+        bias = glm.model.glm.transformer.final_layernorm.bias
+        bias.copy_(torch.ones_like(bias))
+        weight[liked] += 2.0
+    result, predictions = evaluate_task(glm, load_task("poem_line"), numbered(POEMS))
+    assert result.examples == 3
+    assert all(len(one["prediction"]) == len(one["references"][0]) for one in predictions)
 
 
 def test_what_is_hidden_depends_on_the_seed_alone(glm):
