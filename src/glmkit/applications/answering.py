@@ -20,7 +20,7 @@ from glmkit.generation import infill
 from glmkit.generation.choices import score_choices
 from glmkit.generation.results import Answer
 from glmkit.generation.settings import DecodingSettings
-from glmkit.generation.spans import SpanSearch
+from glmkit.generation.spans import MAX_UNITS, SpanSearch
 from glmkit.tasks.rendering import Question, asked_language, question
 from glmkit.tasks.task import Language, Task, load_task
 
@@ -42,7 +42,7 @@ def answer(
     mode: Mode = "span",
     no_answer_threshold: float = 0.0,
     no_answer: str | None = "",
-    max_words: int = 30,
+    max_words: int = MAX_UNITS,
     task: Task | None = None,
     language: Language | None = None,
     **settings: Any,

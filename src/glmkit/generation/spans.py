@@ -25,7 +25,11 @@ from glmkit.generation.reading import BlankReader
 from glmkit.tokens.blanked import encode_content
 
 WIDTH = 16
-"""Beginnings that are read, or starts that are spelled, at once."""
+"""Beginnings that are read at once."""
+STARTS = 4
+"""Starts that are spelled at once."""
+MAX_UNITS = 60
+"""Words, numbers or Chinese characters of a span, at most."""
 MAX_NODES = 512
 """Beginnings that are read at most; then the best finished span so far counts."""
 PROBES = (1, 2, 3, 4)
@@ -57,7 +61,8 @@ def spans_from(text: str, max_units: int) -> dict[int, list[int]]:
     """Returns where spans may start -> where they may end, ascending.
 
     A span is of whole units (words, numbers, single Chinese characters), within a sentence; it begins and ends with no
-    separating punctuation. (Of 10,468 answers of DRCD and CMRC 2018 99.9 % are such spans.)
+    separating punctuation. (With at most 60 units, 99.9 % of 1,500 training answers of DRCD are such spans, and 98.4 % of
+    CMRC 2018's, whose answers may be sentences; punctuation at the end aside.)
 
     Args:
         text: The text.
@@ -105,7 +110,9 @@ class SpanSearch:
         max_units: Most words, numbers or Chinese characters of a span.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, prompt: Prompt, text: str, max_units: int = 30):
+    def __init__(
+        self, model: Any, tokenizer: Any, prompt: Prompt, text: str, max_units: int = MAX_UNITS
+    ):
         self._model, self._tokenizer, self._prompt, self._text = model, tokenizer, prompt, text
         self._ends = spans_from(text, max_units)
         self._specials = tokenizer.special_ids
@@ -125,7 +132,7 @@ class SpanSearch:
         while self._queue and len(found) < n and len(self._read) < MAX_NODES:
             starts: list[int] = []
             nodes: list[int] = []
-            while self._queue and max(len(starts), len(nodes)) < WIDTH:
+            while self._queue and len(starts) < STARTS and len(nodes) < WIDTH:
                 bound, _, kind, which = self._queue[0]
                 if kind == "end":
                     # Proven where nothing that could be better is still open.

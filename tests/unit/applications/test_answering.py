@@ -33,7 +33,7 @@ def test_the_answer_is_the_likeliest_span_by_both_patterns(loaded: glmkit.GLM):
     scores = score_choices(loaded.model, loaded.tokenizer, prompts, [found.text])
     assert math.log(found.score) == pytest.approx(np.mean(scores), rel=1e-4)
     # No span that is likely by the first pattern is better by both.
-    texts = list({CONTEXT[a:b] for a, ends in spans_from(CONTEXT, 30).items() for b in ends})
+    texts = list({CONTEXT[a:b] for a, ends in spans_from(CONTEXT, 60).items() for b in ends})
     first, second = score_choices(loaded.model, loaded.tokenizer, prompts, [texts, texts])
     likely = np.argsort(-first)[:4]
     assert texts[likely[(first + second)[likely].argmax()]] == found.text
