@@ -68,8 +68,8 @@ def classify(
         str | None,
         typer.Option(
             help=say(
-                "A task of the catalog, or your own YAML file; topics where no labels are given.",
-                "内置任务名或自己的 YAML 文件；未给标签时为 topics。",
+                "A task of the catalog, or your own YAML file; by default the model's own, or topics.",
+                "内置任务名或自己的 YAML 文件；默认为模型自带的任务，或 topics。",
             )
         ),
     ] = None,
@@ -91,14 +91,14 @@ def classify(
 ) -> None:
     """Says which label each text has, with probabilities."""
     lines = read_texts(texts)
-    chosen: dict[str, Any] = {"task": task or (None if labels else "topics")}
-    if labels:
-        names = labels.replace("，", ",").split(",")
-        chosen |= {"labels": [name.strip() for name in names if name.strip()]}
+    names = (labels or "").replace("，", ",").split(",")
     glm = load_model(model, device, dtype)
+    # A fine-tuned model's own task goes before the catalog's.
+    usual = None if labels or glm.tasks else "topics"
     results = glm.classify(
         lines,
-        **chosen,
+        task or usual,
+        labels=[name.strip() for name in names if name.strip()] or None,
         template=template,
         language=_language(language),
         long_texts=long_texts,

@@ -61,8 +61,8 @@ def spans_from(text: str, max_units: int) -> dict[int, list[int]]:
     """Returns where spans may start -> where they may end, ascending.
 
     A span is of whole units (words, numbers, single Chinese characters), within a sentence; it begins and ends with no
-    separating punctuation. (With at most 60 units, 99.9 % of 1,500 training answers of DRCD are such spans, and 98.4 % of
-    CMRC 2018's, whose answers may be sentences; punctuation at the end aside.)
+    separating punctuation. (With at most 60 units such spans are 99.9 % of DRCD's 6,548 training answers and 96.1 % of the
+    3,920 of CMRC 2018, some of which are several sentences; punctuation at the end aside.)
 
     Args:
         text: The text.

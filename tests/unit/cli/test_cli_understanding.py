@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,18 @@ def test_calibrate_with_what_preparation_held_out(model: str, tmp_path):
     assert "sentiment" in again.stdout
     assert "no records are left" in run(*arguments[:-2], "0").stderr
     Path(found["file"]).unlink()
+
+
+def test_a_fine_tuned_models_own_task_is_asked(model: str, tmp_path):
+    folder = tmp_path / "tuned"
+    shutil.copytree(model, folder)
+    (folder / "tasks").mkdir()
+    own = "name: own\nkind: classification\nmetric: accuracy\nfields: {text: a, label: b}\nlabel: label\n"
+    own += 'labels: {"x": {zh: 好}, "y": {zh: 差}}\npatterns: {zh: ["{text}[MASK]"]}\n'
+    (folder / "tasks" / "own.yaml").write_text(own, encoding="utf-8")
+    [found] = records(run("classify", "很快", "-m", str(folder), "--json").stdout)
+    assert set(found["probabilities"]) == {"x", "y"}
+    [topic] = records(
+        run("classify", "很快", "-m", str(folder), "--task", "topics", "--json").stdout
+    )
+    assert len(topic["probabilities"]) == TOPICS
