@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_page import environment, write_page
+from results_page import environment, metrics_table, write_table_page
 
 import glmkit
 from glmkit.config import from_values
@@ -155,7 +155,8 @@ def main(given: list[str] | None = None) -> None:
         )
         about = f"{arguments.about} Accuracy on {arguments.valid} records of `valid`; seconds are of training, on a shared core."
         title = f"Fine-tuning on {arguments.task}: ways and numbers of records"
-        page = write_page(f"finetune-{arguments.task}", title, about, ("way", "records", "seconds"), rows, values, command)  # fmt: skip
+        table = metrics_table(("way", "records", "seconds"), rows)
+        page = write_table_page(f"finetune-{arguments.task}", title, about, table, values, command)
         print(page)
     print(json.dumps(values))
 
