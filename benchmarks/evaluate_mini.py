@@ -220,7 +220,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 INTRODUCTION = """
 {parameters:,} parameters, no fine-tuning. All of each `valid` file, except filling, which takes its first poems (n is the number
-of questions). Filling is told the number of characters; `free_exact_match` is not. ✓ and ✗ say whether the goal is met; where no
+of questions), and blanks in texts (the first 1,000 texts). Filling is told the number of characters; `free_exact_match` is not. ✓ and ✗ say whether the goal is met; where no
 number was set the goal is the baseline, which `benchmarks/baselines.py` measured on the same records and blanks. BLEU is from 0 to 100,
 bits and perplexities are better when lower.
 """

@@ -39,6 +39,9 @@ ANSWERS = 10
 BLANK_OBJECTIVES = ("token", "sentence")
 """Blanks on which texts are measured, beside left to right."""
 
+BLANK_TEXTS = 1000
+"""Texts that are measured on blanks at most, the first ones."""
+
 Record = tuple[dict[str, Any], str]
 """A record and where it stands."""
 
@@ -184,7 +187,12 @@ def text(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
     values = {}
     for objective in BLANK_OBJECTIVES:
         totals = on_blanks(
-            glm.model, glm.tokenizer, texts, objective=objective, seed=seed, batch_size=16
+            glm.model,
+            glm.tokenizer,
+            texts[:BLANK_TEXTS],
+            objective=objective,
+            seed=seed,
+            batch_size=16,
         )
         if totals.characters:
             values[f"bits_per_character_{objective}_blanks"] = totals.bits_per_character
