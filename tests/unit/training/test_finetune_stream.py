@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import TrainingArguments
 
 from glmkit.blanks.layout import Piece, lay_out
 from glmkit.errors import ConfigError
@@ -18,7 +19,9 @@ from glmkit.tasks.task import load_task
 from glmkit.training.finetune_data import Sample, TaskSamples
 from glmkit.training.finetune_losses import batch_loss, choice_losses, choice_scores
 from glmkit.training.finetune_measuring import macro_f1, summarise
+from glmkit.training.finetune_settings import BestSettings
 from glmkit.training.finetune_stream import FinetuneStream, make_batch
+from glmkit.training.finetune_trainer import FinetuneTrainer
 from unit.model.model_samples import CLS, EOP, EOS, GMASK, MASK, PAD, SMASK, SOP, tiny_model
 
 SPECIALS = SimpleNamespace(pad=PAD, sop=SOP, eop=EOP, masks=(MASK, SMASK, GMASK))
@@ -156,6 +159,25 @@ def test_weights_count_and_a_head_reads_part_a_alone():
         loss = model(input_ids=ids, labels=torch.tensor([one.right])).loss
         expected += one.weight * loss.item()
     assert total.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulated", [1, 4])
+def test_a_step_is_one_mean_over_its_batches(tmp_path, accumulated):
+    """Not a mean of the batches' means: a batch of short answers counts less."""
+    tasks = [written(24), classes(16)]
+    args = TrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to=[])
+    model = tiny_model()
+    batches = stream(*tasks)
+    trainer = FinetuneTrainer(model, args, batches, tasks, None, best=BestSettings())
+    found, _ = trainer.get_batch_samples(iter(batches), accumulated, args.device)
+    loss = sum(trainer.compute_loss(model, batch).item() for batch in found)
+    expected = 0.0
+    for number in {batch["task"] for batch in found}:
+        own = [batch for batch in found if batch["task"] == number]
+        sums = [batch_loss(model, batch) for batch in own]
+        mean = sum(total.item() for total, _ in sums) / sum(count.item() for _, count in sums)
+        expected += mean * len(own) / len(found)
+    assert loss == pytest.approx(expected, rel=1e-4)
 
 
 def test_metrics_by_hand():
