@@ -24,14 +24,15 @@ from glmkit.generation.prompts import Prompt
 from glmkit.generation.reading import BlankReader
 from glmkit.tokens.blanked import encode_content
 
-WIDTH = 16
+WIDTH = 32
 """Beginnings that are read at once."""
 STARTS = 4
 """Starts that are spelled at once."""
 MAX_UNITS = 60
 """Words, numbers or Chinese characters of a span, at most."""
-MAX_NODES = 512
-"""Beginnings that are read at most; then the best finished span so far counts."""
+MAX_NODES = 256
+"""Beginnings that are read at most; then the best finished span so far counts. A model that knows the answer needs few;
+one that knows nothing would read nearly all spans."""
 PROBES = (1, 2, 3, 4)
 """Lengths (in units) of the spans that tell the possible first tokens at a start, with the longest one."""
 

@@ -21,8 +21,9 @@ def all_spans(text: str, max_units: int) -> list[str]:
 
 
 @pytest.mark.parametrize("max_units", [1, 6])
-def test_the_search_finds_what_scoring_all_spans_finds(golden, max_units: int):
+def test_the_search_finds_what_scoring_all_spans_finds(golden, monkeypatch, max_units: int):
     """In every vocabulary, each span spelled as an answer by itself."""
+    monkeypatch.setattr(module, "MAX_NODES", 10_000)  # random weights make all spans about alike
     from glmkit import GLMForConditionalGeneration, GLMTokenizer
 
     tokenizer = GLMTokenizer.from_pretrained(golden.path)
