@@ -57,6 +57,7 @@ def weights(
     facts = TrainingFacts.of(runs, hardware)
     with new_folder(target, overwrite=True) as temporary:
         convert(model, temporary, "glmkit", dtype=dtype)
+        _allow_cache(temporary / "config.json")
         for name in BESIDE_THE_WEIGHTS:
             if (model / name).is_file():
                 shutil.copyfile(model / name, temporary / name)
@@ -94,6 +95,12 @@ def card(
             )
     write_cards(target, TrainingFacts.load(target / FACTS), measured)
     typer.echo(f"{target}: MODEL_CARD.md, MODEL_CARD.zh.md")
+
+
+def _allow_cache(path: Path) -> None:
+    """Switches on what a trainer may have left off in the configuration: reading only what is new when generating."""
+    config = {**json.loads(path.read_text(encoding="utf-8")), "use_cache": True}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def listed_files(folder: Path) -> list[Path]:

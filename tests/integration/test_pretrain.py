@@ -58,6 +58,8 @@ def test_a_run_leaves_a_model_a_report_and_curves(finished, data):
     assert set(report["loss_after"]) >= {"loss", "token_loss", "document_loss"}
     assert 0 < report["padding_ratio"] < 0.5
     assert (finished / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    # transformers' Trainer leaves it off: the saved model would generate without a cache
+    assert json.loads((finished / "model" / "config.json").read_text())["use_cache"]
     assert list((finished / "tensorboard").iterdir())
     assert "held-out loss" in (finished / "report.txt").read_text()
     assert [path.name for path in checkpoints(finished)] == ["checkpoint-8", "checkpoint-12"]

@@ -66,6 +66,7 @@ def test_the_asset_is_the_model_in_bfloat16(run: Path, asset: Path):
     shipped = GLMForConditionalGeneration.from_pretrained(asset)
     trained = GLMForConditionalGeneration.from_pretrained(run / "model-average")
     assert shipped.dtype == torch.bfloat16
+    assert shipped.config.use_cache
     for name, weight in trained.state_dict().items():
         assert torch.equal(shipped.state_dict()[name], weight.to(torch.bfloat16))
     assert glmkit.load(asset, device="cpu").fill("海[MASK]", max_new_tokens=2).blanks

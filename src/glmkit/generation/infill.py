@@ -242,6 +242,7 @@ def _fill_with_beams(
             eos_token_id=sorted((ids.eop, ids.eos)),
             pad_token_id=ids.pad,
             do_sample=False,
+            use_cache=True,  # a trainer leaves it off in the configuration that it saves
             return_dict_in_generate=True,
             output_scores=True,
             stopping_criteria=[StopBeams(stop, prompt_length)] if stop else None,

@@ -33,6 +33,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "logging_steps": 10,
     "save_total_limit": 1,
     "seed": 1234,
+    "use_cache": True,  # of the saved model
 }
 """`TrainingArguments` that differ from transformers' defaults: those of the paper's fine-tuning (appendix B). What is
 left out follows from the data (`max_steps`, `eval_steps`, `save_steps`) or the method (`learning_rate`)."""

@@ -45,6 +45,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "save_steps": 500,
     "save_total_limit": 2,
     "seed": 1234,
+    "use_cache": True,  # of the saved model: without it `generate` reads everything again for each token
 }
 """`TrainingArguments` that differ from transformers' defaults: the published pretraining's (DESIGN.md, section 5)."""
 

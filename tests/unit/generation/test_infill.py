@@ -200,6 +200,20 @@ def test_beams_may_repeat_what_the_prompt_says(glm):
     assert found.blanks == plain[0].blanks == ["凯旋门"]
 
 
+def test_beams_read_only_what_is_new(glm):
+    """A model saved by a trainer said `use_cache: false`: each token of each beam read the whole text again."""
+    model, tokenizer = glm
+    model.config.use_cache = model.generation_config.use_cache = False
+    lengths = []
+    hook = model.glm.word_embeddings.register_forward_hook(
+        lambda module, inputs, output: lengths.append(output.shape[1])
+    )
+    fill(model, tokenizer, TEXTS[:1], DecodingSettings(max_new_tokens=3, num_beams=2))
+    hook.remove()
+    assert lengths[0] > 1
+    assert set(lengths[1:3]) == {1}
+
+
 def test_each_text_may_have_its_own_seed(glm):
     """With the settings' seed equal texts are filled alike; with seeds of their own as each is alone."""
     model, tokenizer = glm
