@@ -43,8 +43,8 @@ def characters(lines: Iterable[str]) -> str:
     return "".join(filter(is_han, "".join(lines)))
 
 
-def poets(valid: Iterable[dict], rhyme: str) -> dict[str, float]:
-    """Returns form -> share of real poems of its shape that the checker finds nothing wrong with."""
+def poets(valid: Iterable[dict], rhyme: str, fewest: int) -> dict[str, float]:
+    """Returns form -> share of real poems of its shape, if there are enough, that the checker finds nothing wrong with."""
     kept: dict[str, list[bool]] = {name: [] for name in forms()}
     for record in valid:
         verses = [
@@ -55,7 +55,7 @@ def poets(valid: Iterable[dict], rhyme: str) -> dict[str, float]:
             named = {name, *form.aliases} & set(re.split(r"[・·\s]", record["title"]))
             if [len(v) for v in form.verses] == lengths and (named or not form.tune):
                 kept[name].append(not glmkit.check_poem(record["lines"], name, rhyme=rhyme))
-    return {name: float(np.mean(found)) for name, found in kept.items() if found}
+    return {name: float(np.mean(found)) for name, found in kept.items() if len(found) >= fewest}
 
 
 def longest_shared(texts: Sequence[str], training: Sequence[str]) -> list[int]:
@@ -153,7 +153,7 @@ def main() -> None:
     texts = {name: [characters(p.lines) for p in one["poems"]] for name, one in written.items()}
     flat = [text for some in texts.values() for text in some]
     shared = longest_shared(flat, training)
-    real = poets(valid, arguments.rhyme)
+    real = poets(valid, arguments.rhyme, 1 if arguments.smoke else 20)
     rows, start = {}, 0
     for name, one in written.items():
         part = shared[start : start + len(texts[name])]
