@@ -87,8 +87,9 @@ def answering(glm: Any, screen: Screen) -> None:
     """A question on a paragraph; the answer is shown where it stands."""
     with screen.call(f'glm.answer("{QUESTION}", context)'):
         answer = glm.answer(QUESTION, CONTEXT)
-        screen.line(f"    {answer.text}", "bold")
-    screen.marked(CONTEXT, answer.start, answer.end)
+        screen.line(f"    {answer.text or say('(no answer)', '（无答案）')}", "bold")
+    if answer.text:
+        screen.marked(CONTEXT, answer.start, answer.end)
 
 
 def summary(glm: Any, screen: Screen) -> None:
