@@ -31,7 +31,7 @@ STARTS = 4
 MAX_UNITS = 60
 """Words, numbers or Chinese characters of a span, at most."""
 MAX_NODES = 256
-"""Beginnings that are read at most; then the best finished span so far counts. A model that knows the answer needs few;
+"""Beginnings that are read at most, and four times as many as starts that are spelled; then the best finished span so far counts. A model that knows the answer needs few;
 one that knows nothing would read nearly all spans."""
 PROBES = (1, 2, 3, 4)
 """Lengths (in units) of the spans that tell the possible first tokens at a start, with the longest one."""
@@ -130,7 +130,13 @@ class SpanSearch:
         self._read_nodes([0])
         self._push_starts()
         found: list[Span] = []
-        while self._queue and len(found) < n and len(self._read) < MAX_NODES:
+        spelled = 0
+        while (
+            self._queue
+            and len(found) < n
+            and len(self._read) < MAX_NODES
+            and spelled < MAX_NODES // 4  # a start is some hundred tokens to spell
+        ):
             starts: list[int] = []
             nodes: list[int] = []
             while self._queue and len(starts) < STARTS and len(nodes) < WIDTH:
@@ -145,6 +151,7 @@ class SpanSearch:
                 (starts if kind == "start" else nodes).append(which)
             self._spell(starts)
             self._read_nodes(nodes)
+            spelled += len(starts)
         rest = sorted(entry for entry in self._queue if entry[2] == "end")
         return found + [self._span(which, -bound) for bound, _, _, which in rest[: n - len(found)]]
 
