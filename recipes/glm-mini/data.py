@@ -1,7 +1,7 @@
 """The corpus of glm-mini, from real data (JSON lines, gzipped): text, labelled records and text for the vocabulary.
 
 In: a folder with poems, wiki_zh, articles_zh, wiki_en, sentiment, topics, qa, summaries, dialogues (`NAME.train.jsonl.gz`).
-Out, under a folder: `text.jsonl`, `vocabulary.jsonl`, `poem.jsonl`. The labelled tasks are read as they are.
+Out, under a folder: `text.jsonl`, `vocabulary.jsonl`, `poem.jsonl`, `article.jsonl`. The labelled tasks are read as they are.
     python recipes/glm-mini/data.py DATA runs/glm-mini/corpus
 """
 
@@ -28,6 +28,9 @@ TIMES = {
 
 POEMS_FOR_VOCABULARY = 12
 """One poem of so many shows the vocabulary which characters there are."""
+
+ARTICLE_CHARACTERS = {"wiki_zh": 380, "wiki_en": 700}
+"""Longest beginnings of articles that are written from their titles."""
 
 REGULAR = {(4, 5): "五言绝句", (4, 7): "七言绝句", (8, 5): "五言律诗", (8, 7): "七言律诗"}
 """(verses, characters of each) -> form."""
@@ -111,11 +114,25 @@ def poem_rows(data: Path) -> Iterator[dict[str, Any]]:
         yield {"title": title, "author": record["author"], "form": form, "lines": record["lines"]}
 
 
+def article_rows(data: Path) -> Iterator[dict[str, Any]]:
+    """Beginnings of encyclopedia articles with their titles, of whole sentences that fit into a row."""
+    for name, end in (("wiki_zh", "。"), ("wiki_en", ". ")):
+        for record, text in zip(records(data, name), texts(data, name), strict=True):
+            if name == "wiki_en":  # "= Title =" first
+                text = text.split("\n", 1)[-1].strip()
+            text = text[: ARTICLE_CHARACTERS[name]]
+            text = text[: text.rfind(end) + 1].strip()
+            if text:
+                title = re.sub(r" ?\[UNK\]", "", record["title"])
+                yield {"title": title, "text": text}
+
+
 def main(data: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write(out / "text.jsonl", text_rows(data))
     write(out / "vocabulary.jsonl", vocabulary_rows(data))
     write(out / "poem.jsonl", poem_rows(data))
+    write(out / "article.jsonl", article_rows(data))
 
 
 if __name__ == "__main__":

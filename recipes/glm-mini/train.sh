@@ -22,4 +22,5 @@ for pair in sentiment:sentiment topics:topics qa:qa summary:summaries dialogue:d
   prepare_task "${pair%%:*}" "$data/${pair##*:}.train.jsonl.gz" 0.005
 done
 prepare_task poem $out/corpus/poem.jsonl 0.001
+prepare_task article $out/corpus/article.jsonl 0.01
 $glmkit pretrain "$recipe" "$@"
