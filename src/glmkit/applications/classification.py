@@ -8,6 +8,7 @@ Sources: cloze with verbalizers, GLM paper section 2.4 and Schick & Schütze 202
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,7 +69,7 @@ def label_scores(
         raise ConfigError(f"the task {task.name!r} is not a classification but a {task.kind}")
     if long_texts not in ("shorten", "windows"):
         raise ConfigError(f"long_texts={long_texts!r} must be 'shorten' or 'windows'")
-    limit = model.config.max_sequence_length
+    limit = min(model.config.max_sequence_length, task.max_length or sys.maxsize)
     several = long_texts == "windows"
     asks = [
         asked

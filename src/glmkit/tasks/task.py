@@ -96,6 +96,8 @@ class Task:
     """For conversations; makes the fields `history` and `reply`."""
     split_by: str | None = None
     """Field whose equal values stay on one side when held-out records are set apart; by default the whole record."""
+    max_length: int | None = None
+    """Most tokens that are read of a question, as a model was fine-tuned; by default all that a model can read."""
 
     def __post_init__(self) -> None:
         """Checks everything that does not need data.

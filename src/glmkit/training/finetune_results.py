@@ -123,7 +123,8 @@ def _describe(folder: Path, config: FinetuneConfig, tasks: list[TaskSamples]) ->
     """Writes the tasks, and how they were asked, into a model's folder."""
     (folder / "tasks").mkdir(exist_ok=True)
     for task in tasks:
-        save_config(replace(task.task, name=task.name), folder / "tasks" / f"{task.name}.yaml")
+        as_asked = replace(task.task, name=task.name, max_length=config.max_length)
+        save_config(as_asked, folder / "tasks" / f"{task.name}.yaml")
     values = {
         "method": config.method,
         "tasks": [task.name for task in tasks],

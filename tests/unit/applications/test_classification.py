@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -102,6 +104,16 @@ def test_long_texts_are_shortened_or_read_in_windows(loaded: glmkit.GLM, text: s
     # The windows of a text that says one thing again and again are about alike, and so is their mean.
     start = loaded.sentiment(text[: len(text) // 200], long_texts="windows").probabilities
     assert windowed.probabilities["positive"] == pytest.approx(start["positive"], abs=0.3)
+
+
+def test_a_task_reads_no_more_than_it_was_trained_to(loaded: glmkit.GLM):
+    """A fine-tuned folder's task says how long its samples were: the rest of a text changes nothing."""
+    task = replace(load_task("sentiment"), max_length=40)
+    long, other = ("房间很干净。" * 10 + digit * 40 for digit in "12")  # a digit is a token
+    scores = label_scores(loaded.model, loaded.tokenizer, [long, other], task)
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-5)
+    whole = label_scores(loaded.model, loaded.tokenizer, [long, other], load_task("sentiment"))
+    assert np.abs(whole - scores).max() > 1e-3
 
 
 def test_windows_of_a_short_text_are_the_text(loaded: glmkit.GLM):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 
 import pytest
 
 from glmkit import check_poem
 from glmkit.applications.poetry.forms import find_form, forms, parse_tune
 from glmkit.applications.poetry.sounds import Sound, sounds
-from glmkit.errors import GenerationError, MissingDependencyError
+from glmkit.errors import GenerationError
 
 FAMOUS = {
     "登鹳雀楼": ("五言绝句", "白日依山尽，黄河入海流。欲穷千里目，更上一层楼。"),
@@ -177,13 +176,3 @@ def test_real_poems_mostly_keep_the_shipped_metres(shared_data):
         "词": 0.5,
     }.items():
         assert shares[name] >= least, shares
-
-
-def test_without_pypinyin_the_install_command_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "pypinyin", None)
-    sounds.cache_clear()
-    try:
-        with pytest.raises(MissingDependencyError, match=r'pip install "glmkit\[poem\]"'):
-            check_poem("白日依山尽，黄河入海流。欲穷千里目，更上一层楼。", "五绝")
-    finally:
-        sounds.cache_clear()

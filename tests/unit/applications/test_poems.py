@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from poem_samples import poem_tokenizer, random_glm
 
 from glmkit import Poem, check_poem
 from glmkit.applications.poetry.alphabet import Alphabet, alphabet
@@ -12,6 +11,7 @@ from glmkit.applications.poetry.constraint import PoemConstraint
 from glmkit.applications.poetry.forms import find_form, forms
 from glmkit.applications.poetry.sounds import sounds
 from glmkit.errors import GenerationError
+from poem_samples import poem_tokenizer, random_glm
 
 
 @pytest.fixture(scope="module")

@@ -59,10 +59,8 @@ def test_all_that_is_trained_is_in_the_layers_and_the_head(tmp_path):
 
 
 def test_what_does_not_fit_is_named(tmp_path):
-    with pytest.raises(
-        ConfigError, match="a layer has no querys; there are query_key_value, dense"
-    ):
-        add_lora(tiny_model(), rank=2, target_modules=["querys"])
+    with pytest.raises(ConfigError, match="a layer has no keyz; there are query_key_value, dense"):
+        add_lora(tiny_model(), rank=2, target_modules=["keyz"])
     save_adapter(adapted(tmp_path), tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_config.json"
     values = json.loads(path.read_text())

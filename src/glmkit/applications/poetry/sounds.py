@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Literal, Protocol
 
 from glmkit.applications.poetry.forms import LEVEL, OBLIQUE
-from glmkit.errors import GenerationError, missing_dependency, nearest
+from glmkit.errors import GenerationError, nearest
 
 System = Literal["modern", "pingshui"]
 
@@ -73,10 +73,8 @@ class ModernSounds:
     """Today's Mandarin, from pypinyin."""
 
     def __init__(self) -> None:
-        try:
-            import pypinyin
-        except ImportError as error:
-            raise missing_dependency("pypinyin", "the sounds of characters", "poem") from error
+        import pypinyin  # its tables take a moment
+
         self._pypinyin = pypinyin
 
     @lru_cache(maxsize=65536)  # noqa: B019 - the object is made once (`sounds`)
