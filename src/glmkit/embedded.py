@@ -32,10 +32,11 @@ def embedded_folder(name: str | Path) -> Path | None:
     if isinstance(name, Path) or name not in EMBEDDED:
         return None
     folder = ASSETS / name
-    if not (folder / "config.json").is_file():
+    if not is_here(name):
         raise CheckpointError(
             f"{name!r} is the model that comes with glmkit, but this installation lacks it: {folder} is missing or "
-            "empty. Install glmkit again from a complete wheel or checkout, or give a model's folder or hub name."
+            "empty. Install a release, or train and ship it (recipes/glm-mini/train.sh, make ship-mini), or give a "
+            "model's folder or hub name (--model; GLMKIT_MODEL for all commands)."
         )
     if Path(name).exists():
         logger.warning(
@@ -44,3 +45,8 @@ def embedded_folder(name: str | Path) -> Path | None:
             name,
         )
     return folder
+
+
+def is_here(name: str) -> bool:
+    """Returns whether this installation has the files of an embedded model."""
+    return (ASSETS / name / "config.json").is_file()

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from conftest import golden_folder
-from glmkit import GLMForConditionalGeneration, GLMTokenizer
+from glmkit import GLMForConditionalGeneration, GLMTokenizer, embedded
 from glmkit.cli.demo import corpus, demo, pipeline, showcase
 from glmkit.cli.demo.screen import Screen
 from glmkit.cli.demo.showcase import ACTS
+from glmkit.errors import CheckpointError
 
 
 def test_every_application_is_shown(
@@ -33,6 +34,26 @@ def test_it_speaks_chinese(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     shown = capsys.readouterr().out
     for words in ("情感分析", "好评", "差评", "百万参数", "接下来"):
         assert words in shown
+
+
+def test_a_checkout_without_the_embedded_model_still_pretrains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setenv("GLMKIT_LANG", "en")
+    monkeypatch.setattr(embedded, "ASSETS", tmp_path)
+    runs = []
+
+    def run_pipeline(screen: Screen, output: Path, steps: int) -> None:
+        runs.append((output, steps))
+
+    monkeypatch.setattr(pipeline, "run_pipeline", run_pipeline)
+    demo(tmp_path / "run", steps=7)
+    shown = capsys.readouterr().out
+    assert "no glm-mini yet" in shown
+    assert "what next" in shown
+    assert runs == [(tmp_path / "run", 7)]
+    with pytest.raises(CheckpointError, match="recipes/glm-mini/train.sh"):
+        demo(tmp_path / "run", steps=0)
 
 
 @pytest.mark.timeout(300)
