@@ -23,8 +23,9 @@ def read(readme: str) -> str:
 def test_python_blocks_run(readme: str, capsys: pytest.CaptureFixture):
     """Every block runs as written, but for the checkpoint: a tiny one of the same kind."""
     path = golden_folder("tiny-chinese").path
+    names: dict = {}
     for block in blocks(read(readme), "python"):
-        exec(compile(block.replace("THUDM/glm-large-chinese", str(path)), readme, "exec"), {})
+        exec(compile(block.replace("THUDM/glm-large-chinese", str(path)), readme, "exec"), names)
     assert "凯旋门位于意大利米兰市古城堡旁" in capsys.readouterr().out
 
 
