@@ -19,6 +19,7 @@ from glmkit.training.settings import PretrainConfig, check
 FOLDER = Path(__file__).parents[2] / "recipes"
 PREPARING = sorted(FOLDER.glob("prepare-*.yaml"))
 FINETUNING = sorted(FOLDER.glob("finetune-*.yaml"))
+PAPER = sorted(FOLDER.glob("paper/*.yaml"))
 RECIPES = sorted(set(FOLDER.glob("*.yaml")) - set(PREPARING) - set(FINETUNING))
 
 # layers, width, heads, positions, parameters with the published vocabulary (GLM paper and the table of THUDM/GLM)
@@ -104,7 +105,7 @@ def test_recipes_for_corpora_read_strictly(path):
     assert f"--recipe recipes/{path.name}" in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", FINETUNING, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FINETUNING, *PAPER], ids=lambda path: path.stem)
 def test_recipes_for_tasks_read_strictly(path, monkeypatch):
     monkeypatch.setattr(finetune_settings, "_check_source", lambda *_: None)  # no model is here
     config = finetune_settings.check(load_config(finetune_settings.FinetuneConfig, path))
@@ -112,7 +113,7 @@ def test_recipes_for_tasks_read_strictly(path, monkeypatch):
     assert config.output_dir.parent.name == "runs"
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 40
-    assert f"glmkit finetune --recipe recipes/{path.name}" in text
+    assert f"glmkit finetune --recipe recipes/{path.relative_to(FOLDER)}" in text
 
 
 def test_there_is_a_recipe_for_each_way_to_fine_tune():
@@ -122,3 +123,42 @@ def test_there_is_a_recipe_for_each_way_to_fine_tune():
     assert {config.method for config in configs} == {"cloze", "head"}
     assert any(config.lora.rank for config in configs)
     assert any(len(config.tasks) > 1 for config in configs)
+
+
+# epochs, rows of a step, peak rate, warm-up, tokens of a sample; the headers say where they are from
+FINETUNED = {
+    "superglue-boolq": (20, 16, 1e-5, 0.1, 256),
+    "superglue-cb": (50, 16, 1e-5, 0.1, 256),
+    "superglue-copa": (50, 16, 1e-5, 0.1, 256),
+    "superglue-multirc": (15, 64, 1e-5, 0.1, 512),
+    "superglue-record": (5, 64, 1e-5, 0.1, 512),
+    "superglue-rte": (50, 16, 1e-5, 0.1, 256),
+    "superglue-wic": (30, 16, 1e-5, 0.1, 256),
+    "superglue-wsc": (50, 16, 1e-5, 0.1, 128),
+    "clue-afqmc": (10, 16, 1e-5, 0.1, 256),
+    "clue-tnews": (10, 16, 1e-5, 0.1, 256),
+    "clue-cluewsc": (10, 16, 1e-5, 0.1, 256),
+    "clue-cmrc": (10, 8, 2e-5, 0.06, 464 + 48),
+    "gigaword": (4, 16, 3e-5, 0.06, 192 + 32),
+    "squad-questions": (4, 16, 3e-5, 0.06, 464 + 48),
+    "cnn-dm": (10, 4, 1e-5, 0.06, 608 + 160),
+    "xsum": (6, 4, 1e-5, 0.06, 608 + 60),
+}
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_the_papers_tables_have_the_papers_numbers(path, monkeypatch):
+    monkeypatch.setattr(finetune_settings, "_check_source", lambda *_: None)
+    config = finetune_settings.check(load_config(finetune_settings.FinetuneConfig, path))
+    trainer = config.trainer
+    rows = trainer["per_device_train_batch_size"] * trainer.get("gradient_accumulation_steps", 1)
+    found = (trainer["num_train_epochs"], rows, trainer["learning_rate"], trainer["warmup_steps"])
+    assert (*found, config.max_length) == FINETUNED[path.stem]
+    assert (trainer["weight_decay"], trainer["lr_scheduler_type"]) == (0.1, "linear")
+    [task] = config.loaded_tasks().values()
+    assert config.label_smoothing == (0.1 if task.kind == "generation" else 0)
+    [data] = config.tasks.values()
+    assert (data.patterns == [0]) == (
+        not path.stem.startswith(("gigaword", "squad", "cnn", "xsum"))
+    )
+    assert {path.stem for path in PAPER} == set(FINETUNED)

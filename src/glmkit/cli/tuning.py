@@ -102,7 +102,7 @@ def finetune(
             "write tasks.NAME.train=[FILE]"
         )
     if task is not None:
-        name = Path(task).stem if Path(task).suffix in (".yaml", ".yml") else task
+        name = Path(task).stem if Path(task).suffix in (".yaml", ".yml") else Path(task).name
         given[f"tasks.{name}"] = {"task": task, **of_task}
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     config = load_config(FinetuneConfig, recipe, [*options, *settings])

@@ -256,12 +256,13 @@ def calibrate(
     from glmkit.applications.calibration import loss
     from glmkit.applications.labels import resolve_task
     from glmkit.tasks.prepare import parse_rename
-    from glmkit.tasks.records import drawn_share, read_records
+    from glmkit.tasks.records import drawn_share, read_questions
+    from glmkit.tasks.rendering import right_labels
 
     meant = resolve_task(task, None)
     records = [
         record
-        for record, _ in read_records(data, parse_rename(rename or []))
+        for record, _ in read_questions(meant, data, parse_rename(rename or []))
         if held_out is None or drawn_share(meant, record) < held_out
     ]
     if not records:
@@ -269,7 +270,7 @@ def calibrate(
             say("no records are left; raise --held-out", "没有剩下的数据；请调大 --held-out")
         )
     glm = load_model(model, device, dtype)
-    labels = [str(record.get(str(meant.label))) for record in records]
+    labels = [right_labels(record.get(str(meant.label)))[0] for record in records]
     scores = glm.label_scores(records, meant)
     before = loss(scores, labels, list(meant.labels), glm.calibrations.get(meant.name))
     found = glm.fit_calibration(records, labels, meant, bias=bias, scores=scores)

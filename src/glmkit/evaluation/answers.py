@@ -16,19 +16,32 @@ import numpy as np
 
 from glmkit.applications.prompts import question_prompt
 from glmkit.blanks.layout import Piece, lay_out
+from glmkit.blanks.windows import continuation
 from glmkit.corpus.records import record_text
 from glmkit.errors import DataError
 from glmkit.evaluation.contents import Contents, Letters
 from glmkit.evaluation.metrics import Outcome
 from glmkit.evaluation.perplexity import on_blanks
-from glmkit.evaluation.scoring import label_log_probabilities, text_log_probabilities
+from glmkit.evaluation.scoring import (
+    label_log_probabilities,
+    likeliest_tokens,
+    text_log_probabilities,
+)
 from glmkit.generation import infill
 from glmkit.generation.choices import score_choices
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
 from glmkit.tasks.encoding import Attempt, encode_question, fit_record
-from glmkit.tasks.rendering import Question, asked_language, choices_of, question, text_of
+from glmkit.tasks.rendering import (
+    Question,
+    asked_language,
+    choices_of,
+    question,
+    right_labels,
+    text_of,
+)
 from glmkit.tasks.task import PLACEHOLDER, Task
+from glmkit.tokens.blanked import encode_plain
 
 MAX_NEW_TOKENS = 64
 """Of an answer that is written freely."""
@@ -41,6 +54,9 @@ BLANK_OBJECTIVES = ("token", "sentence")
 
 BLANK_TEXTS = 1000
 """Texts that are measured on blanks at most, the first ones."""
+
+MEASURED_BY_TOKENS = ("perplexity", "bits_per_character", "word_perplexity", "greedy_match")
+"""Metrics for which nothing is written: what the model makes of the right answer's tokens."""
 
 Record = tuple[dict[str, Any], str]
 """A record and where it stands."""
@@ -89,15 +105,17 @@ def bits(nats_per_unit: float) -> float:
 
 def classification(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
     """Asks for labels, by `GLM.classify`."""
-    right = [str(record.get(str(task.label))) for record, _ in records]
+    right = [right_labels(record.get(str(task.label)))[0] for record, _ in records]
     for label, (record, where) in zip(right, records, strict=True):
         if label not in task.labels:
             question(task, record, where)  # raises, with all that helps
     found = glm.classify([record for record, _ in records], task=task)
     return Answers(
         [
-            Outcome(one.label, [label], one.probabilities)
-            for one, label in zip(found, right, strict=True)
+            Outcome(
+                one.label, [label], one.probabilities, group=text_of(record.get(str(task.group)))
+            )
+            for one, label, (record, _) in zip(found, right, records, strict=True)
         ],
         list(records),
     )
@@ -109,16 +127,18 @@ def multiple_choice(glm: Any, task: Task, records: Sequence[Record], seed: int) 
     choices = [choices_of(task, one, where, asked_language(task, one)) for one, where in kept]
     scores = score_choices(glm.model, glm.tokenizer, [one.prompt for one in asked], choices)
     outcomes = []
-    for one, some, score in zip(asked, choices, scores, strict=True):
+    for one, some, score, (record, _) in zip(asked, choices, scores, kept, strict=True):
+        named = record.get(str(task.label))
+        right = right_labels(named) if isinstance(named, list) else [one.question.answer]
         chances = np.exp(score - np.logaddexp.reduce(score)).tolist()
         best = some[int(np.argmax(score))]
-        outcomes.append(Outcome(best, [one.question.answer], dict(zip(some, chances, strict=True))))
+        outcomes.append(Outcome(best, right, dict(zip(some, chances, strict=True))))
     return Answers(outcomes, kept, skipped)
 
 
 def generation(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
-    """Asks for texts: by `GLM.answer` where there are context and question, by `GLM.summarize` for ROUGE, else by filling."""
-    if {"context", "question"} <= set(task.fields):
+    """Asks for texts: by `GLM.answer` where a question has a context, by `GLM.summarize` for ROUGE, else by filling."""
+    if {"context", "question"} <= set(task.fields) and "{question}" not in str(task.answer):
         found = glm.answer(
             [text_of(one.get("question")) for one, _ in records],
             [text_of(one.get("context")) for one, _ in records],
@@ -127,11 +147,15 @@ def generation(glm: Any, task: Task, records: Sequence[Record], seed: int) -> An
         return _against_references(task, [one.text for one in found], records)
     if task.metric == "rouge" and "text" in task.fields:
         texts = [text_of(record.get("text")) for record, _ in records]
-        return _against_references(task, glm.summarize(texts, task=task), records)
+        return _against_references(task, glm.summarize(texts, task=task, **task.decoding), records)
     asked, kept, skipped = _fitted(glm, task, records)
+    if task.metric == "greedy_match":
+        return _greedily(glm, task, asked, kept, skipped)
     answers = Answers([], kept, skipped, sums=_likelihood(glm, asked))
-    if task.metric not in ("perplexity", "bits_per_character"):
-        settings = DecodingSettings(max_new_tokens=MAX_NEW_TOKENS)
+    if task.metric not in MEASURED_BY_TOKENS:
+        settings = DecodingSettings.from_arguments(
+            **{"max_new_tokens": MAX_NEW_TOKENS, **task.decoding}
+        )
         filled = infill.fill(
             glm.model, glm.tokenizer, [one.prompt for one in asked], settings, batch_size=32
         )
@@ -178,12 +202,22 @@ def text(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
             {**record, "text": record_text(record, None, where)} if "text" not in record else record
         )
         texts.append(question(task, known, where).answer)
-    scored = text_log_probabilities(glm.model, glm.tokenizer, texts, batch_size=16)
+    scored = text_log_probabilities(
+        glm.model,
+        glm.tokenizer,
+        texts,
+        batch_size=16,
+        stride=task.reading.stride,
+        bidirectional=task.reading.context == "bidirectional",
+    )
     nats = [-float(values.sum()) for _, values in scored]
     sums = {
         "bits_per_character": Sums(nats, [float(len(one)) for one in texts], bits),
         "perplexity": Sums(nats, [float(len(ids)) for ids, _ in scored], math.exp),
     }
+    if task.metric == "word_perplexity":
+        words = [float(record.get("words") or len(record_text(record, None, where).split())) for record, where in records]  # fmt: skip
+        return Answers([], list(records), sums={**sums, "word_perplexity": Sums(nats, words, math.exp)})  # fmt: skip
     values = {}
     for objective in BLANK_OBJECTIVES:
         totals = on_blanks(
@@ -260,6 +294,39 @@ def _likelihood(glm: Any, asked: Sequence[_Asked]) -> dict[str, Sums]:
             [-float(one.sum()) for one in scores], [float(len(one)) for one in scores], math.exp
         ),
     }
+
+
+def _greedily(
+    glm: Any, task: Task, asked: Sequence[_Asked], kept: list[Record], skipped: int
+) -> Answers:
+    """Returns whether each token of the answers is the likeliest one after those before it; the end does not count."""
+    tokenizer, ids = glm.tokenizer, glm.tokenizer.special_ids
+    examples = []
+    for one in asked:
+        answer = np.asarray(one.answer, np.int64)
+        if task.reading.context == "unidirectional":
+            before = encode_plain(tokenizer, one.question.before.rstrip())
+            examples.append(continuation(np.asarray(before, np.int64), answer, ids, False))
+        else:
+            piece = Piece(int(one.prompt.mask_indices[0]), answer)
+            examples.append(lay_out(one.prompt.ids, [piece], ids.sop))
+    scores = label_log_probabilities(glm.model, examples, ids.pad, batch_size=16)
+    tokens = likeliest_tokens(glm.model, examples, ids.pad, batch_size=16)
+    hits = [float((found == one.answer).all()) for found, one in zip(tokens, asked, strict=True)]
+    return Answers(
+        [
+            Outcome(tokenizer.decode(found).strip(), [one.question.answer])
+            for found, one in zip(tokens, asked, strict=True)
+        ],
+        kept,
+        skipped,
+        sums={
+            "greedy_match": Sums(hits, [1.0] * len(hits), float),
+            "perplexity": Sums(
+                [-float(one.sum()) for one in scores], [float(len(one)) for one in scores], math.exp
+            ),
+        },
+    )
 
 
 def _against_references(task: Task, texts: Sequence[str], records: Sequence[Record]) -> Answers:

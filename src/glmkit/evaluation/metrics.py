@@ -26,12 +26,14 @@ class Outcome:
         references: What is right; where there are several, one of them is enough.
         probabilities: Label -> probability, where the model gave them.
         alternatives: Further answers, best first, `prediction` the first of them.
+        group: Examples of one group make one question.
     """
 
     prediction: str
     references: list[str]
     probabilities: dict[str, float] = field(default_factory=dict)
     alternatives: list[str] = field(default_factory=list)
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,23 @@ def _macro_f1(outcomes: Sequence[Outcome]) -> Measured:
     )
 
 
+def _binary_f1(outcomes: Sequence[Outcome]) -> Measured:
+    """F1 of the label "1": MultiRC's F1a (Khashabi et al. 2018)."""
+    predicted = sum(one.prediction == "1" for one in outcomes)
+    right = sum("1" in one.references for one in outcomes)
+    both = sum(one.prediction == "1" and "1" in one.references for one in outcomes)
+    return Measured(2 * both / (predicted + right) if predicted + right else 1.0)
+
+
+def _group_match(outcomes: Sequence[Outcome]) -> Measured:
+    """Share of the groups in which everything is right: MultiRC's exact match."""
+    groups: dict[str, bool] = {}
+    for one in outcomes:
+        right = one.prediction in one.references
+        groups[one.group] = groups.get(one.group, True) and right
+    return Measured(float(np.mean(list(groups.values()))))
+
+
 def _calibration_error(outcomes: Sequence[Outcome]) -> Measured:
     known = [one for one in outcomes if one.probabilities]
     if not known:
@@ -194,6 +213,9 @@ METRICS: dict[str, Metric] = {
         Metric("exact_match", "higher", 0, 1, _best(overlap.exact_match)),
         Metric("top_10", "higher", 0, 1, _top(10)),
         Metric("f1", "higher", 0, 1, _best(overlap.f1)),
+        Metric("token_f1", "higher", 0, 1, _best(overlap.token_f1)),
+        Metric("binary_f1", "higher", 0, 1, _binary_f1),
+        Metric("group_match", "higher", 0, 1, _group_match),
         Metric("rouge1", "higher", 0, 1, _rouge("rouge1")),
         Metric("rouge2", "higher", 0, 1, _rouge("rouge2")),
         Metric("rougeL", "higher", 0, 1, _rouge("rougeL")),
@@ -211,6 +233,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "macro_f1": ("macro_f1", "accuracy", "calibration_error"),
     "exact_match": ("exact_match", "f1"),
     "f1": ("f1", "exact_match"),
+    "token_f1": ("token_f1", "exact_match"),
+    "binary_f1": ("binary_f1", "group_match", "accuracy"),
     "rouge": ("rouge1", "rouge2", "rougeL"),
     "bleu": ("bleu", "chrf", "distinct_2", "distinct_3"),
     "top_10": ("exact_match", "top_10"),

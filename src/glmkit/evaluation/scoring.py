@@ -38,7 +38,27 @@ def label_log_probabilities(
         pad: Id that fills up rows.
         batch_size: Examples at a time.
     """
-    results: list[np.ndarray] = [np.empty(0)] * len(examples)
+    found = _of_labels(model, examples, pad, batch_size, _negative_log_likelihood)
+    return [-values.double().numpy() for values in found]
+
+
+@torch.inference_mode()
+def likeliest_tokens(
+    model: Any, examples: Sequence[Example], pad: int, *, batch_size: int = 8
+) -> list[np.ndarray]:
+    """Returns for each example int64 [labels]: the likeliest token where each of its labels stands (teacher forcing).
+
+    Rows of the vocabulary that are no tokens never are; arguments as for `label_log_probabilities`.
+    """
+    found = _of_labels(model, examples, pad, batch_size, _likeliest)
+    return [tokens.numpy() for tokens in found]
+
+
+def _of_labels(
+    model: Any, examples: Sequence[Example], pad: int, batch_size: int, function: Any
+) -> list[torch.Tensor]:
+    """Returns for each example what `function(model, hidden [T, H], labels [T])` says of its labels."""
+    results = [torch.empty(0)] * len(examples)
     order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
@@ -47,20 +67,28 @@ def label_log_probabilities(
         labels = inputs.pop("labels")
         hidden = model.glm(**inputs).last_hidden_state
         predicted = labels != IGNORE_INDEX
-        values = _negative_log_likelihood(model, hidden[predicted], labels[predicted])
+        values = function(model, hidden[predicted], labels[predicted])
         counts = predicted.sum(1).tolist()
         for index, part in zip(chosen, values.split(counts), strict=True):
-            results[index] = -part.cpu().double().numpy()
+            results[index] = part.cpu()
     return results
 
 
 def text_log_probabilities(
-    model: Any, tokenizer: Any, texts: Iterable[str], *, batch_size: int = 8
+    model: Any, tokenizer: Any, texts: Iterable[str], *, batch_size: int = 8, **windows_as: Any
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns for each text its ids [n] and their log-probabilities [n] in nats, left to right."""
+    """Returns for each text its ids [n] and their log-probabilities [n] in nats, left to right.
+
+    Args:
+        model: A `GLMForConditionalGeneration` in evaluation mode.
+        tokenizer: Its `GLMTokenizer`.
+        texts: The texts.
+        batch_size: Windows at a time.
+        **windows_as: `stride` and `bidirectional` of `blanks.windows.left_to_right_examples`.
+    """
     specials, limit = tokenizer.special_ids, model.config.max_sequence_length
     encoded = [encode(tokenizer, text) for text in texts]
-    windows = [left_to_right_examples(ids, specials, limit) for ids in encoded]
+    windows = [left_to_right_examples(ids, specials, limit, **windows_as) for ids in encoded]
     flat = [example for examples in windows for example in examples]
     scores = iter(label_log_probabilities(model, flat, specials.pad, batch_size=batch_size))
     return [
@@ -78,3 +106,10 @@ def _negative_log_likelihood(
         for states, targets in zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True)
     ]
     return torch.cat(parts) if parts else hidden.new_zeros(0)
+
+
+def _likeliest(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Hidden [T, H] -> int64 [T]."""
+    known = model.config.num_tokens
+    parts = [model.lm_head(rows)[:, :known].argmax(-1) for rows in hidden.split(LOGIT_ROWS)]
+    return torch.cat(parts) if parts else labels

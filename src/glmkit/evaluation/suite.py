@@ -17,8 +17,8 @@ from typing import Any
 from glmkit.errors import ConfigError, DataError
 from glmkit.evaluation.provenance import digest, facts_of
 from glmkit.evaluation.tasks import Number, TaskResult, evaluate_task
-from glmkit.tasks.records import read_records
-from glmkit.tasks.task import Task, load_task
+from glmkit.tasks.records import read_questions
+from glmkit.tasks.task import Task, catalog, load_task
 from glmkit.whole_files import write_text
 
 
@@ -101,7 +101,7 @@ def evaluate_tasks(
         runs: What to measure, see `parse_runs`.
         out_dir: Folder for the results; those of the same runs that are there already are kept.
         model_name: For the report.
-        limit: At most so many records of each source, the first ones.
+        limit: At most so many records of each source, the first ones (as the task's view makes them).
         by: Field of the records whose values get numbers of their own.
         seed: Of what is hidden.
         rename: A task's field -> the data's, where they differ.
@@ -120,7 +120,7 @@ def evaluate_tasks(
     folder = None if out_dir is None else Path(out_dir)
     report = SuiteReport(model_name, _earlier(folder, facts), facts)
     for run in runs:
-        records = list(islice(read_records(run.data, rename), limit))
+        records = list(islice(read_questions(run.task, run.data, rename), limit))
         decides = {
             "data": run.data,
             "data_fingerprint": digest([record for record, _ in records]),
@@ -174,9 +174,12 @@ def parse_runs(tasks: Sequence[str], data: Sequence[str]) -> list[Run]:
 
 
 def names_tasks(data: Sequence[str]) -> bool:
-    """Returns whether one of `--data` has the form `TASK=SOURCE`: a word or a YAML file before the first `=`."""
+    """Returns whether one of `--data` has the form `TASK=SOURCE`: a task, a word or a YAML file before the first `=`."""
     before = [name for name, equals, _ in (one.partition("=") for one in data) if equals]
-    return any(name.isidentifier() or name.endswith((".yaml", ".yml")) for name in before)
+    return any(
+        name.isidentifier() or name.endswith((".yaml", ".yml")) or name in catalog()
+        for name in before
+    )
 
 
 def _calibration(glm: Any, task: Task) -> Any:

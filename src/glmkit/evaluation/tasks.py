@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glmkit.errors import ConfigError, DataError
-from glmkit.evaluation.answers import RUNNERS, Answers, Record, Sums
+from glmkit.evaluation.answers import MEASURED_BY_TOKENS, RUNNERS, Answers, Record, Sums
 from glmkit.evaluation.metrics import FAMILIES, METRICS, Measured, Outcome, measure
 from glmkit.evaluation.resampling import bootstrap_interval
 from glmkit.tasks.rendering import expand, text_of
@@ -81,7 +81,7 @@ def evaluate_task(
         ConfigError: The task's metric is unknown.
         DataError: A record lacks a field or has an unknown label; or none could be asked.
     """
-    known = {*METRICS, *FAMILIES, "perplexity", "bits_per_character"}
+    known = {*METRICS, *FAMILIES, *MEASURED_BY_TOKENS}
     if task.metric not in known:
         raise ConfigError(
             f"the task {task.name!r} has the metric {task.metric!r}; there are {', '.join(sorted(known))}"

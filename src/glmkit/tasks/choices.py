@@ -14,7 +14,7 @@ import numpy as np
 
 from glmkit.errors import DataError
 from glmkit.tasks.encoding import Attempt, encode_answer, encode_question, fit_record
-from glmkit.tasks.rendering import asked_language, choices_of, question, right_choice
+from glmkit.tasks.rendering import asked_language, choices_of, question, right_choice, right_labels
 from glmkit.tasks.task import Task
 
 
@@ -62,7 +62,15 @@ def encode_choices(
     """
     language = asked_language(task, record, options.pop("language", None))
     texts = choices_of(task, record, where, language)
-    right = right_choice(task, record, texts, where) if answered else None
+    right = None
+    if answered:
+        right = right_choice(task, record, texts, where)
+        # Of several right ones the first competes with the wrong ones alone.
+        also = {*right_labels(record[str(task.label)])} - {texts[right]}
+        if task.kind == "multiple_choice" and not {*texts}.isdisjoint(also):
+            word = texts[right]
+            texts = [text for text in texts if text not in also]
+            right = texts.index(word)
 
     def encode(one: Mapping[str, Any]) -> Attempt:
         asked = question(task, one, where, language=language, answered=False, **options)

@@ -18,7 +18,7 @@ from glmkit.blanks.objectives import hide
 from glmkit.blanks.spans import draw_span_lengths, token_spans
 from glmkit.errors import DataError
 from glmkit.special_tokens import SpecialTokenIds
-from glmkit.tasks.rendering import Question, question, text_of
+from glmkit.tasks.rendering import Question, kept_around, question, text_of
 from glmkit.tasks.task import Task
 from glmkit.tokens.blanked import encode_content, encode_pieces, encode_plain, mask_ids
 from glmkit.tokens.store import TokenStore
@@ -105,6 +105,7 @@ def fit_record(
     field, keep = (task.shorten.field, task.shorten.keep) if task.shorten else ("", "start")
     text, shortened = text_of(record.get(field)), False
     found = encode(record)
+    kept = kept_around(task, record, found.answer, "the record")
     room = max_length - found.places
     while len(found.part_a) > room:
         if not text or room < 8:
@@ -113,8 +114,8 @@ def fit_record(
         tokens = len(encode_plain(tokenizer, text))
         fitting = tokens - (len(found.part_a) - room)
         length = int(len(text) * min(0.98, 0.98 * max(0, fitting) / max(1, tokens)))
-        text, shortened = _cut(text, length, keep, found.answer), True
-        if keep == "answer" and found.answer in text_of(record[field]) and found.answer not in text:
+        text, shortened = _cut(text, length, keep, kept), True
+        if keep == "answer" and kept in text_of(record[field]) and kept not in text:
             return None, True  # no room for the answer's own words
         found = encode({**record, field: text})
     return found, shortened

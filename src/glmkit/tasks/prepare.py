@@ -20,7 +20,7 @@ from typing import Any
 
 from glmkit.errors import ConfigError, DataError
 from glmkit.tasks.encoding import encode_record
-from glmkit.tasks.records import drawn_share, read_records
+from glmkit.tasks.records import drawn_share, read_questions
 from glmkit.tasks.rendering import expand
 from glmkit.tasks.task import Language, Task, load_task
 from glmkit.tokens.store import TokenStoreWriter
@@ -112,7 +112,7 @@ def prepare_task(
             )
             for name in ("train", "valid")
         }
-        for number, (record, where) in enumerate(read_records(sources, rename)):
+        for number, (record, where) in enumerate(read_questions(task, sources, rename)):
             counts["records"] += 1
             side = "valid" if drawn_share(task, record) < valid_ratio else "train"
             for one in expand(task, record, where, language):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from glmkit.corpus.sources import read_documents
-from glmkit.tasks.rendering import text_of
+from glmkit.tasks.rendering import flat_records, text_of
 from glmkit.tasks.task import Task
 
 
@@ -33,10 +33,27 @@ def read_records(
         # A template without a field: the record is wanted, not a text of it.
         for document in read_documents(source, text_field="{{}}"):
             record = dict(document.metadata)
+            if document.text != "{}":  # a file of plain text, which has no fields
+                record["text"] = document.text
             for ours, theirs in (rename or {}).items():
                 if theirs in record:
                     record[ours] = record[theirs]
             yield record, document.id
+
+
+def read_questions(
+    task: Task,
+    sources: str | Path | Sequence[str | Path],
+    rename: Mapping[str, str] | None = None,
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yields each record that a task's view makes of those that `read_records` yields, and `file:line`.
+
+    Raises:
+        DataError: As `read_records`, or a record that is not in the view's format.
+    """
+    for record, where in read_records(sources, rename):
+        for one in flat_records(task, record, where):
+            yield one, where  # type: ignore[misc]
 
 
 def drawn_share(task: Task, record: Mapping[str, Any]) -> float:

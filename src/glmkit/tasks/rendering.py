@@ -15,6 +15,7 @@ from typing import Any
 from glmkit.errors import DataError, nearest
 from glmkit.special_tokens import GMASK, MASK, SMASK
 from glmkit.tasks.hiding import hide
+from glmkit.tasks.published import unfold
 from glmkit.tasks.task import BLANK, PLACEHOLDER, Language, Task
 
 CHINESE_SHARE = 0.2
@@ -43,15 +44,25 @@ class Question:
 def expand(
     task: Task, record: Mapping[str, Any], where: str, language: Language | None = None
 ) -> Iterator[Mapping[str, Any]]:
-    """Yields the records that each make one question: the record, or of a conversation one for each reply.
+    """Yields the records that each make one question: the record, those its view makes, or one for each reply.
 
     Raises:
-        DataError: There are no turns where there should be.
+        DataError: A record that is not in the view's format, or no turns where there should be.
     """
-    if task.turns:
-        yield from _turns(task, record, where, language)
-    else:
-        yield record
+    for one in flat_records(task, record, where):
+        if task.turns:
+            yield from _turns(task, one, where, language)
+        else:
+            yield one
+
+
+def flat_records(task: Task, record: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
+    """Returns the records that the task's view makes of a published one; without a view the record itself.
+
+    Raises:
+        DataError: A record that is not in the view's format.
+    """
+    return [record] if task.view is None else [*unfold(task.view, record, where)]
 
 
 def question(
@@ -161,7 +172,7 @@ def right_choice(
     Raises:
         DataError: There is no label, or none that says which.
     """
-    label = str(_value(task, record, str(task.label), None, pattern, where))
+    label = right_labels(_value(task, record, str(task.label), None, pattern, where))[0]
     if task.kind == "classification":
         if label in task.labels:
             return list(task.labels).index(label)
@@ -180,6 +191,12 @@ def right_choice(
         f"{where}: the label {label!r} says no choice: allowed are the numbers {task.first_choice} to {last} "
         f"(the task's first_choice is {task.first_choice}) and the choices' texts\n{_shown(record, pattern)}"
     )
+
+
+def right_labels(value: Any) -> list[str]:
+    """Returns a label field's value as texts: one, or of a list all that are right; truth values as "true" and "false"."""
+    several = value if isinstance(value, list) and value else [value]
+    return [str(one).lower() if isinstance(one, bool) else str(one) for one in several]
 
 
 def language_of(task: Task, record: Mapping[str, Any]) -> Language:
@@ -230,10 +247,16 @@ def _render(task: Task, pattern: str, record: Mapping[str, Any], where: str) -> 
     """Returns a pattern with its fields filled in; what looks like a blank in a field is no blank."""
 
     def fill(match: Any) -> str:
-        value = text_of(_value(task, record, match[1], match[2], pattern, where))
-        return _unblanked(value).strip()
+        value = _unblanked(text_of(_value(task, record, match[1], match[2], pattern, where)))
+        return value if match[3] else value.strip()
 
     return PLACEHOLDER.sub(fill, pattern)
+
+
+def kept_around(task: Task, record: Mapping[str, Any], answer: str, where: str) -> str:
+    """Returns what must stay in the field that gives way: the answer, or what the task says."""
+    around = task.shorten.around if task.shorten else ""
+    return _render(task, around, record, where) if around else answer
 
 
 def _unblanked(text: str) -> str:

@@ -11,17 +11,18 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from glmkit.config import load_config
 from glmkit.errors import ConfigError, nearest
 from glmkit.special_tokens import GMASK, MASK, SMASK
 from glmkit.tasks.hiding import Unit
+from glmkit.tasks.published import VIEWS
 
 Language = Literal["zh", "en"]
 
-PLACEHOLDER = re.compile(r"\{(\w+)(?:\[(\d+)\])?\}")
-"""`{field}` or `{field[0]}` in a pattern."""
+PLACEHOLDER = re.compile(r"\{(\w+)(?:\[(\d+)\])?(!)?\}")
+"""`{field}` or `{field[0]}` in a pattern; `{field!}` keeps the spaces at the field's ends."""
 
 BLANK = re.compile("|".join(map(re.escape, (MASK, SMASK, GMASK))))
 """How the blank may be written in a pattern."""
@@ -38,6 +39,18 @@ class Shorten:
     """The field."""
     keep: Literal["start", "end", "answer"] = "start"
     """The part that stays: its start, its end, or what is around the answer (if the answer is in it)."""
+    around: str = ""
+    """With `keep: answer`, a pattern of what must stay where it is not the answer, such as `{answers[0]}`."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a text is measured left to right."""
+
+    context: Literal["bidirectional", "unidirectional"] = "bidirectional"
+    """Whether what stands before the measured tokens is read in part A, or written in part B like them."""
+    stride: int | None = None
+    """Tokens that are measured at a time once a text is longer than the model reads; by default half of that."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,8 @@ class Task:
     a text of the record; `filling`: what `hide` hides in a text of the record; `text`: the text itself, measured as a
     whole."""
     metric: str
-    """What evaluation counts: accuracy, macro_f1, rouge, exact_match, bleu, perplexity, bits_per_character."""
+    """What evaluation counts: accuracy, macro_f1, rouge, exact_match, bleu, perplexity, bits_per_character … (the guide to
+    evaluation has all)."""
     fields: dict[str, str]
     """Field of a record -> what it holds."""
     patterns: dict[Language, list[str]]
@@ -94,6 +108,14 @@ class Task:
     """What to do with long records; without it they are left out."""
     turns: Turns | None = None
     """For conversations; makes the fields `history` and `reply`."""
+    view: str | None = None
+    """Published format of the records (`tasks.published.VIEWS`), from which those with the fields above are made."""
+    group: str | None = None
+    """Classification: field whose equal values make one question, for `group_match`."""
+    decoding: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Generation: decoding settings of evaluation, under transformers' names."""
+    reading: Reading = dataclasses.field(default_factory=Reading)
+    """Text, and generation measured by `greedy_match`: how the context is read."""
     split_by: str | None = None
     """Field whose equal values stay on one side when held-out records are set apart; by default the whole record."""
     max_length: int | None = None
@@ -121,7 +143,7 @@ class Task:
                 )
             problems += [
                 f"the pattern {pattern!r} uses the field {name!r}, which is not under fields{nearest(name, known)}"
-                for name, _ in PLACEHOLDER.findall(pattern)
+                for name, *_ in PLACEHOLDER.findall(pattern)
                 if name not in known
             ]
             problems += [
@@ -141,8 +163,9 @@ class Task:
             problems.append("a generation or text task has an answer, and nothing else has")
         if (self.kind == "filling") != (self.hide is not None):
             problems.append("a filling task has hide, and nothing else has")
-        written = PLACEHOLDER.findall("".join((self.answer or "", *self.choices)))
-        for name in (self.label, self.split_by, *(name for name, _ in written)):
+        around = self.shorten.around if self.shorten else ""
+        written = PLACEHOLDER.findall("".join((self.answer or "", around, *self.choices)))
+        for name in (self.label, self.group, self.split_by, *(name for name, *_ in written)):
             if name is not None and name not in known:
                 problems.append(f"the field {name!r} is not under fields{nearest(name, known)}")
         for setting, part in (("shorten", self.shorten), ("hide", self.hide)):
@@ -150,6 +173,14 @@ class Task:
                 problems.append(f"{setting}.field: {part.field!r} is not under fields")
         if self.turns and self.turns.field not in self.fields:
             problems.append(f"turns.field: {self.turns.field!r} is not under fields")
+        if self.view is not None and self.view not in VIEWS:
+            problems.append(
+                f"view: there is no {self.view!r}{nearest(self.view, VIEWS)} (there are {', '.join(VIEWS)})"
+            )
+        if self.reading.context == "unidirectional" and not all(
+            pattern.endswith((MASK, SMASK, GMASK)) for _, pattern in self.all_patterns()
+        ):
+            problems.append("reading.context unidirectional: patterns must end with the blank")
         if problems:
             raise ConfigError(
                 f"the task {self.name!r} cannot be used:\n- " + "\n- ".join(dict.fromkeys(problems))
@@ -161,9 +192,10 @@ class Task:
 
 
 def catalog() -> dict[str, Path]:
-    """Returns the shipped tasks: name -> file."""
+    """Returns the shipped tasks: name -> file; a folder's are named `folder/name`."""
     folder = Path(str(resources.files("glmkit.tasks"))) / "catalog"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    names = {path: path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")}  # fmt: skip
+    return {name: path for path, name in sorted(names.items(), key=lambda one: ("/" in one[1], one[1]))}  # fmt: skip
 
 
 def load_task(name: str | Path) -> Task:

@@ -21,7 +21,7 @@ from glmkit.blanks.windows import left_to_right_examples
 from glmkit.errors import DataError
 from glmkit.tasks.choices import Choices, encode_choices
 from glmkit.tasks.encoding import decode_sample, encode_record
-from glmkit.tasks.records import drawn_share, read_records
+from glmkit.tasks.records import drawn_share, read_questions
 from glmkit.tasks.rendering import asked_language, expand, question
 from glmkit.tasks.task import Task
 from glmkit.tokens.blanked import encode_plain
@@ -120,7 +120,7 @@ def read_task(
     counts: Counter[str] = Counter()
     sides: dict[str, list[Sample]] = {"train": [], "valid": []}
     for side, sources in (("valid", data.valid), ("train", data.train)):
-        for record, where in read_records(sources, data.rename):
+        for record, where in read_questions(task, sources, data.rename):
             own = data.valid_ratio if side == "train" and not data.valid else 0.0
             chosen = "valid" if drawn_share(task, record) < own else side
             for one in expand(task, record, where, data.language):
@@ -147,7 +147,7 @@ def held_out_records(task: Task, data: TaskData, count: int) -> list[tuple[dict[
     """Returns the first `count` of the records that `read_task` holds out, each with where it stands."""
     found = (
         (record, where)
-        for record, where in read_records(data.valid or data.train, data.rename)
+        for record, where in read_questions(task, data.valid or data.train, data.rename)
         if data.valid or drawn_share(task, record) < data.valid_ratio
     )
     return list(islice(found, count))

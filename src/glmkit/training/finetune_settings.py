@@ -91,6 +91,8 @@ class TaskData:
     """Evaluate on so many records."""
     language: Language | None = None
     """Of the patterns; by default that of each record."""
+    patterns: list[int] | None = None
+    """Numbers of the task's patterns that are asked, from 0; by default all of them in turn."""
     weight: float = 1.0
     """Factor of the task's share among several tasks."""
     class_weights: dict[str, float] | Literal["balanced"] | None = None
@@ -172,7 +174,7 @@ class FinetuneConfig:
         Raises:
             ConfigError: No such task.
         """
-        return {name: load_task(data.task or name) for name, data in self.tasks.items()}
+        return {name: _task(name, data) for name, data in self.tasks.items()}
 
 
 def check(config: FinetuneConfig) -> FinetuneConfig:
@@ -209,6 +211,26 @@ def check(config: FinetuneConfig) -> FinetuneConfig:
     return replace(config, model=model, trainer=trainer)
 
 
+def _task(name: str, data: TaskData) -> Task:
+    """Returns a run's task, with the patterns that it asks alone.
+
+    Raises:
+        ConfigError: No such task, or no such pattern.
+    """
+    task = load_task(data.task or name)
+    if data.patterns is None:
+        return task
+    fewest = min(len(some) for some in task.patterns.values() if some)
+    if not data.patterns or not all(0 <= number < fewest for number in data.patterns):
+        raise ConfigError(f"patterns = {data.patterns} must be numbers from 0 to {fewest - 1}")
+    chosen: dict[Language, list[str]] = {
+        language: [some[number] for number in data.patterns]
+        for language, some in task.patterns.items()
+        if some
+    }
+    return replace(task, patterns=chosen)
+
+
 def _check_source(model: Mapping[str, Any], problems: list[str]) -> None:
     if "from" not in model:
         problems.append("model.from is missing: a folder or hub name, for example glm-mini")
@@ -227,10 +249,14 @@ def _check_tasks(config: FinetuneConfig, problems: list[str]) -> None:
     kinds = set()
     for name, data in config.tasks.items():
         try:
-            task = load_task(data.task or name)
+            task = _task(name, data)
         except ConfigError as error:
             problems.append(f"tasks.{name}: {error}")
             continue
+        if "/" in name:
+            problems.append(
+                f"tasks.{name}: a run's name of a task has no slash; write tasks.{Path(name).name}.task={name}"
+            )
         kinds.add(task.kind)
         if not data.train:
             problems.append(f"tasks.{name}.train: no file is named")

@@ -45,6 +45,9 @@ def test_perfect_and_worst(name: str):
     if name.startswith("distinct"):
         worst = outcomes(*[("", ["x"])] * 4)
         perfect = outcomes(("一二三四", ["x"]), ("五六七八", ["x"]))
+    if name == "binary_f1":  # of yes-or-no questions
+        perfect = outcomes(("1", ["1"]), ("0", ["0"]))
+        worst = outcomes(("0", ["1"]), ("1", ["0"]))
     assert measure(name, perfect).value == pytest.approx(METRICS[name].perfect)
     assert measure(name, worst).value == pytest.approx(METRICS[name].worst, abs=1e-9)
 
@@ -68,6 +71,30 @@ def test_accuracy_and_macro_f1_by_hand():
     assert measure("accuracy", mixed).value == 0.5
     # a: precision 1/2, recall 1 -> 2/3; b: 1, 1/3 -> 1/2; c: 0.
     assert measure("macro_f1", mixed).value == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+
+
+def test_binary_f1_and_group_match_by_hand():
+    answers = [("1", "1", "a"), ("0", "0", "a"), ("1", "1", "b"), ("1", "0", "b"), ("0", "1", "c")]
+    found = [Outcome(said, [right], group=group) for said, right, group in answers]
+    # Two of three said to be right are, and two of three that are right were said to be.
+    assert measure("binary_f1", found).value == pytest.approx(2 * 2 / (3 + 3))
+    assert measure("group_match", found).value == pytest.approx(1 / 3)
+    assert measure("binary_f1", [Outcome("0", ["0"])]).value == 1
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "expected"),
+    [
+        ("the Great Wall", "Wall, Great!", 1),
+        ("Great Wall of China", "the Great Wall", 2 * 2 / (4 + 2)),
+        ("wall wall", "wall", 2 / 3),
+        ("上海北京", "北京上海", 1),
+        ("The", "an", 1),
+        ("", "x", 0),
+    ],
+)
+def test_token_f1_by_hand(prediction: str, reference: str, expected: float):
+    assert measure("token_f1", outcomes((prediction, [reference]))).value == pytest.approx(expected)
 
 
 def test_macro_f1_agrees_with_scikit_learn():

@@ -67,7 +67,8 @@ ANSWERS = {
 
 
 def test_the_tests_know_the_whole_catalog():
-    assert set(RECORDS) == set(ANSWERS) == set(catalog())
+    # The benchmarks, in folders of their own, are known to test_benchmarks.
+    assert set(RECORDS) == set(ANSWERS) == {name for name in catalog() if "/" not in name}
 
 
 @pytest.mark.parametrize("name", sorted(RECORDS))
