@@ -82,10 +82,14 @@ def encode_choices(
     found, shortened = fit_record(task, record, tokenizer, max_length, encode)
     if found is None:
         return None, shortened
-    if len(set(map(tuple, found.contents))) < len(texts):
+    different = list(dict.fromkeys(map(tuple, found.contents)))
+    if task.kind == "multiple_choice" and len(set(texts)) == len(texts) and len(different) > 1:
+        # A vocabulary without capitals takes some names for one.
+        right = None if right is None else different.index(tuple(found.contents[right]))
+    elif len(different) < len(texts):
         raise DataError(
             f"{where}: of the answers {', '.join(map(repr, texts))} two are the same in this vocabulary; they could not be "
             f"told apart. Give the task {task.name!r} other words."
         )
-    contents = [np.asarray(ids, np.int64) for ids in found.contents]
+    contents = [np.asarray(ids, np.int64) for ids in different]
     return Choices(np.asarray(found.part_a, np.int64), contents, right), shortened

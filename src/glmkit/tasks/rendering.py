@@ -172,7 +172,8 @@ def right_choice(
     Raises:
         DataError: There is no label, or none that says which.
     """
-    label = right_labels(_value(task, record, str(task.label), None, pattern, where))[0]
+    labels = right_labels(_value(task, record, str(task.label), None, pattern, where))
+    label = next((one for one in labels if one.strip() in choices), labels[0])
     if task.kind == "classification":
         if label in task.labels:
             return list(task.labels).index(label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tokenizers.normalizers import Lowercase
 
 from glmkit.errors import ConfigError, DataError
 from glmkit.generation.prompts import build_prompt
@@ -88,6 +89,15 @@ def test_choices_of_several_fields_and_numbers_from_one(tokenizer):
 def test_what_is_refused(tokenizer, one, message):
     with pytest.raises(DataError, match=message):
         encode_choices(task(), one, tokenizer, 64, "x:1")
+
+
+def test_choices_that_a_vocabulary_takes_for_one_are_one():
+    uncased = train_tokenizer(TEXTS, 380, "bpe")
+    uncased.backend_tokenizer.normalizer = Lowercase()
+    names = record("It.", endings=["Sat", "sat", "It."])
+    found, _ = encode_choices(task(), names, uncased, 64, "x:1")
+    assert [uncased.decode(ids) for ids in found.contents] == [" sat", " it."]
+    assert found.right == 1
 
 
 def test_long_records_are_shortened_and_choices_never(tokenizer):
