@@ -34,7 +34,9 @@ ALLOWED = {
     "applications": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation"},
     "training": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus"},
     "api": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications"},
-    "cli": {"api", "applications", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
+    # What joins training and evaluation outside the command: objectives beside each other.
+    "comparison": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus", "training", "evaluation"},
+    "cli": {"api", "applications", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
     "__main__": {"cli"},
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from glmkit.comparison.settings import OBJECTIVES, ObjectivesConfig, check_comparison
 from glmkit.config import load_config
 from glmkit.corpus.engine_settings import check as check_engine
 from glmkit.corpus.steps.settings import check as check_steps
@@ -20,7 +21,8 @@ FOLDER = Path(__file__).parents[2] / "recipes"
 PREPARING = sorted(FOLDER.glob("prepare-*.yaml"))
 FINETUNING = sorted(FOLDER.glob("finetune-*.yaml"))
 PAPER = sorted(FOLDER.glob("paper/*.yaml"))
-RECIPES = sorted(set(FOLDER.glob("*.yaml")) - set(PREPARING) - set(FINETUNING))
+COMPARING = sorted(FOLDER.glob("bench-*.yaml"))
+RECIPES = sorted(set(FOLDER.glob("*.yaml")) - set(PREPARING) - set(FINETUNING) - set(COMPARING))
 
 # layers, width, heads, positions, parameters with the published vocabulary (GLM paper and the table of THUDM/GLM)
 PUBLISHED = {
@@ -103,6 +105,16 @@ def test_recipes_for_corpora_read_strictly(path):
     config = load_config(PrepareRecipe, path)
     assert check_steps(config.data.steps) == check_engine(config.engine) == []
     assert f"--recipe recipes/{path.name}" in path.read_text(encoding="utf-8")
+
+
+def test_the_recipe_for_comparing_reads_strictly():
+    [path] = COMPARING
+    config = check_comparison(load_config(ObjectivesConfig, path))
+    assert len(config.seeds) == 3
+    assert config.objectives == tuple(OBJECTIVES)
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40
+    assert f"glmkit bench objectives recipes/{path.name}" in text
 
 
 @pytest.mark.parametrize("path", [*FINETUNING, *PAPER], ids=lambda path: path.stem)

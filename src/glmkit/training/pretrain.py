@@ -11,6 +11,7 @@ import json
 import logging
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,9 @@ from glmkit.training.settings import PretrainConfig, check
 from glmkit.training.trainer import GLMTrainer
 
 logger = logging.getLogger(__name__)
+
+BuildTrainer = Callable[[PretrainConfig, Progress | None, TrainingArguments], GLMTrainer]
+"""As `build_trainer`."""
 
 _MAY_CHANGE = {
     "output_dir",
@@ -61,12 +65,15 @@ _END = {"trainer.max_steps", "trainer.lr_scheduler_kwargs"}
 """What can differ too, in a `warmup_stable_decay` run whose rate has not begun to fall: when it ends is decided late."""
 
 
-def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> PretrainReport:
+def pretrain(
+    config: PretrainConfig, *, progress: Progress | None = None, build: BuildTrainer | None = None
+) -> PretrainReport:
     """Trains a model, or goes on where an earlier call with the same configuration was interrupted.
 
     Args:
         config: See `glmkit.config.load_config(PretrainConfig, recipe, overrides)`.
         progress: For a progress bar.
+        build: Makes the trainer, instead of `build_trainer`: another model on the same corpus and budget.
 
     Returns:
         The report; that of the earlier call if the run is finished already.
@@ -86,7 +93,7 @@ def pretrain(config: PretrainConfig, *, progress: Progress | None = None) -> Pre
     if distributed.first_only(lambda: runs.claim(config, run, _MAY_CHANGE, excuse)):
         logger.info("%s is finished already", run)
         return PretrainReport.load(run)
-    trainer = build_trainer(config, progress, args)
+    trainer = (build or build_trainer)(config, progress, args)
     found = checkpoints.checkpoints(run)
     resumed_from = checkpoints.step_of(found[-1]) if found else None
     if resumed_from is None or resumed_from < trainer.args.max_steps:
