@@ -138,7 +138,7 @@ def test_the_smoke_comparison_needs_no_data(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["objetives"], "did you mean 'objectives'"),
+        (["objective"], "did you mean 'objectives'"),
         (["objectives"], "which corpus"),
         (["objectives", "data.folder=x", "recipe.yaml"], "one recipe comes first"),
     ],

@@ -133,7 +133,8 @@ class ComparisonReport:
             if metric != FIRST_METRIC[task]:
                 continue
             best = self.best(task, metric)
-            worse, unclear = [], []
+            worse: list[str] = []
+            unclear: list[str] = []
             for objective in self.found:
                 values = self.values(objective, task, metric)
                 gap = difference(values, self.values(best, task, metric))

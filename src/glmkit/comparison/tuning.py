@@ -111,8 +111,8 @@ class _Ordered(Trainer):
     """Reads its examples as they come: their order is drawn already, alike for all families."""
 
     def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
-        assert self.train_dataset is not None
-        return SequentialSampler(self.train_dataset)
+        rows: Any = self.train_dataset
+        return SequentialSampler(rows)
 
 
 class _Rows(Dataset):
