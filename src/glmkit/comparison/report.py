@@ -121,7 +121,8 @@ class ComparisonReport:
             for objective in self.found:
                 one = self.estimate(objective, "pretraining", name)
                 value = math.nan if one is None else one.mean
-                cells.append(f"{value:.3f}" if value < 1000 else f"{value:,.0f}")
+                counted = name in ("parameters", "tokens", "predicted_tokens")
+                cells.append(f"{value:,.0f}" if counted else f"{value:.3f}")
             lines.append(f"| {' | '.join((title[which], *cells))} |")
         return "\n".join(lines)
 

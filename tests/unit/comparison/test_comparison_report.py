@@ -40,6 +40,12 @@ def test_it_says_where_glm_loses(tmp_path):
     assert infilling.startswith("infilling, nats per right token: best glm-token. clearly worse: bert (+2.000")  # fmt: skip
 
 
+def test_the_budget_is_said(tmp_path):
+    rows = report(tmp_path).budget().splitlines()
+    assert rows[2] == "| parameters | 1,001 | 1,001 | 1,001 |"
+    assert rows[5] == "| passes over the corpus | 0.500 | 0.500 | 0.500 |"
+
+
 def test_both_languages_have_the_same_numbers(tmp_path):
     import re
 
