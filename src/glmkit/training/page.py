@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from glmkit.errors import missing_dependency
+from glmkit.html_page import both, document, escaped, facts_table
 from glmkit.whole_files import write_text
 
 
@@ -80,21 +81,6 @@ CHARTS = (
     ),
 )
 
-_STYLE = """
-body{font:15px/1.5 system-ui,"Noto Sans CJK SC","Microsoft YaHei",sans-serif;margin:2em auto;max-width:76em;padding:0 1em}
-h1{font-size:1.5em}h2{font-size:1.15em;margin:1.6em 0 .4em}figure{margin:0}figcaption{font-weight:600}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(24em,1fr));gap:1.2em}img{width:100%;height:auto}
-table{border-collapse:collapse}td{padding:.15em 1.2em .15em 0;vertical-align:top;overflow-wrap:anywhere}
-td:first-child{color:#555;white-space:nowrap}button{float:right}
-:root[lang=en] .zh,:root[lang=zh] .en{display:none}
-"""
-
-_SCRIPT = """
-const root=document.documentElement;
-if((navigator.language||"").toLowerCase().startsWith("zh"))root.lang="zh";
-document.querySelector("button").onclick=()=>{root.lang=root.lang=="zh"?"en":"zh"};
-"""
-
 
 def write_page(
     path: Path,
@@ -122,31 +108,28 @@ def write_page(
     """
     steps = [int(one["step"]) for one in resumes]
     pictures = "\n".join(
-        f"<figure><figcaption>{_both(*chart.title)}</figcaption>"
+        f"<figure><figcaption>{both(*chart.title)}</figcaption>"
         f'<img alt="{html.escape(chart.title[0])}" src="data:image/png;base64,{picture}"></figure>'
         for chart in CHARTS
         if (picture := _picture(chart, history, steps))
     )
     went_on = {f"{one['time']}": f"step {one['step']}" for one in resumes}
     parts = [
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{html.escape(title)}</title>",
-        f"<style>{_STYLE}</style></head><body><button>中文 / English</button><h1>{html.escape(title)}</h1>",
-        _table({_both(*name): value for name, value in summary.items()}),
-        f"<h2>{_both('Curves', '曲线')}</h2>",
-        f"<p>{_both('Dashed lines: the run went on after an interruption.', '虚线：训练中断后继续处。')}</p>"
+        facts_table({both(*name): value for name, value in summary.items()}),
+        f"<h2>{both('Curves', '曲线')}</h2>",
+        f"<p>{both('Dashed lines: the run went on after an interruption.', '虚线：训练中断后继续处。')}</p>"
         if steps
         else "",
         f"<div class=charts>{pictures}</div>",
-        f"<h2>{_both('Interruptions', '中断与继续')}</h2>{_table(_escaped(went_on))}"
+        f"<h2>{both('Interruptions', '中断与继续')}</h2>{facts_table(escaped(went_on))}"
         if went_on
         else "",
-        f"<h2>{_both('Settings', '设置')}</h2>",
-        _table(_escaped(flat(settings))),
-        f"<h2>{_both('Environment', '环境')}</h2>",
-        _table(_escaped(environment)),
-        f"<script>{_SCRIPT}</script></body></html>",
+        f"<h2>{both('Settings', '设置')}</h2>",
+        facts_table(escaped(flat(settings))),
+        f"<h2>{both('Environment', '环境')}</h2>",
+        facts_table(escaped(environment)),
     ]
-    write_text(path, "\n".join(part for part in parts if part) + "\n")
+    write_text(path, document(title, parts))
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -212,22 +195,3 @@ def _keys(chart: Chart, history: Sequence[Mapping[str, Any]]) -> list[tuple[str,
         elif key in there:
             found.append((key, label))
     return found
-
-
-def _both(english: str, chinese: str) -> str:
-    return (
-        f"<span class=en>{html.escape(english)}</span><span class=zh>{html.escape(chinese)}</span>"
-    )
-
-
-def _escaped(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {html.escape(name): value for name, value in values.items()}
-
-
-def _table(rows: Mapping[str, Any]) -> str:
-    """Returns a table; names are HTML already, values are not."""
-    cells = "".join(
-        f"<tr><td>{name}</td><td>{html.escape(str(value))}</td></tr>"
-        for name, value in rows.items()
-    )
-    return f"<table>{cells}</table>"
