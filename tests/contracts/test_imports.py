@@ -17,6 +17,7 @@ GROUND = {
     "config",
     "runtime",
     "whole_files",
+    "html_page",
     "embedded",
 }
 
@@ -33,10 +34,11 @@ ALLOWED = {
     "tasks": {"tokens", "blanks", "corpus"},
     "applications": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation"},
     "training": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus"},
+    "harness": {"api", "tokens", "blanks", "generation", "evaluation"},
     "api": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications"},
     # What joins training and evaluation outside the command: objectives beside each other.
     "comparison": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus", "training", "evaluation"},
-    "cli": {"api", "applications", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
+    "cli": {"api", "harness", "applications", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
     "__main__": {"cli"},
 }  # fmt: skip
 

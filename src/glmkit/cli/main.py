@@ -44,6 +44,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("extend-vocabulary", building.extend_vocabulary, "Add words to a model's vocabulary.", "为模型的词表增加词语。"),
     ("evaluate", measuring.evaluate, "Perplexity on texts, and how well tasks are done.", "评测困惑度与各项任务。"),
     ("bench", comparing.bench, "GLM, BERT and GPT on the same budget.", "相同预算下比较 GLM、BERT 与 GPT 的预训练目标。"),
+    ("harness", measuring.harness, "Run EleutherAI's lm-evaluation-harness on a GLM.", "用 lm-evaluation-harness 评测 GLM。"),
     ("convert", building.convert, "Convert a checkpoint to another format.", "转换检查点格式。"),
     ("info", building.info, "What a model folder or this machine is.", "查看模型或本机信息。"),
     ("demo", demo.demo, "Every application, then a pretraining run; two minutes, offline.", "两分钟离线演示：每种应用与一次预训练。"),

@@ -1,4 +1,4 @@
-"""The verb that measures: evaluate, on texts (perplexity) or on tasks. The body imports what it needs."""
+"""The verbs that measure: evaluate, on texts (perplexity) or on tasks, and harness. Bodies import what they need."""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ def evaluate(
             ),
         ),
     ],
-    model: Annotated[
-        str, typer.Argument(help=say("Folder or hub name.", "模型目录或 hub 名称。"))
-    ] = DEFAULT_MODEL,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help=say(
+                f"Folders or hub names; several are compared. By default {DEFAULT_MODEL}.",
+                f"模型目录或 hub 名称；给出多个则相互比较。默认 {DEFAULT_MODEL}。",
+            )
+        ),
+    ] = None,
     tasks: Annotated[
         str | None,
         typer.Option(
@@ -64,8 +70,8 @@ def evaluate(
             "--out",
             "-o",
             help=say(
-                "With tasks: folder for results and predictions; else a JSON file.",
-                "评测任务时：结果与预测的目录；否则为 JSON 文件。",
+                "With tasks: folder for results, predictions and report.html; else a JSON file.",
+                "评测任务时：结果、预测与 report.html 的目录；否则为 JSON 文件。",
             ),
         ),
     ] = None,
@@ -76,39 +82,52 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measures perplexity on texts, or how well tasks are done."""
-    from glmkit.evaluation.suite import evaluate_tasks, names_tasks, parse_runs
+    from glmkit.evaluation.suite import names_tasks, parse_runs
 
+    chosen = models or [DEFAULT_MODEL]
     wanted = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     if not wanted and not names_tasks(data):
-        _perplexity(model, data, text_field, limit, output, device, seed)
+        if len(chosen) > 1:
+            raise ConfigError(
+                f"several models are compared on tasks: add --tasks text for perplexity; got {', '.join(chosen)}"
+            )
+        _perplexity(chosen[0], data, text_field, limit, output, device, seed)
         return
     if text_field is not None:
         raise ConfigError(
             "--text-field is for texts without a task; say with --rename which field is which"
         )
     from glmkit.api import load
+    from glmkit.evaluation.several import evaluate_models
     from glmkit.tasks.prepare import parse_rename
 
     runs, renamed = parse_runs(wanted, data), parse_rename(rename or [])
-    report = evaluate_tasks(
-        load(model, device=device, dtype=dtype),
+    found = evaluate_models(
+        chosen,
+        lambda model: load(model, device=device, dtype=dtype),
         runs,
         output,
-        model_name=model,
         limit=limit,
         by=by,
         seed=seed,
         rename=renamed,
         progress=_say_done,
     )
-    values = {"model": report.model, **report.facts, "runs": report.runs}
-    typer.echo(json.dumps(values, ensure_ascii=False) if as_json else report.table(runs))
+    if as_json:
+        one = found.reports[0]
+        values = {"model": chosen[0], **one.facts, "runs": one.runs}
+        several = len(chosen) > 1
+        typer.echo(json.dumps(found.values() if several else values, ensure_ascii=False))
+        return
+    typer.echo(found.table(runs))
+    if output is not None:
+        typer.echo(say("report", "报告") + f": {output / 'report.html'}", err=True)
 
 
-def _say_done(name: str, result: TaskResult | None) -> None:
+def _say_done(model: str, run: str, result: TaskResult | None) -> None:
     """Reports a finished run on standard error, so that a log shows how far it is."""
     done = say("done before", "已完成，跳过") if result is None else f"{result.seconds:.0f} s"
-    typer.echo(f"  {name}: {done}", err=True)
+    typer.echo(f"  {model}: {run}: {done}", err=True)
 
 
 def _perplexity(
@@ -128,3 +147,81 @@ def _perplexity(
     typer.echo(report.table())
     if output is not None:
         report.save(output)
+
+
+def harness(
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help=say(
+                "Tasks of lm-evaluation-harness or your YAML files, with commas.",
+                "lm-evaluation-harness 的任务名或自己的 YAML 文件，用逗号分隔。",
+            )
+        ),
+    ],
+    model: Annotated[
+        str, typer.Argument(help=say("Folder or hub name.", "模型目录或 hub 名称。"))
+    ] = DEFAULT_MODEL,
+    include_path: Annotated[
+        Path | None, typer.Option(help=say("Folder with more tasks.", "更多任务所在目录。"))
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, help=say("Examples before a question.", "少样本示例数。"))
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=say("At most so many questions of a task.", "每个任务最多问题数。")
+        ),
+    ] = None,
+    mask: Annotated[
+        str,
+        typer.Option(
+            help=say(
+                "Blank at the end of a context: gMASK, sMASK, MASK.",
+                "上下文末尾的空白：gMASK、sMASK、MASK。",
+            )
+        ),
+    ] = "gMASK",
+    end: Annotated[
+        bool,
+        typer.Option(
+            help=say("The end of a blank counts in its probability.", "概率计入空白的结束标记。")
+        ),
+    ] = False,
+    chat: Annotated[
+        bool, typer.Option(help=say("Ask as in a conversation.", "以对话形式提问。"))
+    ] = False,
+    batch_size: Annotated[
+        str, typer.Option(help=say("Rows at a time, or auto.", "每批行数，或 auto。"))
+    ] = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "--out",
+            "-o",
+            help=say("JSON file for results and samples.", "写入结果与样本的 JSON 文件。"),
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda …")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16")] = None,
+) -> None:
+    """Runs EleutherAI's lm-evaluation-harness on a GLM."""
+    from glmkit import harness as adapter
+    from glmkit.whole_files import write_text
+
+    found = adapter.evaluate(
+        adapter.HarnessModel(
+            model, mask=mask, end=end, batch_size=batch_size, device=device, dtype=dtype
+        ),
+        [name.strip() for name in tasks.split(",") if name.strip()],
+        include_path=include_path,
+        num_fewshot=num_fewshot,
+        limit=limit,
+        chat=chat,
+    )
+    typer.echo(adapter.table(found))
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, json.dumps(found, ensure_ascii=False, indent=1, default=str) + "\n")

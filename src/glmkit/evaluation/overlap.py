@@ -126,10 +126,29 @@ def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> flo
     Raises:
         MissingDependencyError: sacrebleu is not installed.
     """
-    tokens = "zh" if is_chinese("".join(one[0] for one in references)) else "13a"
     return float(
-        _sacrebleu().corpus_bleu(list(predictions), _columns(references), tokenize=tokens).score
+        _sacrebleu()
+        .corpus_bleu(list(predictions), _columns(references), tokenize=_bleu_tokens(references))
+        .score
     )
+
+
+def sentence_bleu(references: Sequence[Sequence[str]]) -> Callable[[str, Sequence[str]], Any]:
+    """Returns what counts the n-grams of one example as `bleu` of all `references` does: a sacrebleu `BLEUScore`."""
+    scorer = _sacrebleu().BLEU(tokenize=_bleu_tokens(references), effective_order=True)
+    return lambda prediction, right: scorer.sentence_score(prediction, list(right))
+
+
+def bleu_of_counts(counts: list[int], totals: list[int], size: int, reference_size: int) -> float:
+    """Returns BLEU of sums over examples: n-grams found, n-grams there are, lengths."""
+    scorer = _sacrebleu().BLEU
+    return float(
+        scorer.compute_bleu(counts, totals, size, reference_size, smooth_method="exp").score
+    )
+
+
+def _bleu_tokens(references: Sequence[Sequence[str]]) -> str:
+    return "zh" if is_chinese("".join(one[0] for one in references)) else "13a"
 
 
 def chrf(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:

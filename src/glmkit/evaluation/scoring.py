@@ -54,6 +54,39 @@ def likeliest_tokens(
     return [tokens.numpy() for tokens in found]
 
 
+@torch.inference_mode()
+def label_scores(
+    model: Any,
+    examples: Sequence[Example],
+    pad: int,
+    *,
+    forbidden: Sequence[int] = (),
+    batch_size: int = 8,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns log-probabilities as `label_log_probabilities`, and whether each label (bool) is the likeliest token.
+
+    Args:
+        model: A `GLMForConditionalGeneration` in evaluation mode.
+        examples: What to predict.
+        pad: Id that fills up rows.
+        forbidden: Ids that decoding never writes, with which no label is compared.
+        batch_size: Examples at a time.
+    """
+
+    def both(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Hidden [T, H], labels [T] -> float32 [T, 2]: log-probability; 1 where it is the likeliest."""
+        parts = [hidden.new_zeros((0, 2), dtype=torch.float32)]
+        for rows, targets in zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True):
+            logits = model.lm_head(rows).float()
+            values = -F.cross_entropy(logits, targets, reduction="none")
+            logits[:, list(forbidden)] = -torch.inf
+            parts.append(torch.stack((values, (logits.argmax(-1) == targets).float()), 1))
+        return torch.cat(parts)
+
+    found = _of_labels(model, examples, pad, batch_size, both)
+    return [(one[:, 0].double().numpy(), one[:, 1].bool().numpy()) for one in found]
+
+
 def _of_labels(
     model: Any, examples: Sequence[Example], pad: int, batch_size: int, function: Any
 ) -> list[torch.Tensor]:

@@ -2,7 +2,7 @@
 
 In: a loaded `GLM`, pairs of task and data, a folder. Out, in the folder: `results.json` (numbers, intervals, versions,
 seed, fingerprints of data and weights, commit), `predictions.jsonl`, `table.md`. A pair that is done is not done again
-while nothing that decides it has changed.
+while nothing that decides it has changed. `several` puts models side by side.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from glmkit.errors import ConfigError, DataError
-from glmkit.evaluation.provenance import digest, facts_of
+from glmkit.evaluation.provenance import digest, facts_of, weights_fingerprint
 from glmkit.evaluation.tasks import Number, TaskResult, evaluate_task
 from glmkit.tasks.records import read_questions
 from glmkit.tasks.task import Task, catalog, load_task
@@ -51,11 +51,13 @@ class SuiteReport:
         model: What was measured.
         runs: Name of the run -> its result and what decides it, as in `results.json`.
         facts: Versions, seed, commit, fingerprint of the weights.
+        predictions: Name of the run -> one dict for each example, as in `predictions.jsonl`.
     """
 
     model: str
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    predictions: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
 
     def table(self, runs: Sequence[Run] | None = None) -> str:
         """Returns a Markdown table of the numbers of all runs, or of those given, with 95 % intervals."""
@@ -76,8 +78,15 @@ class SuiteReport:
         return "\n".join(lines)
 
     def save(self, folder: Path) -> None:
-        """Writes `results.json` and `table.md`."""
+        """Writes `predictions.jsonl`, `results.json` and `table.md`."""
+        folder.mkdir(parents=True, exist_ok=True)
         values = {"model": self.model, **self.facts, "runs": self.runs}
+        lines = [
+            json.dumps({"run": name, **one}, ensure_ascii=False) + "\n"
+            for name in self.runs
+            for one in self.predictions.get(name, [])
+        ]
+        write_text(folder / "predictions.jsonl", "".join(lines))
         write_text(folder / "results.json", json.dumps(values, indent=1, ensure_ascii=False) + "\n")
         write_text(folder / "table.md", f"# {self.model}\n\n{self.table()}\n")
 
@@ -117,8 +126,12 @@ def evaluate_tasks(
             f"evaluation needs at least one task with data, each pair once; there are: {', '.join(names) or 'none'}"
         )
     facts = {"seed": seed, **facts_of(glm.model)}
+    head = getattr(glm, "head", None)
+    if head is not None:
+        facts["head_fingerprint"] = weights_fingerprint(head.model)
     folder = None if out_dir is None else Path(out_dir)
-    report = SuiteReport(model_name, _earlier(folder, facts), facts)
+    earlier, predictions = _earlier(folder, facts)
+    report = SuiteReport(model_name, earlier, facts, predictions)
     for run in runs:
         records = list(islice(read_questions(run.task, run.data, rename), limit))
         decides = {
@@ -132,11 +145,10 @@ def evaluate_tasks(
         before = report.runs.get(run.name, {})
         result = None
         if any(before.get(key) != value for key, value in decides.items()):
-            result, predictions = evaluate_task(glm, run.task, records, by=by, seed=seed)
+            result, answers = evaluate_task(glm, run.task, records, by=by, seed=seed)
             report.runs[run.name] = {**asdict(result), **decides}
+            report.predictions[run.name] = answers
             if folder:
-                folder.mkdir(parents=True, exist_ok=True)
-                _write_predictions(folder, run.name, predictions, report.runs)
                 report.save(folder)
         if progress:
             progress(run.name, result)
@@ -188,15 +200,19 @@ def _calibration(glm: Any, task: Task) -> Any:
     return None if found is None else asdict(found)
 
 
-def _earlier(folder: Path | None, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns the runs of earlier calls that the same weights, seed and versions made.
+def _earlier(
+    folder: Path | None, facts: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+    """Returns the runs of earlier calls that the same weights, seed and versions made, and their predictions.
+
+    A run without all its predictions does not count.
 
     Raises:
         DataError: The folder's `results.json` is not one of these.
     """
     path = folder / "results.json" if folder else None
-    if path is None or not path.is_file():
-        return {}
+    if folder is None or path is None or not path.is_file():
+        return {}, {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         runs = dict(values["runs"])
@@ -204,16 +220,14 @@ def _earlier(folder: Path | None, facts: Mapping[str, Any]) -> dict[str, dict[st
         raise DataError(
             f"{path} holds no results of evaluation; choose another folder or remove it"
         ) from error
-    same = ("weights_fingerprint", "seed", "versions")
-    return runs if all(values.get(key) == facts[key] for key in same) else {}
-
-
-def _write_predictions(
-    folder: Path, name: str, predictions: Sequence[Mapping[str, Any]], runs: Mapping[str, Any]
-) -> None:
-    """Puts a run's predictions in place of its earlier ones and of those of runs that are no more."""
-    path = folder / "predictions.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    lines = [line for line in lines if (run := json.loads(line)["run"]) != name and run in runs]
-    lines += [json.dumps({"run": name, **one}, ensure_ascii=False) for one in predictions]
-    write_text(path, "".join(line + "\n" for line in lines))
+    same = ("weights_fingerprint", "head_fingerprint", "seed", "versions")
+    if any(values.get(key) != facts.get(key) for key in same):
+        return {}, {}
+    predictions: dict[str, list[dict[str, Any]]] = {}
+    lines = folder / "predictions.jsonl"
+    if lines.is_file():
+        with lines.open(encoding="utf-8") as file:
+            for one in map(json.loads, file):
+                predictions.setdefault(one.pop("run"), []).append(one)
+    whole = [name for name in runs if len(predictions.get(name, [])) == runs[name]["examples"]]
+    return {name: runs[name] for name in whole}, {name: predictions[name] for name in whole}

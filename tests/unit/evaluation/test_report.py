@@ -50,7 +50,7 @@ def test_report_agrees_with_glm_and_with_itself(corpus: Path):
 def test_command_prints_a_table_and_writes_json(corpus: Path, tmp_path: Path, capsys):
     folder = golden_folder("tiny-bert").path
     measuring.evaluate(
-        [str(corpus)], str(folder), limit=2, output=tmp_path / "new" / "report.json", device="cpu"
+        [str(corpus)], [str(folder)], limit=2, output=tmp_path / "new" / "report.json", device="cpu"
     )
     shown = capsys.readouterr().out
     assert "on 2 documents" in shown

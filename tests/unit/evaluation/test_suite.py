@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
-from evaluation_samples import POEMS, TALKS, tiny_glm, write_records
 
+from evaluation_samples import POEMS, TALKS, tiny_glm, write_records
 from glmkit.cli import measuring
 from glmkit.errors import ConfigError, DataError
 from glmkit.evaluation.provenance import weights_fingerprint
@@ -157,7 +157,7 @@ def test_the_command_measures_tasks(glm, data, tmp_path, capsys):
     glm.tokenizer.save_pretrained(folder)
     measuring.evaluate(
         [f"fill_word={data['poems']}"],
-        str(folder),
+        [str(folder)],
         rename=["text=lines"],
         output=tmp_path / "out",
         device="cpu",
@@ -166,10 +166,10 @@ def test_the_command_measures_tasks(glm, data, tmp_path, capsys):
     assert "| fill_word | poems.valid | 3 | exact_match |" in shown.out
     assert "fill_word:poems.valid" in shown.err
     measuring.evaluate(
-        [f"fill_word={data['poems']}"], str(folder), rename=["text=lines"], output=tmp_path / "out", device="cpu", as_json=True
+        [f"fill_word={data['poems']}"], [str(folder)], rename=["text=lines"], output=tmp_path / "out", device="cpu", as_json=True
     )  # fmt: skip
     shown = capsys.readouterr()
     assert list(json.loads(shown.out)["runs"]) == ["fill_word:poems.valid"]
     assert "done before" in shown.err or "跳过" in shown.err
     with pytest.raises(ConfigError, match="--rename"):
-        measuring.evaluate([f"text={data['poems']}"], str(folder), text_field="lines")
+        measuring.evaluate([f"text={data['poems']}"], [str(folder)], text_field="lines")
