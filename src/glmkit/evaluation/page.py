@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glmkit.evaluation.comparison import Difference, higher_is_better, outcome_of
+from glmkit.evaluation.differences import Difference, higher_is_better, outcome_of
 from glmkit.evaluation.drawings import COLOURS, Bar, interval_plot, reliability_plot
 from glmkit.evaluation.suite import SuiteReport
 from glmkit.evaluation.tasks import Number

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from glmkit.errors import ConfigError
-from glmkit.evaluation.comparison import Difference, compare
+from glmkit.evaluation.differences import Difference, compare
 from glmkit.evaluation.page import write_report
 from glmkit.evaluation.suite import Run, SuiteReport, evaluate_tasks
 from glmkit.evaluation.tasks import Number, TaskResult

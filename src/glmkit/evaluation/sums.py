@@ -56,6 +56,17 @@ def calibration_value(sums: np.ndarray) -> float:
     return float(np.abs(sums[:BINS]).sum() / sums[BINS])
 
 
+def binary_rows(outcomes: Sequence[Outcome]) -> np.ndarray:
+    """Returns float64 [n, 3]: "1" is predicted and right, is predicted, is right."""
+    pairs = [(one.prediction == "1", "1" in one.references) for one in outcomes]
+    return np.array([[a and b, a, b] for a, b in pairs], float)
+
+
+def binary_value(sums: np.ndarray) -> float:
+    """Returns F1 of the label "1" of the sum of rows."""
+    return float(2 * sums[0] / (sums[1] + sums[2])) if sums[1] + sums[2] else 1.0
+
+
 def bleu_rows(outcomes: Sequence[Outcome]) -> np.ndarray:
     """Returns float64 [n, 10]: n-grams found (n = 1 … 4), n-grams there are, length, length of the references."""
     scorer = overlap.sentence_bleu([one.references for one in outcomes])
@@ -78,6 +89,8 @@ def rows_of(
         labels = {one.prediction for one in every} | {one.references[0] for one in every}
         rows = macro_f1_rows(sorted(labels))
         return rows(first), rows(second), macro_f1_value
+    if metric == "binary_f1":
+        return binary_rows(first), binary_rows(second), binary_value
     if metric == "bleu":
         return bleu_rows(first), bleu_rows(second), bleu_value
     if metric == "calibration_error" and all(one.probabilities for one in (*first, *second)):

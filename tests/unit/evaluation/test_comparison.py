@@ -13,7 +13,7 @@ from evaluation_samples import POEMS, REVIEWS, TALKS, tiny_glm, write_records
 from glmkit.cli import measuring
 from glmkit.errors import ConfigError
 from glmkit.evaluation import several
-from glmkit.evaluation.comparison import compare, higher_is_better, matched
+from glmkit.evaluation.differences import compare, higher_is_better, matched
 from glmkit.evaluation.drawings import Bar, axis, in_bins, interval_plot, reliability_plot
 from glmkit.evaluation.metrics import METRICS
 from glmkit.evaluation.several import evaluate_models, folder_name, short_names

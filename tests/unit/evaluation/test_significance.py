@@ -76,12 +76,12 @@ def test_holm_by_hand():
 
 def test_sums_give_what_the_metrics_give():
     rng = np.random.default_rng(3)
-    labels = ["好", "坏", "whatever"]
+    labels = ["1", "坏", "whatever"]
     outcomes = [
         Outcome(str(got), [str(right)], {str(got): float(p)})
         for got, right, p in zip(*rng.choice(labels, (2, 50)), rng.uniform(0.1, 1, 50), strict=True)
     ]
-    for name in ("macro_f1", "calibration_error"):
+    for name in ("macro_f1", "calibration_error", "binary_f1"):
         rows, _, value = rows_of(name, outcomes, outcomes[:1] * 50)
         assert value(rows.sum(0)) == pytest.approx(measure(name, outcomes).value)
     texts = [("今天天气很好", ["今天天气真好", "今天的天气很好"]), ("the cat sat on the mat", ["the cat is on the mat"]), ("", ["空"])]  # fmt: skip

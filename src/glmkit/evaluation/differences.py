@@ -26,7 +26,12 @@ from glmkit.evaluation.significance import (
 )
 from glmkit.evaluation.sums import rows_of
 
-TRANSFORMS: dict[str, Callable[[float], float]] = {"bits_per_character": bits, "perplexity": math.exp}  # fmt: skip
+TRANSFORMS: dict[str, Callable[[float], float]] = {
+    "bits_per_character": bits,
+    "perplexity": math.exp,
+    "word_perplexity": math.exp,
+    "greedy_match": float,
+}
 """Ratio of sums -> metric."""
 
 Predictions = Sequence[Mapping[str, Any]]
@@ -70,6 +75,8 @@ class Difference:
 
 def higher_is_better(metric: str) -> bool:
     """Returns whether more is better of a metric as results name it."""
+    if metric == "greedy_match":
+        return True
     known = METRICS.get(metric) or METRICS.get(metric.removeprefix("free_"))
     return known.better == "higher" if known else False
 
