@@ -161,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
         "environment": environment(),
     }
     if chosen.save:
-        write_table_page("harness", "lm-evaluation-harness runs a GLM", INTRODUCTION.format(**values), table, values, f"python benchmarks/bench_harness.py --data {chosen.data} --save")  # fmt: skip
+        write_table_page("harness", "lm-evaluation-harness runs a GLM", INTRODUCTION.format(**values), table, values, f"python benchmarks/bench_harness.py --data {chosen.data} --model {chosen.model} --limit {chosen.limit} --save")  # fmt: skip
     print(json.dumps(values, ensure_ascii=False))
 
 

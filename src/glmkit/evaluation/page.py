@@ -252,12 +252,12 @@ def _answers(predictions: Mapping[str, Sequence[Mapping[str, Any]]], metric: str
         references = next(iter(found.values()))["references"]
         row = [html.escape(Path(place[0]).name), html.escape(_cut(" / ".join(references)))]
         for name in predictions:
-            one = found.get(name)
-            if one is None:
+            answer = found.get(name)
+            if answer is None:
                 row.append("–")
                 continue
-            right = float(one.get(metric, one["prediction"] in references)) >= 1
-            row.append(f"<span{'' if right else ' class=wrong'}>{html.escape(_cut(one['prediction']))}</span>")  # fmt: skip
+            right = float(answer.get(metric, answer["prediction"] in references)) >= 1
+            row.append(f"<span{'' if right else ' class=wrong'}>{html.escape(_cut(answer['prediction']))}</span>")  # fmt: skip
         rows.append(row)
     title = (
         both("Answers, those that differ most first", "回答示例，差别最大的在前")
