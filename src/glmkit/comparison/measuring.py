@@ -53,13 +53,23 @@ def classification(
 
 @torch.inference_mode()
 def nats_per_token(
-    model: Any, layout: Layout, questions: Sequence[Question], pad: int, rows: int = 32
+    model: Any,
+    layout: Layout,
+    questions: Sequence[Question],
+    pad: int,
+    banned: int | None = None,
+    rows: int = 32,
 ) -> float:
-    """Returns -log p of the right answers, in nats per token, ends not counted."""
+    """Returns -log p of the right answers, in nats per token.
+
+    `banned` is the end marker: its share goes to the other tokens, since some families are told an answer's length.
+    """
     examples = [example for question in questions for example in layout.scoring(question)]
     total, tokens = 0.0, 0
     for chosen in _by_length([len(one) for one in examples], rows):
         scores, labels = _predictions(model, [examples[index] for index in chosen], pad)
+        if banned is not None:
+            scores[:, banned] = -torch.inf
         total += float(F.cross_entropy(scores, labels, reduction="sum"))
         tokens += len(labels)
     return total / tokens
@@ -79,7 +89,7 @@ def infilling(
     A family that writes a blank in order also decides its length (`exact`); one that fills it at once is told the length,
     and is measured filling token by token too (`exact_in_order`).
     """
-    found = {"nats": nats_per_token(model, layout, questions, pad)}
+    found = {"nats": nats_per_token(model, layout, questions, pad, eop)}
     limits = [len(one.answer) for one in questions]
     written = _write(model, layout, questions, limits, pad, num_tokens, banned=eop)
     if layout.writes_in_order:
@@ -109,7 +119,7 @@ def generation(
     limits = [len(one.answer) for one in questions]
     written = _write(model, layout, questions, limits, pad, num_tokens, banned=eop)
     return {
-        "nats": nats_per_token(model, layout, questions, pad),
+        "nats": nats_per_token(model, layout, questions, pad, eop),
         "token_f1": _token_f1(written, questions),
         "distinct_2": distinct_n([tokenizer.decode(one.tolist()) for one in written], 2),
     }

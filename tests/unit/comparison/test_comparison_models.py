@@ -140,3 +140,15 @@ def test_a_batch_measures_as_one_by_one(family):
     assert together.keys() == measured[0].keys()
     for name in together.keys() - {"nats"}:  # those are of tokens, not of blanks
         assert together[name] == pytest.approx(np.mean([one[name] for one in measured]))
+
+
+def test_an_end_that_is_ruled_out_gives_its_share_to_the_other_tokens():
+    net, layout = model("glm"), layout_of("glm", SPECIALS, 64)
+    question = Question(random_ids(5, 1), np.array([20]), random_ids(6, 3)[1:])
+    batch = collated(layout.scoring(question), SPECIALS.pad)
+    predicted = batch.pop("labels") != IGNORE_INDEX
+    with torch.no_grad():
+        chances = logits(net, states(net, batch)[predicted]).softmax(1)[0].double()
+    expected = -torch.log(chances[20] / (1 - chances[SPECIALS.eop])).item()
+    found = nats_per_token(net, layout, [question], SPECIALS.pad, SPECIALS.eop)
+    assert found == pytest.approx(expected, rel=1e-4)
