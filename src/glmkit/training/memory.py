@@ -99,7 +99,7 @@ def memory_per_device(
     total = config.num_parameters
     weights, gradients, optimizer = (size * total // shards for size in (weight, gradient, state))
     tokens, predicted = rows * row_length, int(rows * row_length * predicted_share)
-    inputs, layer = _layer_activations(config, rows, row_length, precision, shards, device)
+    inputs, layer = layer_activations(config, rows, row_length, precision, shards, device)
     mask_number = number if shards > 1 or precision != "mixed" else 4  # the residual stream's type
     mask = rows * row_length**2 * mask_number if attention == "sdpa" else 0
     last = 2 * tokens * config.hidden_size * inputs  # the last LayerNorm's input and output
@@ -111,7 +111,7 @@ def memory_per_device(
     mlp = config.intermediate_size or 4 * config.hidden_size
     passing = tokens * (mlp + config.hidden_size) * number
     before = weights + optimizer + copies + (gradients if accumulating else 0)
-    others = gradient * _matrices(config) // shards
+    others = gradient * matrices_of_layers(config) // shards
     others = gradients if accumulating else others * (config.num_layers - 1) // config.num_layers
     moments = (
         before + kept + mask + last + max(head, 3 * table),  # the head, forward and backward
@@ -137,7 +137,7 @@ def memory_per_device(
     )
 
 
-def _layer_activations(
+def layer_activations(
     config: GLMConfig, rows: int, row_length: int, precision: str, shards: int, device: str
 ) -> tuple[int, int]:
     """Returns the bytes of a number in the residual stream, and of what a layer keeps for its backward pass.
@@ -174,7 +174,7 @@ def _gathered(
     at the end the gradients outside of the layers, in b bytes and in float32.
     """
     total, number = config.num_parameters, PRECISIONS[precision][3]
-    matrices = _matrices(config)
+    matrices = matrices_of_layers(config)
     if shards == 1:
         buckets = PRECISIONS[precision][1] * total if processes > 1 else 0
         copies = 2 * matrices if precision == "mixed" else 0
@@ -186,7 +186,7 @@ def _gathered(
     return forward, forward + layer * (number + 8), outside * (2 * number + 4)
 
 
-def _matrices(config: GLMConfig) -> int:
+def matrices_of_layers(config: GLMConfig) -> int:
     """Returns the weights of all layers, without biases and LayerNorms, which are few."""
     hidden, mlp = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
     return config.num_layers * (4 * hidden**2 + 2 * hidden * mlp)

@@ -38,8 +38,31 @@ def two_steps(
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if divide is not None:
         divide(model)
+    _train(model, config, rows, length, precision, share)
+
+
+def adapter_steps(
+    config: GLMConfig,
+    rows: int,
+    length: int,
+    precision: str,
+    share: float,
+    checkpointing: bool,
+    rank: int,
+) -> None:
+    """Builds a model and trains adapters on it for two steps."""
+    from glmkit.model.adapters import add_lora
+
+    model = add_lora(GLMForConditionalGeneration(config).train(), rank=rank)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    _train(model, config, rows, length, precision, share)
+
+
+def _train(model, config: GLMConfig, rows: int, length: int, precision: str, share: float) -> None:
     adam = MasterAdamW if precision == "bfloat16" else torch.optim.AdamW
-    optimizer = adam(model.parameters(), lr=1e-3, fused=True)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = adam(trained, lr=1e-3, fused=True)
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(config.vocab_size, (rows, length), generator=generator)
     drawn = torch.rand(rows, length, generator=generator) < share

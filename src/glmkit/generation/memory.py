@@ -1,0 +1,91 @@
+"""How much memory a GLM needs to fill blanks: weights, the cache of keys and values, and what is computed with.
+
+In: a model's sizes, a batch, a number type. Out: bytes on one device. Builds no model; knows no device. Not counted: what the
+libraries take themselves (a CUDA context about 1 GiB, on a CPU the imports) and what an allocator cannot fill.
+
+Shapes: B texts, A tokens of part A, G tokens written, H hidden, I = 4 H, V vocabulary; b is the bytes of a number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from glmkit.errors import ConfigError, nearest
+from glmkit.model.configuration import GLMConfig
+
+WEIGHT_BYTES: dict[str, tuple[float, int]] = {
+    "float32": (4, 4),
+    "bfloat16": (2, 2),
+    "float16": (2, 2),
+    "int8": (1, 2),
+    "int4": (0.5 + 4 / 64, 2),
+}
+"""Name -> bytes of a weight in the layers' matrices, and of any other number. int4 has a float32 scale for 64 weights
+(QLoRA, arXiv 2305.14314, without its double quantization). int8 and int4 are for planning: `glmkit.load` reads the first
+three."""
+
+
+@dataclass(frozen=True)
+class InferenceMemory:
+    """Bytes on one device.
+
+    Attributes:
+        weights: Of the model.
+        cache: Keys and values when the last token is written.
+        working: What is there besides them for a moment, at the most.
+        peak: The most at any moment; the cache is small while part A, which works with most, is read.
+    """
+
+    weights: int
+    cache: int
+    working: int
+    peak: int
+
+
+def inference_memory(
+    config: GLMConfig,
+    *,
+    batch_size: int = 1,
+    input_tokens: int = 512,
+    output_tokens: int = 128,
+    dtype: str = "bfloat16",
+) -> InferenceMemory:
+    """Returns what filling blanks takes (greedy or sampled; n beams are as n texts).
+
+    Weights take P · b bytes. The cache takes 2 · layers · H · b bytes for each of B (A + G) tokens. While part A is read, a
+    layer's MLP has its two widths, 2 I numbers for each of B · A tokens, and there are 6 H more: the embedding with and without
+    positions, the layer's input, the attention's result, their sum, and that normalised; beside the mask, B · A² · b bytes. While a token is written, one layer's keys are copied to make room, and there are logits,
+    B · V in b bytes and in float32.
+
+    Args:
+        config: The model.
+        batch_size: B.
+        input_tokens: A, of the longest text of the batch; padding counts.
+        output_tokens: G, of all its blanks.
+        dtype: See `WEIGHT_BYTES`.
+
+    Raises:
+        ConfigError: An unknown number type, or a size below 1.
+    """
+    if dtype not in WEIGHT_BYTES:
+        raise ConfigError(
+            f"dtype = {dtype!r}; there are {', '.join(WEIGHT_BYTES)}{nearest(dtype, WEIGHT_BYTES)}"
+        )
+    for name, value in (("batch_size", batch_size), ("input_tokens", input_tokens)):
+        if value < 1:
+            raise ConfigError(f"{name} = {value}; it must be at least 1")
+    in_matrix, number = WEIGHT_BYTES[dtype]
+    hidden, mlp = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
+    matrices = config.num_layers * (4 * hidden**2 + 2 * hidden * mlp)
+    weights = int(in_matrix * matrices + number * (config.num_parameters - matrices))
+    per_token = 2 * config.num_layers * hidden * number
+    read = batch_size * input_tokens
+    written = batch_size * (input_tokens + output_tokens)
+    reading = read * (6 * hidden + 2 * mlp) * number + batch_size * input_tokens**2 * number
+    writing = written * hidden * number + batch_size * config.vocab_size * (number + 4)
+    return InferenceMemory(
+        weights=weights,
+        cache=written * per_token,
+        working=max(reading, writing),
+        peak=weights + max(read * per_token + reading, written * per_token + writing),
+    )

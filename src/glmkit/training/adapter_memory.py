@@ -1,0 +1,107 @@
+"""How much memory training adapters (LoRA) needs on each device: the base's weights are there, but have no gradients.
+
+In: a model's sizes, a batch, a rank. Out: bytes, as `training.memory` has them for training all weights; the same is not
+counted. Builds no model; knows no device.
+
+Shapes: t = B · L tokens of a micro-batch, H hidden, I = 4 H, V vocabulary, T predicted tokens, C of them in a chunk of the
+head, r the rank. b is the bytes of a number in the layers.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from glmkit.errors import ConfigError
+from glmkit.model.configuration import GLMConfig
+from glmkit.model.loss import LOGITS_PER_CHUNK
+from glmkit.training.memory import (
+    PRECISIONS,
+    MemoryEstimate,
+    Precision,
+    layer_activations,
+    matrices_of_layers,
+)
+
+
+def num_adapter_parameters(config: GLMConfig, rank: int) -> int:
+    """Returns the weights of adapters on all four Linears of each layer: r · (in + out) each, 8 H + 2 I for a layer."""
+    mlp = config.intermediate_size or 4 * config.hidden_size
+    return config.num_layers * rank * (8 * config.hidden_size + 2 * mlp)
+
+
+def adapter_memory(
+    config: GLMConfig,
+    rows: int,
+    row_length: int,
+    *,
+    rank: int = 16,
+    precision: Precision = "mixed",
+    processes: int = 1,
+    checkpointing: bool = False,
+    predicted_share: float = 0.5,
+    device: Literal["cuda", "cpu"] = "cuda",
+) -> MemoryEstimate:
+    """Returns what a training step of adapters takes on each device; each holds the whole base.
+
+    Of P parameters of the base only the weights are there: 4 P bytes, beside a copy of the layers' matrices for computing in
+    mixed precision, which the backward pass keeps. "bfloat16" is a base whose weights are kept in two bytes. Each of the
+    adapters' weights takes 16 bytes (itself, gradient, AdamW's moments; and 4 for DDP's buckets), all float32. A layer keeps
+    as much as in full training, because adapters need the Linears' inputs, and 4 r numbers for a token.
+
+    Args:
+        config: The base.
+        rows: B, rows of a micro-batch on the device.
+        row_length: L, tokens of a row.
+        rank: r.
+        precision: "float32" or "mixed", as `glmkit finetune` has them; "bfloat16" for planning.
+        processes: Of the run (DDP).
+        checkpointing: Activation checkpointing: of each layer only its input is kept.
+        predicted_share: T / t.
+        device: "cuda" keeps a dropout's mask as a byte a number, "cpu" as a number, and attention's maps with dropout.
+
+    Raises:
+        ConfigError: An unknown precision, or a rank below 1.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision = {precision!r}; there are {', '.join(PRECISIONS)}")
+    if rank < 1:
+        raise ConfigError(f"rank = {rank}; it must be at least 1")
+    weight, _, _, number = PRECISIONS[precision]
+    hidden, mlp = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
+    adapters = num_adapter_parameters(config, rank)
+    weights = weight * config.num_parameters + 4 * adapters
+    buckets = 4 * adapters if processes > 1 else 0
+    copies = 2 * matrices_of_layers(config) if precision == "mixed" else 0
+    tokens, predicted = rows * row_length, int(rows * row_length * predicted_share)
+    inputs, layer = layer_activations(config, rows, row_length, precision, 1, device)
+    layer += tokens * 4 * rank * number
+    mask = rows * row_length**2 * (number if precision == "bfloat16" else 4)
+    last = 2 * tokens * hidden * inputs
+    kept = config.num_layers * (tokens * hidden * inputs if checkpointing else layer)
+    again = layer - tokens * hidden * inputs if checkpointing else 0
+    if checkpointing:
+        copies //= config.num_layers  # made again with the layer
+    head = _frozen_head(config, predicted, number)
+    passing = tokens * (mlp + hidden) * number
+    state = weights + 12 * adapters + buckets
+    moments = (
+        state + copies + kept + mask + last + head,
+        state + copies + kept + mask + again + passing,
+    )
+    return MemoryEstimate(
+        weights=weights,
+        gradients=4 * adapters,
+        optimizer=8 * adapters,
+        gathered=copies + buckets,
+        activations=kept + mask + last + again,
+        head=head,
+        peak=max(moments),
+    )
+
+
+def _frozen_head(config: GLMConfig, predicted: int, number: int) -> int:
+    """Returns the most bytes of the head, which has no gradient: states and theirs, the cast weights, a chunk's logits."""
+    cast = 0 if number == 4 else number
+    chunk = min(predicted, max(1, LOGITS_PER_CHUNK // config.vocab_size))
+    states = 2 * predicted * config.hidden_size * number
+    return states + config.vocab_size * config.hidden_size * cast + chunk * config.vocab_size * (8 + cast)  # fmt: skip
