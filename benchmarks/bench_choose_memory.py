@@ -21,7 +21,7 @@ MIB = 2**20
 SMOKE = (4, 256, 4, 512, 8000)
 """Layers, hidden size, heads, positions, vocabulary of `--smoke`."""
 
-SIZES = {"fill": (8, 192, 64), "full": (4, 128, 0), "lora": (4, 128, 0)}
+SIZES = {"fill": (4, 256, 32), "full": (2, 128, 0), "lora": (2, 128, 0)}
 """Work -> rows, tokens of a row, tokens written."""
 
 
@@ -50,6 +50,18 @@ def estimate(work: str, config) -> int:
         return inference_memory(config, batch_size=rows, input_tokens=read, output_tokens=written, dtype="float32").peak  # fmt: skip
     formula = adapter_memory if work == "lora" else memory_per_device
     return formula(config, rows, read, precision="float32", device="cpu").peak
+
+
+def estimate_seconds(work: str, config) -> float:
+    """Returns the formula's seconds: of a token of one text (fill), or of a step, on this CPU as it is measured now."""
+    from glmkit.choosing.devices import parse_hardware
+    from glmkit.choosing.speed import training_seconds, writing_seconds
+
+    rows, read, written = SIZES[work]
+    hardware = parse_hardware("cpu")
+    if work == "fill":
+        return writing_seconds(config, hardware, read + written)
+    return training_seconds(config, hardware, examples=rows, row_length=read, predicted=read // 2, adapters=work == "lora", epochs=1)  # fmt: skip
 
 
 def fill(config) -> float:
@@ -129,6 +141,7 @@ def measure_here(work: str, preset: str) -> dict[str, float]:
         "measured": resident("VmHWM") - before,
         "estimated": estimate(work, config),
         "seconds": seconds,
+        "estimated_seconds": estimate_seconds(work, config),
     }
 
 
@@ -143,11 +156,12 @@ def measure(work: str, preset: str) -> dict[str, float]:
 
 def table(results: list[dict[str, float]]) -> str:
     """Returns the results in Markdown."""
-    lines = ["| work | preset | parameters | formula, MiB | resident, MiB | formula / resident |", "|---|---|---:|---:|---:|---:|"]  # fmt: skip
+    lines = ["| work | preset | parameters | seconds, formula | seconds of CPU | formula, MiB | resident, MiB | formula / resident |", "|---|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
     for one in results:
         ratio = one["estimated"] / one["measured"]
         lines.append(
-            f"| {one['work']} | {one['preset']} | {one['parameters'] / 1e6:.0f} M | {one['estimated'] / MIB:.0f} "
+            f"| {one['work']} | {one['preset']} | {one['parameters'] / 1e6:.0f} M "
+            f"| {one['estimated_seconds']:.2f} | {one['seconds']:.2f} | {one['estimated'] / MIB:.0f} "
             f"| {one['measured'] / MIB:.0f} | {ratio:.3f} |"
         )
     return "\n".join(lines)
@@ -180,7 +194,9 @@ def main() -> None:
             "Formulas of `generation/memory.py` (fill), `training/memory.py` (full: all weights, AdamW) and "
             "`training/adapter_memory.py` (lora: rank 16) against what a process grew by at its highest (VmHWM), after imports "
             "and a tiny model's work of the same kind. float32, random weights, no dropout, one thread, "
-            f"MALLOC_MMAP_THRESHOLD_=131072. {works}. Without a GPU, nothing of this was measured on one.",
+            f"MALLOC_MMAP_THRESHOLD_=131072. {works}. Seconds are those of `choosing/speed.py`, for a token of one text (fill) and for a "
+            "step; other programs ran on the machine, so that its speed, which the formula takes as measured, varied. There was no GPU: "
+            "nothing of this was measured on one.",
             table(results),
             {"environment": environment(), **values},
             "python benchmarks/bench_choose_memory.py --save",

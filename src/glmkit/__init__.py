@@ -10,6 +10,7 @@ The folders are the pipeline, in the order in which data flows:
     training    batches -> weights
     generation  text with blanks -> filled text
     evaluation  weights -> numbers
+    choosing    a task and a machine -> which model
     applications  chat, articles, poems, answers, summaries, labels
     cli         the command
 
@@ -34,6 +35,7 @@ from glmkit.errors import (
 if TYPE_CHECKING:
     from glmkit.api import GLM, load
     from glmkit.applications.poetry.checking import check_poem
+    from glmkit.choosing.ranking import Choice, choose
     from glmkit.generation.results import Answer, Candidate, Classification, Filled, Poem, Score
     from glmkit.model import (
         GLMConfig,
@@ -62,6 +64,8 @@ _LAZY = {
     "GLMTokenizer": "glmkit.tokens.tokenizer",
     "Poem": "glmkit.generation.results",
     "check_poem": "glmkit.applications.poetry.checking",
+    "Choice": "glmkit.choosing.ranking",
+    "choose": "glmkit.choosing.ranking",
 }
 
 __all__ = [
@@ -69,6 +73,7 @@ __all__ = [
     "Answer",
     "Candidate",
     "CheckpointError",
+    "Choice",
     "Classification",
     "ConfigError",
     "DataError",
@@ -87,6 +92,7 @@ __all__ = [
     "UserError",
     "__version__",
     "check_poem",
+    "choose",
     "load",
 ]
 

@@ -13,6 +13,7 @@ from glmkit import __version__
 from glmkit.cli import (
     building,
     chatting,
+    choosing,
     comparing,
     demo,
     measuring,
@@ -37,6 +38,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("answer", understanding.answer, "Answer a question from a text.", "问答：从文本中找出答案。"),
     ("summarize", understanding.summarize, "Summarise texts.", "文本摘要。"),
     ("calibrate", understanding.calibrate, "Make a task's probabilities honest.", "校准任务的概率。"),
+    ("choose", choosing.choose, "Which model suits a task, data and a machine.", "按任务、数据与硬件选择模型。"),
     ("prepare", building.prepare, "Corpus -> token stores.", "语料 → 词元库。"),
     ("train-tokenizer", building.train_tokenizer, "Corpus -> vocabulary.", "语料 → 词表。"),
     ("pretrain", building.pretrain, "Token stores -> a GLM.", "词元库 → 预训练 GLM。"),

@@ -16,7 +16,7 @@ from glmkit.model.configuration import GLMConfig
 
 # TFLOP/s of dense matrix products: 16-bit with float32 sums, TF32, float32. The first name that the
 # device's has as words counts. Sources: NVIDIA's data sheets of these products and AMD's of Instinct, values without sparsity.
-_PEAKS: tuple[tuple[str, float, float, float], ...] = (
+PEAKS: tuple[tuple[str, float, float, float], ...] = (
     ("B200", 2250.0, 1125.0, 75.0),
     ("H200 NVL", 835.0, 417.0, 60.0),
     ("H200", 989.0, 494.0, 67.0),
@@ -85,7 +85,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        for part, half, tf32, single in _PEAKS:
+        for part, half, tf32, single in PEAKS:
             if re.search(rf"\b{part}\b", name):
                 tensor_cores = torch.backends.cuda.matmul.allow_tf32
                 wide = tf32 if tensor_cores else single

@@ -1,0 +1,92 @@
+"""How long it takes: from operations, bytes that are read, and what a device does of either in a second.
+
+In: a model's sizes, a device, lengths. Out: seconds. Estimates for planning, within a factor of two at best.
+"""
+
+from __future__ import annotations
+
+from glmkit.choosing.devices import Hardware
+from glmkit.generation.memory import WEIGHT_BYTES
+from glmkit.model.configuration import GLMConfig
+from glmkit.training.flops import StepFlops
+
+COMPUTE_SHARE = {"cuda": 0.35, "cpu": 0.8}
+"""Share of a device's operations that training reaches. GPUs: the tables of PaLM (arXiv 2204.02311) have 21 to 46 % for large
+models on many chips. CPUs: 0.8 to 0.9 of the peak by `docs/results/train_cpu_2026-11.md`."""
+
+BANDWIDTH_SHARE = 0.6
+"""Share of the memory's bandwidth that writing a token reaches; our assumption."""
+
+LAYER_SECONDS = 3.2e-4
+"""Of Python and of starting kernels, for each layer and token: measured on one core of an AMD EPYC (2.45 GHz) with a model of
+hidden size 64, whose arithmetic takes no time (0.30 to 0.33 ms a layer, with 48 and 12 layers)."""
+
+EPOCHS = 3
+"""As in `glmkit finetune`."""
+
+
+def training_seconds(
+    config: GLMConfig,
+    hardware: Hardware,
+    *,
+    examples: int,
+    row_length: int,
+    predicted: int,
+    adapters: bool = False,
+    checkpointing: bool = False,
+    epochs: int = EPOCHS,
+) -> float:
+    """Returns the seconds of fine-tuning: operations over what all devices do.
+
+    Of a step's operations (`StepFlops`) a third is forward, a third the gradients of activations, a third those of weights;
+    adapters leave out the last, checkpointing adds a forward pass.
+
+    Args:
+        config: The model.
+        hardware: What there is to compute on.
+        examples: Records.
+        row_length: Tokens of one, with its answer.
+        predicted: Tokens of its answer.
+        adapters: Whether adapters alone are trained.
+        checkpointing: Activation checkpointing.
+        epochs: Times that each record is seen.
+    """
+    one = StepFlops.of(config).total(row_length, row_length**2, predicted)
+    thirds = 3 - adapters + checkpointing
+    share = COMPUTE_SHARE[hardware.device]
+    return epochs * examples * one * thirds / 3 / (hardware.flops * share * hardware.count)
+
+
+def reading_seconds(config: GLMConfig, hardware: Hardware, tokens: int) -> float:
+    """Returns the seconds until the first token: a forward pass over part A, which also reads all weights once."""
+    operations = StepFlops.of(config).total(tokens, tokens**2, 1) / 3
+    computed = operations / (hardware.flops * COMPUTE_SHARE[hardware.device])
+    return max(computed, _read_bytes(config, hardware, 0) / _bandwidth(hardware)) + _overhead(
+        config
+    )
+
+
+def writing_seconds(
+    config: GLMConfig, hardware: Hardware, tokens: int, batch_size: int = 1
+) -> float:
+    """Returns the seconds of a token of every text of a batch, after `tokens` tokens.
+
+    All weights are read, and each text's keys and values; or, in large batches, the operations take longer.
+    """
+    cached = batch_size * tokens * 2 * config.num_layers * config.hidden_size
+    read = _read_bytes(config, hardware, cached) / _bandwidth(hardware)
+    operations = batch_size * StepFlops.of(config).total(1, tokens, 1) / 3
+    computed = operations / (hardware.flops * COMPUTE_SHARE[hardware.device])
+    return max(read, computed) + _overhead(config)
+
+
+def _read_bytes(config: GLMConfig, hardware: Hardware, cached: int) -> float:
+    return WEIGHT_BYTES[hardware.dtype][1] * (config.num_parameters + cached)
+
+
+def _bandwidth(hardware: Hardware) -> float:
+    return hardware.bandwidth * BANDWIDTH_SHARE
+
+
+def _overhead(config: GLMConfig) -> float:
+    return LAYER_SECONDS * config.num_layers

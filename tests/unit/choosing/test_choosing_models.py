@@ -1,0 +1,44 @@
+"""The table of models is whole, and agrees with the presets and with glm-mini's recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from glmkit.choosing.models import CANDIDATES, MINI
+from glmkit.choosing.tasks import NEEDS
+from glmkit.embedded import ASSETS, EMBEDDED
+from glmkit.model import GLMConfig
+from glmkit.model.configuration import PRESETS
+
+RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "glm-mini" / "pretrain.yaml"
+
+
+def test_every_published_size_and_every_embedded_model_is_there():
+    assert {one.preset for one in CANDIDATES} == {*PRESETS, ""}
+    assert {one.source for one in CANDIDATES if not one.preset} == set(EMBEDDED)
+    assert len({one.name for one in CANDIDATES}) == len(CANDIDATES)
+    for one in CANDIDATES:
+        assert bool(one.archive) == ("/" not in one.source and bool(one.preset))
+        assert set(one.learnt) <= {need.name for need in NEEDS}
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES, ids=lambda one: one.name)
+def test_sizes(candidate):
+    config = candidate.config
+    if candidate.preset:
+        assert config.num_parameters == GLMConfig.preset(candidate.preset).num_parameters
+    else:
+        assert 1e6 < config.num_parameters < 1e8
+
+
+def test_glm_minis_sizes_are_the_recipes():
+    model = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["model"]
+    fields = ("num_layers", "hidden_size", "num_attention_heads", "max_sequence_length")
+    assert MINI[:4] == tuple(model[name] for name in fields)
+    if (ASSETS / "glm-mini" / "config.json").is_file():
+        config = GLMConfig.from_pretrained(ASSETS / "glm-mini")
+        mini = next(one for one in CANDIDATES if not one.preset)
+        assert mini.config.num_parameters == config.num_parameters
