@@ -179,7 +179,7 @@ def test_tasks_by_name_alias_catalog_and_file(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"task": "sumarize"}, "did you mean 'summarize'"),
+        ({"task": "summarizze"}, "did you mean 'summarize'"),
         ({"task": "none.yaml"}, "none.yaml"),
         ({"examples": -1}, "examples = -1"),
         ({"language": "Chinese"}, "two letters"),

@@ -55,12 +55,12 @@ def test_without_a_terminal_it_says_what_to_write():
     done = run("choose")
     assert done.returncode == 2
     assert "glmkit choose --task summarize" in done.stderr
-    wrong = run("choose", "--task", "sumarize")
+    wrong = run("choose", "--task", "summarizze")
     assert wrong.returncode == 2
     assert "did you mean" in wrong.stderr
 
 
-ANSWERS = "smmarize\nsummarize\nzh\nmany\n5000\n1x24GB\n\n"
+ANSWERS = "summarizze\nsummarize\nzh\nmany\n5000\n1x24GB\n\n"
 
 
 class Terminal(io.StringIO):
