@@ -8,6 +8,7 @@ from __future__ import annotations
 from glmkit.choosing.models import Candidate
 from glmkit.choosing.options import SPECIALS, Inference, Method, Request, Training, gib
 from glmkit.choosing.words import Text, time_words
+from glmkit.embedded import is_here
 from glmkit.model.configuration import GLMConfig
 from glmkit.training.adapter_memory import adapter_memory
 
@@ -130,8 +131,13 @@ def strengths_of(
 ) -> list[Text]:
     """Returns what else is worth knowing."""
     found = []
-    if not candidate.preset:
+    if not candidate.preset and is_here(candidate.source):
         found.append(Text("comes with glmkit, nothing to download", "随 glmkit 自带，无需下载"))
+    elif not candidate.preset:
+        found.append(Text(
+            "comes with releases of glmkit, but this installation lacks its weights: install a release, or train and ship it "
+            "(recipes/glm-mini/train.sh, make ship-mini)",
+            "随 glmkit 正式版附带，但本机安装中没有其权重：请安装正式版，或自行训练（recipes/glm-mini/train.sh，make ship-mini）"))  # fmt: skip
     if candidate.archive:
         found.append(Text(
             f"from the list of THUDM/GLM: {candidate.archive}, unpacked", f"见 THUDM/GLM 的模型列表：{candidate.archive}，解压后使用"

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from glmkit.embedded import DEFAULT_MODEL, embedded_folder
-from glmkit.errors import CheckpointError
+from glmkit.embedded import ASSETS, DEFAULT_MODEL, is_here
 from glmkit.model.configuration import GLMConfig
 
 MINI = (5, 288, 6, 320, 10240)
@@ -46,12 +45,8 @@ class Candidate:
         """Its sizes."""
         if self.preset:
             return GLMConfig.preset(self.preset)
-        try:
-            folder = embedded_folder(self.source)
-        except CheckpointError:  # this installation lacks it
-            folder = None
-        if folder is not None:
-            return GLMConfig.from_pretrained(folder)
+        if is_here(self.source):
+            return GLMConfig.from_pretrained(ASSETS / self.source)
         layers, hidden, heads, positions, vocabulary = MINI
         return GLMConfig(
             num_layers=layers,
@@ -70,7 +65,7 @@ BOOKS = "Wikipedia, BookCorpus"
 
 CANDIDATES: tuple[Candidate, ...] = (
     Candidate(DEFAULT_MODEL, DEFAULT_MODEL, "", ("zh", "en"), "Chinese poems, Wikipedia, labelled tasks", ALL,
-              ("sentiment", "topics", "answer", "summarize", "chat", "poem")),
+              ("sentiment", "topics", "answer", "summarize", "chat", "article", "poem")),
     Candidate("base", "glm-base-blank", "base", ("en",), BOOKS, ("token",), archive="glm-base-blank.tar.bz2"),
     Candidate("large", "glm-large-blank", "large", ("en",), BOOKS, ("token",), archive="glm-large-blank.tar.bz2"),
     Candidate("large-generation", "glm-large-generation", "large", ("en",), BOOKS, ("token", "document"),

@@ -34,11 +34,13 @@ def test_sizes(candidate):
         assert 1e6 < config.num_parameters < 1e8
 
 
-def test_glm_minis_sizes_are_the_recipes():
-    model = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["model"]
+def test_glm_minis_sizes_and_tasks_are_the_recipes():
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    model, mini = recipe["model"], next(one for one in CANDIDATES if not one.preset)
+    tasks = {need.task for need in NEEDS if need.name in mini.learnt}
+    assert tasks == set(recipe["tasks"]["folders"])
     fields = ("num_layers", "hidden_size", "num_attention_heads", "max_sequence_length")
     assert MINI[:4] == tuple(model[name] for name in fields)
     if (ASSETS / "glm-mini" / "config.json").is_file():
         config = GLMConfig.from_pretrained(ASSETS / "glm-mini")
-        mini = next(one for one in CANDIDATES if not one.preset)
         assert mini.config.num_parameters == config.num_parameters

@@ -129,6 +129,16 @@ def test_layers_are_divided_where_one_card_is_too_small():
     assert "memory" in next(o for o in alone.ranking if o.candidate.name == "10b-chinese").problems
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_it_says_whether_glm_mini_is_here(here, monkeypatch):
+    monkeypatch.setattr(judging, "is_here", lambda name: here)
+    choice = glmkit.choose("poem", gpu="cpu:16GB")
+    assert choice.best is not None
+    reasons = " ".join(reason.en for reason in choice.best.reasons)
+    assert ("nothing to download" in reasons) == here
+    assert ("lacks its weights" in reasons) == (not here)
+
+
 def test_when_another_family_is_better():
     def better(task: str, **given) -> list[str]:
         choice = glmkit.choose(task, gpu="cpu:16GB", **given)
