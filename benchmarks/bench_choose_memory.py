@@ -1,6 +1,6 @@
 """The memory formulas that `glmkit choose` uses against the resident memory of processes on a CPU.
 
-    python benchmarks/bench_choose_memory.py [--presets base large 515m] [--works fill full lora] [--smoke] [--save]
+    python benchmarks/bench_choose_memory.py [--presets smoke base large 515m] [--works fill full lora] [--smoke] [--save]
 
 Each work runs in a process of its own: libraries are imported and a tiny model does the same work first; what the process
 grows by from then on at its highest (Linux's VmHWM) is compared with the formula. Weights are random. Prints a table and, as
@@ -138,6 +138,9 @@ def measure_here(work: str, preset: str) -> dict[str, float]:
         "preset": preset,
         "parameters": config.num_parameters,
         "work": work,
+        "rows": SIZES[work][0],
+        "tokens": SIZES[work][1],
+        "written": SIZES[work][2],
         "measured": resident("VmHWM") - before,
         "estimated": estimate(work, config),
         "seconds": seconds,
@@ -156,24 +159,57 @@ def measure(work: str, preset: str) -> dict[str, float]:
 
 def table(results: list[dict[str, float]]) -> str:
     """Returns the results in Markdown."""
-    lines = ["| work | preset | parameters | seconds, formula | seconds of CPU | formula, MiB | resident, MiB | formula / resident |", "|---|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    lines = ["| work | preset | parameters | rows x tokens | seconds, formula | seconds of CPU | formula, MiB | resident, MiB | formula / resident |", "|---|---|---:|---|---:|---:|---:|---:|---:|"]  # fmt: skip
     for one in results:
         ratio = one["estimated"] / one["measured"]
+        written = f" + {one['written']}" if one["written"] else ""
         lines.append(
-            f"| {one['work']} | {one['preset']} | {one['parameters'] / 1e6:.0f} M "
-            f"| {one['estimated_seconds']:.2f} | {one['seconds']:.2f} | {one['estimated'] / MIB:.0f} "
+            f"| {one['work']} | {one['preset']} | {one['parameters'] / 1e6:.0f} M | {one['rows']} x {one['tokens']}{written} "
+            f"| {one['estimated_seconds']:.2g} | {one['seconds']:.2g} | {one['estimated'] / MIB:.0f} "
             f"| {one['measured'] / MIB:.0f} | {ratio:.3f} |"
         )
     return "\n".join(lines)
 
 
+INTRODUCTION = """
+Formulas of `generation/memory.py` (fill: so many texts read, so many tokens written to each), `training/memory.py` (full: all
+weights, AdamW) and `training/adapter_memory.py` (lora: rank 16) against what a process grew by at its highest (VmHWM), after
+imports and a tiny model's work of the same kind. float32, random weights, no dropout, one thread, MALLOC_MMAP_THRESHOLD_=131072.
+"smoke" is no published size. Seconds are those of `choosing/speed.py`, of a token of one text (fill) and of a step; the formula takes
+the CPU's speed as it measures it, and other programs ran on the machine, so that they are an order of magnitude and no more. There was
+no GPU: nothing of this was measured on one.
+"""
+
+
+def save(results: list[dict[str, float]], seconds: int) -> None:
+    """Writes the results page, with what it had of other works and presets."""
+    from results_page import RESULTS, environment, write_table_page
+
+    facts = environment()
+    path = RESULTS / f"choose-memory_cpu_{facts['date'][:7]}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"results": [], "seconds": 0}  # fmt: skip
+    new = {(one["work"], one["preset"]): one for one in (*known["results"], *results)}
+    write_table_page(
+        "choose-memory",
+        "Memory: what `glmkit choose` expects against what a process takes",
+        INTRODUCTION,
+        table(list(new.values())),
+        {
+            "environment": facts,
+            "results": list(new.values()),
+            "seconds": known["seconds"] + seconds,
+        },
+        "python benchmarks/bench_choose_memory.py --save",
+    )
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--presets", nargs="+", default=["base", "large", "515m"])
+    parser.add_argument("--presets", nargs="+", default=["smoke", "base", "large"])
     parser.add_argument("--works", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--smoke", action="store_true", help="a tiny model")
-    parser.add_argument("--save", action="store_true", help="write docs/results/choose-memory_…")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model alone")
+    parser.add_argument("--save", action="store_true", help="write docs/results/choose-memory_…, or add to it")  # fmt: skip
     parser.add_argument("--here", nargs=2, metavar=("WORK", "PRESET"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
@@ -182,26 +218,11 @@ def main() -> None:
     started = time.monotonic()
     presets = ["smoke"] if options.smoke else options.presets
     results = [measure(work, preset) for work in options.works for preset in presets]
+    seconds = round(time.monotonic() - started)
     print(table(results))
-    values = {"results": results, "seconds": round(time.monotonic() - started)}
     if options.save:
-        from results_page import environment, write_table_page
-
-        works = "; ".join(f"{name}: {rows} rows of {read} tokens" + (f", {written} written to each" if written else "") for name, (rows, read, written) in SIZES.items())  # fmt: skip
-        write_table_page(
-            "choose-memory",
-            "Memory: what `glmkit choose` expects against what a process takes",
-            "Formulas of `generation/memory.py` (fill), `training/memory.py` (full: all weights, AdamW) and "
-            "`training/adapter_memory.py` (lora: rank 16) against what a process grew by at its highest (VmHWM), after imports "
-            "and a tiny model's work of the same kind. float32, random weights, no dropout, one thread, "
-            f"MALLOC_MMAP_THRESHOLD_=131072. {works}. Seconds are those of `choosing/speed.py`, for a token of one text (fill) and for a "
-            "step; other programs ran on the machine, so that its speed, which the formula takes as measured, varied. There was no GPU: "
-            "nothing of this was measured on one.",
-            table(results),
-            {"environment": environment(), **values},
-            "python benchmarks/bench_choose_memory.py --save",
-        )
-    print(json.dumps(values))
+        save(results, seconds)
+    print(json.dumps({"results": results, "seconds": seconds}))
 
 
 if __name__ == "__main__":
