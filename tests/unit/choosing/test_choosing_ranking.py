@@ -174,6 +174,8 @@ def test_tasks_by_name_alias_catalog_and_file(tmp_path):
     for need in NEEDS:
         if need.task:
             assert load_task(need.task).name
+    assert find_need("superglue/boolq").kind == "labels"
+    assert find_need("seq2seq/xsum").kind == "text"
     path = tmp_path / "mood.yaml"
     path.write_text(
         "name: mood\nkind: classification\nmetric: accuracy\nfields: {text: t, label: l}\nlabel: label\n"
