@@ -8,30 +8,25 @@ task's blank. Knows no metric.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from glmkit.applications.prompts import question_prompt
-from glmkit.blanks.layout import Piece, lay_out
-from glmkit.blanks.windows import continuation
 from glmkit.corpus.records import record_text
 from glmkit.errors import DataError
+from glmkit.evaluation.asking import Answers, Record, Sums, bits, fitted
 from glmkit.evaluation.contents import Contents, Letters
 from glmkit.evaluation.metrics import Outcome
 from glmkit.evaluation.perplexity import on_blanks
-from glmkit.evaluation.scoring import (
-    label_log_probabilities,
-    likeliest_tokens,
-    text_log_probabilities,
-)
+from glmkit.evaluation.right_answers import MEASURED_BY_TOKENS, greedily, likelihood
+from glmkit.evaluation.scoring import text_log_probabilities
 from glmkit.generation import infill
 from glmkit.generation.choices import score_choices
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
-from glmkit.tasks.encoding import Attempt, encode_question, fit_record
 from glmkit.tasks.rendering import (
     Question,
     asked_language,
@@ -41,7 +36,6 @@ from glmkit.tasks.rendering import (
     text_of,
 )
 from glmkit.tasks.task import PLACEHOLDER, Task
-from glmkit.tokens.blanked import encode_plain
 
 MAX_NEW_TOKENS = 64
 """Of an answer that is written freely."""
@@ -54,53 +48,6 @@ BLANK_OBJECTIVES = ("token", "sentence")
 
 BLANK_TEXTS = 1000
 """Texts that are measured on blanks at most, the first ones."""
-
-MEASURED_BY_TOKENS = ("perplexity", "bits_per_character", "word_perplexity", "greedy_match")
-"""Metrics for which nothing is written: what the model makes of the right answer's tokens."""
-
-Record = tuple[dict[str, Any], str]
-"""A record and where it stands."""
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums whose ratio is a metric, by example, such as nats and characters.
-
-    Attributes:
-        numerators: One for each example.
-        denominators: Likewise.
-        transform: Makes the metric of the ratio.
-    """
-
-    numerators: list[float]
-    denominators: list[float]
-    transform: Callable[[float], float]
-
-
-@dataclass
-class Answers:
-    """What a model answered.
-
-    Attributes:
-        outcomes: One for each record that could be asked; empty where only sums are measured.
-        records: The records asked, each with where it stands.
-        skipped: Records that could not be asked (nothing to hide, an answer that does not fit).
-        sums: Metric -> sums, one for each record of `records`.
-        values: Metric -> value without examples.
-        further: Name -> other outcomes of the same records; their metrics are named `NAME_metric`.
-    """
-
-    outcomes: list[Outcome]
-    records: list[Record]
-    skipped: int = 0
-    sums: dict[str, Sums] = field(default_factory=dict)
-    values: dict[str, float] = field(default_factory=dict)
-    further: dict[str, list[Outcome]] = field(default_factory=dict)
-
-
-def bits(nats_per_unit: float) -> float:
-    """Returns nats as bits."""
-    return nats_per_unit / math.log(2)
 
 
 def classification(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
@@ -123,7 +70,7 @@ def classification(glm: Any, task: Task, records: Sequence[Record], seed: int) -
 
 def multiple_choice(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
     """Scores the records' own choices in the blank."""
-    asked, kept, skipped = _fitted(glm, task, records)
+    asked, kept, skipped = fitted(glm, task, records)
     choices = [choices_of(task, one, where, asked_language(task, one)) for one, where in kept]
     scores = score_choices(glm.model, glm.tokenizer, [one.prompt for one in asked], choices)
     outcomes = []
@@ -148,10 +95,10 @@ def generation(glm: Any, task: Task, records: Sequence[Record], seed: int) -> An
     if task.metric == "rouge" and "text" in task.fields:
         texts = [text_of(record.get("text")) for record, _ in records]
         return _against_references(task, glm.summarize(texts, task=task, **task.decoding), records)
-    asked, kept, skipped = _fitted(glm, task, records)
+    asked, kept, skipped = fitted(glm, task, records)
     if task.metric == "greedy_match":
-        return _greedily(glm, task, asked, kept, skipped)
-    answers = Answers([], kept, skipped, sums=_likelihood(glm, asked))
+        return greedily(glm, task, asked, kept, skipped)
+    answers = Answers([], kept, skipped, sums=likelihood(glm, asked))
     if task.metric not in MEASURED_BY_TOKENS:
         settings = DecodingSettings.from_arguments(
             **{"max_new_tokens": MAX_NEW_TOKENS, **task.decoding}
@@ -241,92 +188,6 @@ RUNNERS: dict[str, Callable[[Any, Task, Sequence[Record], int], Answers]] = {
     "text": text,
 }
 """Kind of task -> what asks it."""
-
-
-@dataclass(frozen=True)
-class _Asked:
-    question: Question
-    prompt: Prompt
-    answer: list[int]
-
-
-def _fitted(
-    glm: Any, task: Task, records: Sequence[Record]
-) -> tuple[list[_Asked], list[Record], int]:
-    """Returns the questions with their answers as training lays them out, shortened as the task says."""
-    tokenizer, limit = glm.tokenizer, glm.model.config.max_sequence_length
-    asked: list[_Asked] = []
-    kept: list[Record] = []
-    for record, where in records:
-
-        def encode(one: Mapping[str, Any], where: str = where) -> Attempt:
-            made = question(task, one, where)
-            part_a, answer = encode_question(made, tokenizer)
-            return Attempt(part_a, len(answer) + 1, (made, answer), made.answer)
-
-        found, _ = fit_record(task, record, tokenizer, limit, encode)
-        if found is not None and found.contents[1]:
-            made, answer = found.contents
-            asked.append(_Asked(made, question_prompt(made, tokenizer), answer))
-            kept.append((record, where))
-    return asked, kept, len(records) - len(kept)
-
-
-def _likelihood(glm: Any, asked: Sequence[_Asked]) -> dict[str, Sums]:
-    """Returns what the right answers cost: bits per character without the end marker, perplexity per token with it."""
-    ids = glm.tokenizer.special_ids
-    examples = [
-        lay_out(
-            one.prompt.ids,
-            [Piece(int(one.prompt.mask_indices[0]), np.asarray(one.answer, np.int64), ids.eop)],
-            ids.sop,
-        )
-        for one in asked
-    ]
-    scores = label_log_probabilities(glm.model, examples, ids.pad, batch_size=16)
-    return {
-        "bits_per_character": Sums(
-            [-float(one[:-1].sum()) for one in scores],
-            [float(len(one.question.answer)) for one in asked],
-            bits,
-        ),
-        "perplexity": Sums(
-            [-float(one.sum()) for one in scores], [float(len(one)) for one in scores], math.exp
-        ),
-    }
-
-
-def _greedily(
-    glm: Any, task: Task, asked: Sequence[_Asked], kept: list[Record], skipped: int
-) -> Answers:
-    """Returns whether each token of the answers is the likeliest one after those before it; the end does not count."""
-    tokenizer, ids = glm.tokenizer, glm.tokenizer.special_ids
-    examples = []
-    for one in asked:
-        answer = np.asarray(one.answer, np.int64)
-        if task.reading.context == "unidirectional":
-            before = encode_plain(tokenizer, one.question.before.rstrip())
-            examples.append(continuation(np.asarray(before, np.int64), answer, ids, False))
-        else:
-            piece = Piece(int(one.prompt.mask_indices[0]), answer)
-            examples.append(lay_out(one.prompt.ids, [piece], ids.sop))
-    scores = label_log_probabilities(glm.model, examples, ids.pad, batch_size=16)
-    tokens = likeliest_tokens(glm.model, examples, ids.pad, batch_size=16)
-    hits = [float((found == one.answer).all()) for found, one in zip(tokens, asked, strict=True)]
-    return Answers(
-        [
-            Outcome(tokenizer.decode(found).strip(), [one.question.answer])
-            for found, one in zip(tokens, asked, strict=True)
-        ],
-        kept,
-        skipped,
-        sums={
-            "greedy_match": Sums(hits, [1.0] * len(hits), float),
-            "perplexity": Sums(
-                [-float(one.sum()) for one in scores], [float(len(one)) for one in scores], math.exp
-            ),
-        },
-    )
 
 
 def _against_references(task: Task, texts: Sequence[str], records: Sequence[Record]) -> Answers:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glmkit.errors import ConfigError, DataError
-from glmkit.evaluation.answers import MEASURED_BY_TOKENS, RUNNERS, Answers, Record, Sums
+from glmkit.evaluation.answers import RUNNERS
+from glmkit.evaluation.asking import Answers, Record, Sums
 from glmkit.evaluation.metrics import FAMILIES, METRICS, Measured, Outcome, measure
 from glmkit.evaluation.resampling import bootstrap_interval
+from glmkit.evaluation.right_answers import MEASURED_BY_TOKENS
 from glmkit.tasks.rendering import expand, text_of
 from glmkit.tasks.task import Task
 
