@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_blanks.py"
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_measures_every_objective():
     done = subprocess.run(
         [sys.executable, BENCHMARK, "--smoke"], capture_output=True, text=True, check=True

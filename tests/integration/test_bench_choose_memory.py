@@ -25,6 +25,7 @@ def results(*arguments: str) -> list[dict]:
 
 
 @linux
+@pytest.mark.slow
 def test_smoke():
     """Other libraries' first use is a larger part of so little memory."""
     (one,) = results("--smoke", "--works", "fill")

@@ -10,6 +10,7 @@ import pytest
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_loss.py"
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_its_losses_agree():
     """Twelve seconds: each contender is a process of its own, which imports torch."""
     done = subprocess.run(

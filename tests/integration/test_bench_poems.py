@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from glmkit.applications.poetry.forms import forms
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_poems.py"
@@ -33,6 +35,7 @@ def test_longest_shared_run_against_brute_force():
     assert benchmark().distinct(["春春春", "春秋"], 2) == 2 / 3
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_every_poem_obeys(tmp_path: Path):
     """Ten seconds: a process of its own, which imports torch and writes a poem of every form."""
     from poem_samples import random_glm

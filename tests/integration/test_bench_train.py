@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_train.py"
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_and_both_learn_nothing_yet():
     """Ten seconds: each contender is a process of its own, which imports torch."""
     command = [sys.executable, BENCHMARK, "--smoke", "--dtypes", "float32", "--contenders"]
