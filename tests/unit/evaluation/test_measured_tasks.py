@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evaluation_samples import POEMS, REVIEWS, TALKS, tiny_glm
 
+from evaluation_samples import POEMS, REVIEWS, TALKS, tiny_glm
 from glmkit.applications.prompts import question_prompt
 from glmkit.errors import ConfigError, DataError
 from glmkit.evaluation.answers import MAX_NEW_TOKENS
