@@ -62,7 +62,6 @@ class Poems:
         Raises:
             GenerationError: No such form, something given that does not fit it, settings that cannot be kept, or a
                 vocabulary without single Chinese characters.
-            MissingDependencyError: pypinyin is not installed.
         """
         wishes = Wishes(
             form=form,

@@ -6,7 +6,6 @@ Knows no tokenizer: `decode` may be `tokenizer.decode` or `tokenizer.convert_ids
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -98,6 +97,8 @@ def _part_a(example: Example, number_of: dict[int, int], decode: Decode) -> str:
 
 
 def _table(example: Example, decode: Decode) -> list[str]:
+    from rich.cells import cell_len
+
     header = ("index", "part", "token", "position", "block", "label")
     rows = [header]
     for index, (token, label) in enumerate(
@@ -113,10 +114,10 @@ def _table(example: Example, decode: Decode) -> list[str]:
                 "" if label == IGNORE_INDEX else _token(label, decode),
             )
         )
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
+            cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)
         ).rstrip()
         for row in rows
     ]
@@ -133,11 +134,3 @@ def _token(token: int, decode: Decode) -> str:
     """Returns one token's text on one line, white space made visible, or its id where it has none."""
     text = _text(np.array([token]), decode)
     return text.replace("\n", "⏎").replace(" ", "␣") or f"#{token}"
-
-
-def _width(text: str) -> int:
-    """Returns the columns that a text takes on a terminal: two for East Asian wide characters."""
-    return sum(
-        0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF")
-        for c in text
-    )

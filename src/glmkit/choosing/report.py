@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
+
+from rich.cells import cell_len
 
 from glmkit.choosing.options import Option, gib
 from glmkit.choosing.ranking import Choice
@@ -143,10 +144,5 @@ def _row(option: Option, chinese: bool) -> list[str]:
 
 
 def _columns(rows: list[list[str]]) -> list[str]:
-    widths = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]  # fmt: skip
-
-
-def _width(text: str) -> int:
-    """Returns the columns of a terminal that a text takes; Chinese characters take two."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+    widths = [max(cell_len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]  # fmt: skip

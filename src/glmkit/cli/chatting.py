@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import sys
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def article(
     """Writes an article of each title, or goes on with each beginning; it appears as it is written."""
     given = read_texts(texts)
     glm = load_model(model, device, dtype)
-    arguments = decoding_arguments(settings) | {
+    arguments = dataclasses.asdict(settings) | {
         "outline": outline or (),
         "max_characters": max_characters,
         "min_characters": min_characters,
@@ -112,11 +113,6 @@ def article(
         typer.echo()
 
 
-def decoding_arguments(settings: DecodingSettings) -> dict[str, Any]:
-    """Returns the settings as keyword arguments."""
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
-
-
 def _answer(
     glm: Any,
     messages: list[dict[str, str]],
@@ -125,7 +121,7 @@ def _answer(
     interactive: bool,
 ) -> str:
     """Prints the reply to the last message and returns it."""
-    arguments = decoding_arguments(settings)
+    arguments = dataclasses.asdict(settings)
     if as_json or settings.num_beams > 1:
         reply: str = glm.chat(messages, **arguments)
         if as_json:

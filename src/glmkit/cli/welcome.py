@@ -20,22 +20,19 @@ TRY_ENGLISH: tuple[tuple[str, str, str], ...] = (
 
 def welcome() -> None:
     """Greets, with commands that can be copied into the shell."""
+    from rich.cells import cell_len
+
     typer.secho(f"glmkit {__version__}", bold=True, nl=False)
     typer.echo(say(" · General Language Models that fill blanks", " · 会填空的通用语言模型 GLM"))
     typer.echo(say("\nThree things to try:", "\n先试这三样："))
     shown = TRY if speaks_chinese() else TRY_ENGLISH
-    width = max(_columns(command) for command, _, _ in shown)
+    width = max(cell_len(command) for command, _, _ in shown)
     for command, english, chinese in shown:
         typer.secho(f"  {command}", fg="cyan", nl=False)
-        typer.secho(" " * (width - _columns(command) + 2) + say(english, chinese), dim=True)
+        typer.secho(" " * (width - cell_len(command) + 2) + say(english, chinese), dim=True)
     typer.echo(
         say(
             "\nThe whole tour in two minutes: glmkit demo      All commands: glmkit --help",
             "\n两分钟看全貌：glmkit demo      全部命令：glmkit --help",
         )
     )
-
-
-def _columns(text: str) -> int:
-    """Returns the width of a text in a terminal, where Chinese characters take two columns."""
-    return sum(2 if ord(character) >= 0x2E80 else 1 for character in text)

@@ -14,12 +14,8 @@ from functools import lru_cache
 from typing import Any
 
 from glmkit.errors import missing_dependency
-
-HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-"""Chinese characters, as a class of a regular expression."""
-
-CHINESE_SHARE = 0.2
-"""Share of Chinese characters among the letters from which on a text is Chinese."""
+from glmkit.tasks.hiding import HAN
+from glmkit.tasks.rendering import CHINESE_SHARE
 
 _UNIT = re.compile(rf"[{HAN}]|[^\W_{HAN}]+(?:['’][^\W_{HAN}]+)*")
 _HAN = re.compile(f"[{HAN}]")

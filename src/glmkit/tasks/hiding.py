@@ -12,10 +12,12 @@ from typing import Literal
 
 Unit = Literal["character", "word", "line"]
 
-_HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_CHARACTER = re.compile(rf"[{_HAN}]")
+HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Chinese characters, as a class of a regular expression."""
+
+_CHARACTER = re.compile(rf"[{HAN}]")
 _LETTER = re.compile(r"[^\W_]")
-_HAN_RUN = re.compile(rf"[{_HAN}]{{2,}}")
+_HAN_RUN = re.compile(rf"[{HAN}]{{2,}}")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _CLAUSE = re.compile(
     r"[^\s，。！？；：、,.!?;:…—《》“”\"「」()（）][^\n，。！？；：、,.!?;:…—《》“”\"「」()（）]+"

@@ -38,7 +38,6 @@ def check_poem(
 
     Raises:
         GenerationError: There is no such form or system, or no form is named.
-        MissingDependencyError: pypinyin is not installed.
     """
     name = poem.form if form is None and isinstance(poem, Poem) else form
     if name is None:

@@ -160,7 +160,6 @@ def sounds(system: str, for_tunes: bool = False) -> Sounds:
 
     Raises:
         GenerationError: There is no such system.
-        MissingDependencyError: pypinyin is not installed.
     """
     if system == "modern":
         return ModernSounds()

@@ -81,7 +81,6 @@ def write_poems(
     Raises:
         GenerationError: No such form, something given that does not fit it, settings that cannot be kept, or a
             vocabulary without single Chinese characters.
-        MissingDependencyError: pypinyin is not installed.
     """
     form = find_form(wishes.form)
     shape = form if wishes.tones else form.without_tones()

@@ -11,12 +11,9 @@ from typing import Any
 
 from glmkit.cli.demo.screen import Screen
 from glmkit.cli.language import say
+from glmkit.tasks.task import load_task
 
 LABELS = {"positive": ("positive", "好评"), "negative": ("negative", "差评")}
-TOPICS = {
-    "education": "教育", "entertainment": "娱乐", "finance": "财经", "game": "游戏", "politics": "时政",
-    "realty": "房产", "science": "科技", "society": "社会", "sports": "体育", "stocks": "股票",
-}  # fmt: skip
 TOPICS_SHOWN = 3
 
 CONTEXT = (
@@ -79,7 +76,8 @@ def topics(glm: Any, screen: Screen) -> None:
     headline = "国足热身赛两球取胜 新帅赛后称赞年轻队员"
     with screen.call(f'glm.classify("{headline}", task="topics")'):
         result = glm.classify(headline, task="topics")
-    ranked = _ranked(result.probabilities, lambda label: say(label, TOPICS[label]))
+    words = load_task("topics").labels
+    ranked = _ranked(result.probabilities, lambda label: say(label, words[label]["zh"]))
     screen.bars(ranked[:TOPICS_SHOWN])
 
 
