@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from glmkit.evaluation.metrics import CONFIDENCE_BINS, confidence_bins
+
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
 """Of the models, in their order; they come again where there are more."""
 
@@ -67,7 +69,9 @@ def interval_plot(bars: Sequence[Bar], *, zero_line: bool = False) -> str:
     return _svg(left + width + right, height, lines)
 
 
-def reliability_plot(series: Mapping[str, Sequence[tuple[float, bool]]], num_bins: int = 10) -> str:
+def reliability_plot(
+    series: Mapping[str, Sequence[tuple[float, bool]]], num_bins: int = CONFIDENCE_BINS
+) -> str:
     """Returns how often models are right where they are so sure: on the diagonal, probabilities mean what they say.
 
     Args:
@@ -101,13 +105,13 @@ def reliability_plot(series: Mapping[str, Sequence[tuple[float, bool]]], num_bin
 
 
 def in_bins(
-    points: Sequence[tuple[float, bool]], num_bins: int = 10
+    points: Sequence[tuple[float, bool]], num_bins: int = CONFIDENCE_BINS
 ) -> list[tuple[float, float, int]]:
     """Returns mean confidence, share of right ones and number of each bin that is not empty; bins hold their upper edge."""
     bins: dict[int, list[tuple[float, bool]]] = {}
-    for sure, right in points:
-        place = min(num_bins - 1, max(0, math.ceil(sure * num_bins) - 1))
-        bins.setdefault(place, []).append((sure, right))
+    places = confidence_bins([sure for sure, _ in points], num_bins).tolist()
+    for place, point in zip(places, points, strict=True):
+        bins.setdefault(place, []).append(point)
     return [
         (
             sum(sure for sure, _ in some) / len(some),

@@ -16,6 +16,9 @@ import numpy as np
 from glmkit.errors import ConfigError, nearest
 from glmkit.evaluation import overlap
 
+CONFIDENCE_BINS = 10
+"""Of the calibration error and of the reliability diagram."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -98,16 +101,23 @@ def macro_f1(predictions: Sequence[str], labels: Sequence[str]) -> float:
     )
 
 
+def confidence_bins(
+    confidences: Sequence[float] | np.ndarray, num_bins: int = CONFIDENCE_BINS
+) -> np.ndarray:
+    """Returns int64 [n]: each confidence's bin of equal width, which holds its upper edge, as in (0, 0.1], (0.1, 0.2]."""
+    places = np.ceil(np.asarray(confidences, float) * num_bins).astype(int) - 1
+    return np.clip(places, 0, num_bins - 1)
+
+
 def calibration_error(
-    confidences: Sequence[float], right: Sequence[bool], num_bins: int = 10
+    confidences: Sequence[float], right: Sequence[bool], num_bins: int = CONFIDENCE_BINS
 ) -> float:
     """Returns the expected calibration error: |accuracy - mean confidence| over bins of equal width, weighted by size.
 
     Source: Guo et al. 2017 (arXiv 1706.04599), equation 3.
     """
     confidence, correct = np.asarray(confidences, float), np.asarray(right, float)
-    # A bin holds its upper edge: (0, 0.1], (0.1, 0.2] …
-    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    bins = confidence_bins(confidence, num_bins)
     gaps = np.bincount(bins, correct - confidence, minlength=num_bins)
     return float(np.abs(gaps).sum() / len(confidence))
 

@@ -11,10 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from glmkit.evaluation import overlap
-from glmkit.evaluation.metrics import Outcome
-
-BINS = 10
-"""Of the calibration error, as in `metrics`."""
+from glmkit.evaluation.metrics import CONFIDENCE_BINS, Outcome, confidence_bins
 
 Rows = Callable[[Sequence[Outcome]], np.ndarray]
 
@@ -42,18 +39,17 @@ def macro_f1_value(sums: np.ndarray) -> float:
 
 def calibration_rows(outcomes: Sequence[Outcome]) -> np.ndarray:
     """Returns float64 [n, bins + 1]: right minus confidence in the example's bin; 1."""
-    rows = np.zeros((len(outcomes), BINS + 1))
-    rows[:, BINS] = 1
-    for row, one in enumerate(outcomes):
-        sure = one.probabilities[one.prediction]
-        place = min(BINS - 1, max(0, int(np.ceil(sure * BINS)) - 1))
-        rows[row, place] = (one.prediction in one.references) - sure
+    sure = np.array([one.probabilities[one.prediction] for one in outcomes], float)
+    right = np.array([one.prediction in one.references for one in outcomes], float)
+    rows = np.zeros((len(outcomes), CONFIDENCE_BINS + 1))
+    rows[:, CONFIDENCE_BINS] = 1
+    rows[np.arange(len(outcomes)), confidence_bins(sure)] = right - sure
     return rows
 
 
 def calibration_value(sums: np.ndarray) -> float:
     """Returns the calibration error of the sum of rows."""
-    return float(np.abs(sums[:BINS]).sum() / sums[BINS])
+    return float(np.abs(sums[:CONFIDENCE_BINS]).sum() / sums[CONFIDENCE_BINS])
 
 
 def binary_rows(outcomes: Sequence[Outcome]) -> np.ndarray:
