@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file in UTF-8, in place of the one that may be there; a kill leaves the old one."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
+    temporary.rename(path)
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Writes a picture in the format that the path's suffix names, as `write_text` writes text."""
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    figure.savefig(temporary)
     temporary.rename(path)

@@ -17,7 +17,7 @@ from glmkit.comparison.measuring import METRICS
 from glmkit.comparison.settings import OBJECTIVES, TASKS
 from glmkit.comparison.statistics import Estimate, difference, estimate
 from glmkit.errors import missing_dependency
-from glmkit.whole_files import write_text
+from glmkit.whole_files import write_figure, write_text
 
 FIRST_METRIC = {"classification": "accuracy", "infilling": "nats", "generation": "nats"}
 """The metric by which a task is judged in words and in the picture."""
@@ -235,9 +235,7 @@ def draw(report: ComparisonReport, path: Path) -> None:
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    figure.savefig(temporary)
-    temporary.rename(path)
+    write_figure(path, figure)
 
 
 def as_json(report: ComparisonReport) -> dict[str, Any]:

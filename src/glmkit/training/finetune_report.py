@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from glmkit.errors import missing_dependency
-from glmkit.whole_files import write_text
+from glmkit.whole_files import write_figure, write_text
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,7 @@ def plot_curve(history: Sequence[Mapping[str, Any]], path: Path, title: str = ""
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(title, fontsize=10)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    figure.savefig(temporary)
-    temporary.rename(path)
+    write_figure(path, figure)
 
 
 def _shown(name: str, value: float) -> str:

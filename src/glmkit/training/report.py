@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from glmkit.errors import missing_dependency
-from glmkit.whole_files import write_text
+from glmkit.whole_files import write_figure, write_text
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,4 @@ def plot_loss(history: Sequence[dict[str, Any]], path: Path, title: str = "") ->
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    figure.savefig(temporary)
-    temporary.rename(path)
+    write_figure(path, figure)
