@@ -20,9 +20,9 @@ from glmkit.model.loading import quiet_unless_terminal
 from glmkit.tokens.store import TokenStore
 from glmkit.tokens.tokenizer import GLMTokenizer
 from glmkit.training.building import model_config
-from glmkit.training.data import WINDOW_ROWS, PretrainingStream, Sample
+from glmkit.training.data import PretrainingStream, Sample
 from glmkit.training.logs import Progress, RunLog
-from glmkit.training.pretrain import pretrain
+from glmkit.training.pretrain import pretrain, train_and_held_out
 from glmkit.training.report import PretrainReport
 from glmkit.training.settings import PretrainConfig
 from glmkit.training.trainer import GLMTrainer
@@ -107,30 +107,16 @@ def _build_trainer(
     specials = tokenizer.special_ids
     layout = peer_layout(family, specials, len(tokenizer))
 
-    def stream(split: str, rows: int, **options: Any) -> PeerStream:
+    def stream(split: str, **options: Any) -> PeerStream:
         return PeerStream(
             layout,
             family,
             TokenStore.open(config.data.folder / split),
             specials,
             config.objectives,
-            rows=rows,
-            row_length=config.data.row_length,
-            seed=args.data_seed if args.data_seed is not None else args.seed,
             **options,
         )
 
-    train = stream(
-        "train",
-        args.per_device_train_batch_size,
-        rank=args.process_index,
-        world_size=args.world_size,
-        num_workers=args.dataloader_num_workers,
-    )
-    held_out = stream(
-        "valid",
-        args.per_device_eval_batch_size,
-        window_rows=min(WINDOW_ROWS, config.data.valid_rows),
-    ).held_out(config.data.valid_rows)
+    train, held_out = train_and_held_out(config, args, stream)
     log = RunLog(config.output_dir, progress, to_values(config))
     return PeerTrainer(model, args, train, held_out, tokenizer, [log])

@@ -26,7 +26,7 @@ from glmkit.errors import missing_dependency
 from glmkit.model.modeling import GLMForConditionalGeneration
 from glmkit.tokens.store import TokenStore
 from glmkit.tokens.tokenizer import GLMTokenizer
-from glmkit.training import checkpoints, distributed, muon, runs
+from glmkit.training import checkpoints, distributed, runs
 from glmkit.training.average import exported
 from glmkit.training.building import build_model
 from glmkit.training.data import WINDOW_ROWS, PretrainingStream
@@ -120,14 +120,10 @@ def training_arguments(config: PretrainConfig) -> TrainingArguments:
     except ImportError as error:
         raise missing_dependency("accelerate", "pretraining", "train") from error
     ours = {"eval_on_start": True, "disable_tqdm": True, "ddp_find_unused_parameters": False}
-    args = TrainingArguments(**{**ours, **config.trainer, **_known_optimizer(config)})
+    known = {"optim": "adamw_torch"} if config.uses_muon else {}
+    args = TrainingArguments(**{**ours, **config.trainer, **known})
     distributed.check_shards(config.distribution.shards, args.world_size)
     return args
-
-
-def _known_optimizer(config: PretrainConfig) -> dict[str, str]:
-    """Returns the optimizer that `TrainingArguments` gets in place of one that it does not know."""
-    return {"optim": "adamw_torch"} if config.trainer.get("optim") == muon.NAME else {}
 
 
 def build_trainer(
@@ -143,7 +139,7 @@ def build_trainer(
     ends = tokenizer.sentence_ends()
     sentinels = find_sentinels(tokenizer.get_vocab())
 
-    def stream(split: str, rows: int, **processes: int) -> PretrainingStream:
+    def stream(split: str, **options: int) -> PretrainingStream:
         tasks = {
             name: TokenStore.open(folder / split) for name, folder in config.tasks.folders.items()
         }
@@ -151,37 +147,56 @@ def build_trainer(
             TokenStore.open(config.data.folder / split),
             tokenizer.special_ids,
             config.objectives,
-            rows=rows,
-            row_length=config.data.row_length,
-            seed=args.data_seed if args.data_seed is not None else args.seed,
             sentence_ends=ends,
             sentinels=sentinels,
             tasks={name: store for name, store in tasks.items() if len(store)},
             mixture=config.tasks if split == "train" else replace(config.tasks, hide_prob=0.0),
-            **processes,
+            **options,
         )
 
+    train, held_out = train_and_held_out(config, args, stream)
     return GLMTrainer(
         model=model,
         args=args,
-        stream=stream(
-            "train",
-            args.per_device_train_batch_size,
-            rank=args.process_index,
-            world_size=args.world_size,
-            num_workers=args.dataloader_num_workers,
-        ),
-        held_out=stream(
-            "valid",
-            args.per_device_eval_batch_size,
-            window_rows=min(WINDOW_ROWS, config.data.valid_rows),
-        ).held_out(config.data.valid_rows),
+        stream=train,
+        held_out=held_out,
         tokenizer=tokenizer,
         callbacks=[RunLog(config.output_dir, progress, to_values(config))],
         average=config.average,
         spikes=config.spikes,
-        use_muon=config.trainer.get("optim") == muon.NAME,
+        use_muon=config.uses_muon,
     )
+
+
+def train_and_held_out(
+    config: PretrainConfig, args: TrainingArguments, stream: Callable[..., PretrainingStream]
+) -> tuple[PretrainingStream, list[dict[str, Any]]]:
+    """Returns this process's stream of training rows, and the held-out batches.
+
+    Args:
+        config: A checked configuration.
+        args: Its arguments.
+        stream: Makes the stream of a split, "train" or "valid", of rows, their length, the seed and a process's part.
+    """
+    rows = {
+        "row_length": config.data.row_length,
+        "seed": args.data_seed if args.data_seed is not None else args.seed,
+    }
+    train = stream(
+        "train",
+        **rows,
+        rows=args.per_device_train_batch_size,
+        rank=args.process_index,
+        world_size=args.world_size,
+        num_workers=args.dataloader_num_workers,
+    )
+    valid = stream(
+        "valid",
+        **rows,
+        rows=args.per_device_eval_batch_size,
+        window_rows=min(WINDOW_ROWS, config.data.valid_rows),
+    )
+    return train, valid.held_out(config.data.valid_rows)
 
 
 def _build_model(

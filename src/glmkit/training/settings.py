@@ -145,6 +145,11 @@ class PretrainConfig:
         """Folder of the run."""
         return Path(self.trainer["output_dir"])
 
+    @property
+    def uses_muon(self) -> bool:
+        """Whether the optimizer is Muon, which `TrainingArguments` does not know."""
+        return bool(self.trainer.get("optim") == muon.NAME)
+
 
 def check(config: PretrainConfig) -> PretrainConfig:
     """Returns the configuration with all values converted; nothing is built.
@@ -156,7 +161,7 @@ def check(config: PretrainConfig) -> PretrainConfig:
 
     problems: list[str] = []
     hints = {**typing.get_type_hints(TrainingArguments), "warmup_steps": float}
-    if config.trainer.get("optim") == muon.NAME:
+    if config.uses_muon:
         hints["optim"] = str
         if config.distribution.shards != 1:
             problems.append(
