@@ -103,19 +103,19 @@ def compare(models: Mapping[str, Predictions], metrics: Sequence[str]) -> list[D
 
 def matched(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
     """Returns the predictions for the examples that both have, in the same order."""
-    others = dict(_keyed(second))
-    pairs = [(one, others[key]) for key, one in _keyed(first) if key in others]
+    others = dict(keyed(second))
+    pairs = [(one, others[key]) for key, one in keyed(first) if key in others]
     return [one for one, _ in pairs], [other for _, other in pairs]
 
 
-def _keyed(predictions: Predictions) -> list[tuple[tuple[str, int], Mapping[str, Any]]]:
+def keyed(predictions: Predictions) -> list[tuple[tuple[str, int], Mapping[str, Any]]]:
     """Returns each with where it stands and its number there: a conversation is several examples of one line."""
     seen: Counter[str] = Counter()
-    keyed = []
+    pairs = []
     for one in predictions:
-        keyed.append(((one["where"], seen[one["where"]]), one))
+        pairs.append(((one["where"], seen[one["where"]]), one))
         seen[one["where"]] += 1
-    return keyed
+    return pairs
 
 
 def _difference(

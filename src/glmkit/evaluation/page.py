@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glmkit.evaluation.differences import Difference, higher_is_better, outcome_of
+from glmkit.evaluation.differences import Difference, higher_is_better, keyed, outcome_of
 from glmkit.evaluation.drawings import COLOURS, Bar, interval_plot, reliability_plot
 from glmkit.evaluation.suite import SuiteReport
 from glmkit.evaluation.tasks import Number
@@ -88,12 +88,11 @@ def _overview(reports: Sequence[SuiteReport], runs: Sequence[str]) -> str:
     for run in runs:
         metric = next(iter(next(one.runs[run] for one in reports if run in one.runs)["metrics"]))
         cells = [_number(one.runs.get(run, {}).get("metrics", {}).get(metric)) for one in reports]
-        values = [None if cell is None else cell.value for cell in cells]
         rows.append(
             [
                 f'<a href="#{html.escape(run)}">{html.escape(run)}</a>',
                 _arrow(metric),
-                *_cells(cells, values, metric),
+                *_cells(cells, metric),
             ]
         )
     head = [both("task: data", "任务: 数据"), both("metric", "指标")]
@@ -147,8 +146,7 @@ def _all_metrics(results: Mapping[str, Mapping[str, Any]], metrics: Sequence[str
     rows = []
     for metric in metrics:
         cells = [_number(one["metrics"].get(metric)) for one in results.values()]
-        values = [None if cell is None else cell.value for cell in cells]
-        rows.append([_arrow(metric), *_cells(cells, values, metric)])
+        rows.append([_arrow(metric), *_cells(cells, metric)])
     return _table([both("metric", "指标"), *map(html.escape, results)], rows)
 
 
@@ -193,8 +191,7 @@ def _groups(results: Mapping[str, Mapping[str, Any]], metric: str) -> str:
     for group in groups:
         cells = [_number(one["groups"].get(group, {}).get(metric)) for one in results.values()]
         size = max(one["group_sizes"].get(group, 0) for one in results.values())
-        values = [None if cell is None else cell.value for cell in cells]
-        rows.append([html.escape(group), f"{size:,}", *_cells(cells, values, metric)])
+        rows.append([html.escape(group), f"{size:,}", *_cells(cells, metric)])
     head = [_arrow(metric), both("examples", "例数"), *map(html.escape, results)]
     return _table(head, rows) if rows else ""
 
@@ -233,11 +230,8 @@ def _answers(predictions: Mapping[str, Sequence[Mapping[str, Any]]], metric: str
     """Returns answers to read: first those about which models differ, or a single model's wrong ones."""
     by_place: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
     for name, some in predictions.items():
-        seen: Counter[str] = Counter()
-        for one in some:
-            if "prediction" in one:
-                by_place.setdefault((one["where"], seen[one["where"]]), {})[name] = one
-                seen[one["where"]] += 1
+        for place, one in keyed([one for one in some if "prediction" in one]):
+            by_place.setdefault(place, {})[name] = one
     if not by_place:
         return ""
 
@@ -273,15 +267,13 @@ def _number(values: Mapping[str, Any] | None) -> Number | None:
     return None if values is None else Number(**values)
 
 
-def _cells(
-    cells: Sequence[Number | None], values: Sequence[float | None], metric: str
-) -> list[str]:
+def _cells(cells: Sequence[Number | None], metric: str) -> list[str]:
     """Returns table cells, the best of several bold."""
-    known = [value for value in values if value is not None]
+    known = [cell.value for cell in cells if cell is not None]
     best = (max if higher_is_better(metric) else min)(known) if len(set(known)) > 1 else None
     return [
-        "–" if cell is None else f"<b>{cell}</b>" if value == best else str(cell)
-        for cell, value in zip(cells, values, strict=True)
+        "–" if cell is None else f"<b>{cell}</b>" if cell.value == best else str(cell)
+        for cell in cells
     ]
 
 
