@@ -120,6 +120,15 @@ class TokenChooser:
         self.penalties = LogitsProcessorList(penalties)
         self.processors = LogitsProcessorList(penalties + warpers)
 
+    def masked(self, logits: torch.Tensor, num_written: int) -> torch.Tensor:
+        """Returns a float32 copy of logits [V] without what is never written, or not after `num_written` tokens."""
+        logits = logits.float().clone()
+        logits[self.num_tokens :] = MIN_SCORE
+        logits[self.forbidden] = MIN_SCORE
+        if num_written < self.settings.min_new_tokens:
+            logits[self.ends] = MIN_SCORE
+        return logits
+
     def choose(
         self,
         logits: torch.Tensor,
@@ -135,12 +144,7 @@ class TokenChooser:
         Raises:
             GenerationError: The constraint and the settings together leave no token.
         """
-        logits = logits.float().clone()
-        logits[self.num_tokens :] = MIN_SCORE
-        logits[self.forbidden] = MIN_SCORE
-        if len(blank.tokens) < self.settings.min_new_tokens:
-            logits[self.ends] = MIN_SCORE
-        scores = logits
+        logits = scores = self.masked(logits, len(blank.tokens))
         ids = None if constraint is None else constraint.allowed(blank.tokens)
         if ids is not None and len(ids) == 1 and not self.settings.no_repeat_ngram_size:
             token = int(ids[0])  # no choice: nothing to weigh or to draw

@@ -166,12 +166,7 @@ def _grow(
     longest = min(settings.max_new_tokens, config.max_sequence_length - 1)
     for row, (way, values) in enumerate(zip(running, logits.float().cpu(), strict=True)):
         blank, number = way.blanks[-1], len(way.blanks) - 1
-        values = values.clone()
-        values[chooser.num_tokens :] = MIN_SCORE
-        values[chooser.forbidden] = MIN_SCORE
-        if len(blank) < settings.min_new_tokens:
-            values[chooser.ends] = MIN_SCORE
-        values = values.log_softmax(-1)
+        values = chooser.masked(values, len(blank)).log_softmax(-1)
         end = float(values[chooser.ends].logsumexp(-1))
         constraint = constraints[number]
         allowed = None if constraint is None else constraint.allowed(blank)
