@@ -52,14 +52,15 @@ baselines: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache htmlcov .coverage
 
-# The stamps install again whenever the dependencies or the lock change.
+# The stamps install again whenever the dependencies, the lock or the native decoder's sources change.
+NATIVE := hatch_build.py $(wildcard native/*)
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[corpus,train]"
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $@ $(VENV)/.demo

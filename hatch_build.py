@@ -1,0 +1,112 @@
+"""Builds the native decoder when glmkit is installed: `native/*.cpp` -> `src/glmkit/native/libglmkit.so`.
+
+Hatchling calls this for wheels and for editable installs. Each instruction set is one file of kernels, compiled with its own
+flags, so that one library runs on every processor of an architecture. Where no compiler is, or it fails, the install goes on
+without: glmkit then computes through torch, and `glmkit info` says why. CXX names the compiler; GLMKIT_BUILD_NATIVE=0 builds
+nothing, =1 makes a failure an error.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SOURCES = Path("native")
+LIBRARY = Path("src/glmkit/native/libglmkit.so")
+COMPILERS = ("c++", "g++", "clang++")
+
+FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-Wno-psabi",
+    "-pthread",
+]
+X86_FLAGS = {
+    "kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
+}
+"""Of one file alone: what they allow must not leak into code that runs on older processors."""
+
+
+class NativeBuild(BuildHookInterface):
+    """The hook."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compiles, and makes the wheel one of this platform."""
+        wanted = os.environ.get("GLMKIT_BUILD_NATIVE", "")
+        if wanted == "0":
+            return
+        root = Path(self.root)
+        try:
+            build(root)
+        except (OSError, RuntimeError) as problem:
+            (root / LIBRARY).unlink(missing_ok=True)
+            if wanted == "1":
+                raise
+            self.app.display_warning(
+                f"glmkit is installed without its native decoder: {problem}"
+            )
+            return
+        build_data["artifacts"].append(f"/{LIBRARY.as_posix()}")
+        build_data["pure_python"] = False
+        # The library knows nothing of Python: any version of it will do.
+        build_data["tag"] = f"py3-none-{_platform()}"
+
+
+def build(root: Path, *, extra: tuple[str, ...] = (), library: Path = LIBRARY) -> None:
+    """Compiles and links; the library appears when it is complete.
+
+    Args:
+        root: The source tree.
+        extra: More flags (sanitizers).
+        library: Where it goes, relative to `root`.
+
+    Raises:
+        RuntimeError: No compiler, or it reports an error.
+    """
+    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise RuntimeError(f"there is no C++ compiler (tried {', '.join(COMPILERS)}; CXX names another)")
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    with tempfile.TemporaryDirectory() as folder:
+
+        def compiled(source: Path) -> str:
+            target = str(Path(folder, source.stem + ".o"))
+            own = X86_FLAGS.get(source.name, []) if x86 else []
+            _run([*compiler.split(), *FLAGS, *extra, *own, "-c", str(source), "-o", target])
+            return target
+
+        with ThreadPoolExecutor() as pool:
+            objects = list(pool.map(compiled, sorted((root / SOURCES).glob("*.cpp"))))
+        target = root / library
+        linked = target.with_name(f".{target.name}.tmp")
+        _run([*compiler.split(), "-shared", "-pthread", *extra, *objects, "-o", str(linked)])
+        linked.replace(target)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:1])} failed: {done.stderr.strip()[-2000:]}")
+
+
+def _platform() -> str:
+    return sysconfig.get_platform().replace("-", "_").replace(".", "_")
+
+
+if __name__ == "__main__":
+    build(Path(__file__).resolve().parent, extra=tuple(sys.argv[1:]))

@@ -1,0 +1,3 @@
+#include "kernels.h"
+
+const glmkit::Kernels* glmkit::avx512_kernels() { return nullptr; }

@@ -1,0 +1,463 @@
+// The functions of `Kernels`, compiled once for each instruction set; everything here is in an anonymous namespace, so
+// that the linker never takes one instruction set's copy for another's.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace glmkit {
+namespace {
+
+typedef float v8 __attribute__((vector_size(32)));
+typedef int32_t i8 __attribute__((vector_size(32)));
+typedef int8_t b8 __attribute__((vector_size(8)));
+
+inline v8 load(const float* p) {
+    v8 x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+
+inline void store(float* p, v8 x) { std::memcpy(p, &x, sizeof x); }
+
+inline v8 all(float x) { return v8{x, x, x, x, x, x, x, x}; }
+
+inline v8 load(const uint16_t* p) {
+#if defined(__AVX2__)
+    return (v8)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+    v8 x;
+    for (int i = 0; i < 8; ++i) x[i] = half_to_float(p[i]);
+    return x;
+#endif
+}
+
+inline float sum(v8 x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
+
+inline v8 max(v8 x, v8 y) { return x > y ? x : y; }
+inline v8 min(v8 x, v8 y) { return x < y ? x : y; }
+inline float largest(v8 x) {
+    return std::max({x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]});
+}
+
+constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it rounds a number below 2^22 to the nearest whole one
+constexpr int32_t ROUND_BITS = 0x4b400000;
+
+inline i8 nearest(v8 x) { return (i8)(x + all(ROUND)) - ROUND_BITS; }
+
+// exp(x): 2^n times a polynomial in the rest (the coefficients of Cephes' expf); relative error below 2e-7.
+inline v8 exponential(v8 x) {
+    x = max(min(x, all(88.0f)), all(-87.0f));
+    v8 rounded = x * 1.44269504088896341f + all(ROUND);
+    i8 n = (i8)rounded - ROUND_BITS;
+    v8 whole = rounded - all(ROUND);
+    v8 r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    v8 p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    return (p * (r * r) + r + 1.0f) * (v8)((n + 127) << 23);
+}
+
+// erf(x), Abramowitz and Stegun 7.1.26; absolute error below 1.5e-7.
+inline v8 error_function(v8 x) {
+    v8 magnitude = max(x, -x);
+    v8 t = 1.0f / (1.0f + 0.3275911f * magnitude);
+    v8 p = all(1.061405429f);
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    v8 y = 1.0f - p * t * exponential(-magnitude * magnitude);
+    return x < 0 ? -y : y;
+}
+
+inline v8 activate(v8 x, Activation kind) {
+    switch (kind) {
+        case Activation::gelu: return 0.5f * x * (1.0f + error_function(x * 0.70710678118654752f));
+        case Activation::gelu_tanh:  // 0.5 x (1 + tanh(u)) = x / (1 + exp(-2 u))
+            return x / (1.0f + exponential(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
+        case Activation::relu: return max(x, all(0));
+    }
+    return x;
+}
+
+// ---- one block of 16 rows times N rows of activations: acc [N][16] ----
+
+#if defined(__AVX2__)
+
+inline __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+
+inline __m256i broadcast4(const int8_t* p) {
+    int32_t four;
+    std::memcpy(&four, p, 4);
+    return _mm256_set1_epi32(four);
+}
+
+inline void fetch_ahead(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+template <int N>
+void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns();
+    const float* w = static_cast<const float*>(m.data) + block * columns * ROWS;
+    const float* x = rows.values + first * columns;
+    v8 acc[N][2] = {};
+    for (int64_t c = 0; c < columns; ++c, w += ROWS) {
+        v8 low = load(w), high = load(w + 8);
+        fetch_ahead(w + 512);
+        for (int n = 0; n < N; ++n) {
+            v8 value = all(x[n * columns + c]);
+            acc[n][0] += low * value;
+            acc[n][1] += high * value;
+        }
+    }
+    std::memcpy(out, acc, sizeof acc);
+}
+
+template <int N>
+void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns();
+    const uint16_t* w = static_cast<const uint16_t*>(m.data) + block * columns * ROWS;
+    const float* x = rows.values + first * columns;
+    const i8 odd = (i8)_mm256_set1_epi32(int32_t(0xffff0000));
+    v8 acc[N][2] = {}, odd_acc[N][2] = {};
+    for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS) {
+        i8 low = (i8)load_bytes(w), high = (i8)load_bytes(w + ROWS);
+        fetch_ahead(w + 1024);
+        v8 even_low = (v8)(low << 16), even_high = (v8)(high << 16);
+        v8 odd_low = (v8)(low & odd), odd_high = (v8)(high & odd);
+        for (int n = 0; n < N; ++n) {
+            v8 even_value = all(x[n * columns + c]), odd_value = all(x[n * columns + c + 1]);
+            acc[n][0] += even_low * even_value;
+            acc[n][1] += even_high * even_value;
+            v8* other = N <= 2 ? odd_acc[n] : acc[n];  // with few rows a second chain hides the latency of the first
+            other[0] += odd_low * odd_value;
+            other[1] += odd_high * odd_value;
+        }
+    }
+    for (int n = 0; n < N; ++n)
+        for (int half = 0; half < 2; ++half) store(out[n] + 8 * half, acc[n][half] + odd_acc[n][half]);
+}
+
+template <int N>
+void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns(), groups = columns / GROUP8;
+    const int8_t* w = static_cast<const int8_t*>(m.data) + block * columns * ROWS;
+    const int8_t* x = rows.quantized + first * columns;
+    const float* scales = rows.scales + first * groups;
+    const __m256i ones = _mm256_set1_epi16(1);
+    v8 acc[N][2] = {};
+    for (int64_t g = 0; g < groups; ++g) {
+        __m256i dot[N][2];
+        for (int n = 0; n < N; ++n) dot[n][0] = dot[n][1] = _mm256_setzero_si256();
+        for (int64_t c = g * GROUP8; c < (g + 1) * GROUP8; c += 4, w += 4 * ROWS) {
+            __m256i low = load_bytes(w), high = load_bytes(w + 32);
+            fetch_ahead(w + 2048);
+            __m256i low_size = _mm256_abs_epi8(low), high_size = _mm256_abs_epi8(high);
+            for (int n = 0; n < N; ++n) {
+                // |w| * (x with w's sign): two products are at most 2 * 127 * 127 and do not overflow 16 bits.
+                __m256i four = broadcast4(x + n * columns + c);
+                __m256i one = _mm256_maddubs_epi16(low_size, _mm256_sign_epi8(four, low));
+                __m256i two = _mm256_maddubs_epi16(high_size, _mm256_sign_epi8(four, high));
+                dot[n][0] = _mm256_add_epi32(dot[n][0], _mm256_madd_epi16(one, ones));
+                dot[n][1] = _mm256_add_epi32(dot[n][1], _mm256_madd_epi16(two, ones));
+            }
+        }
+        for (int n = 0; n < N; ++n) {
+            v8 scale = all(scales[n * groups + g]);
+            acc[n][0] += (v8)_mm256_cvtepi32_ps(dot[n][0]) * scale;
+            acc[n][1] += (v8)_mm256_cvtepi32_ps(dot[n][1]) * scale;
+        }
+    }
+    const float* of_rows = static_cast<const float*>(m.scales) + block * ROWS;
+    for (int n = 0; n < N; ++n)
+        for (int half = 0; half < 2; ++half) store(out[n] + 8 * half, acc[n][half] * load(of_rows + 8 * half));
+}
+
+template <int N>
+void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns(), groups = columns / GROUP4;
+    const uint8_t* w = static_cast<const uint8_t*>(m.data) + block * columns * ROWS / 2;
+    const uint16_t* w_scales = static_cast<const uint16_t*>(m.scales) + block * groups * ROWS;
+    const uint8_t* zeros = m.zeros + block * groups * ROWS;
+    const int8_t* x = rows.quantized + first * columns;
+    const float *scales = rows.scales + first * groups, *sums = rows.sums + first * groups;
+    const __m256i ones = _mm256_set1_epi16(1), nibble = _mm256_set1_epi8(15);
+    v8 acc[N][2] = {};
+    for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
+        __m256i dot[N][2];  // 16 bits are enough: 8 times two products of at most 15 * 127
+        for (int n = 0; n < N; ++n) dot[n][0] = dot[n][1] = _mm256_setzero_si256();
+        for (int64_t c = g * GROUP4; c < (g + 1) * GROUP4; c += 8, w += 4 * ROWS) {
+            __m256i low = load_bytes(w), high = load_bytes(w + 32);
+            fetch_ahead(w + 1024);
+            __m256i low1 = _mm256_and_si256(low, nibble), high1 = _mm256_and_si256(high, nibble);
+            __m256i low2 = _mm256_and_si256(_mm256_srli_epi16(low, 4), nibble);
+            __m256i high2 = _mm256_and_si256(_mm256_srli_epi16(high, 4), nibble);
+            for (int n = 0; n < N; ++n) {
+                __m256i one = broadcast4(x + n * columns + c), two = broadcast4(x + n * columns + c + 4);
+                dot[n][0] = _mm256_add_epi16(dot[n][0], _mm256_maddubs_epi16(low1, one));
+                dot[n][1] = _mm256_add_epi16(dot[n][1], _mm256_maddubs_epi16(high1, one));
+                dot[n][0] = _mm256_add_epi16(dot[n][0], _mm256_maddubs_epi16(low2, two));
+                dot[n][1] = _mm256_add_epi16(dot[n][1], _mm256_maddubs_epi16(high2, two));
+            }
+        }
+        for (int half = 0; half < 2; ++half) {
+            v8 scale = load(w_scales + 8 * half);
+            __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(zeros + 8 * half));
+            v8 zero = (v8)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+            for (int n = 0; n < N; ++n) {
+                v8 product = (v8)_mm256_cvtepi32_ps(_mm256_madd_epi16(dot[n][half], ones));
+                acc[n][half] += (product - zero * sums[n * groups + g]) * (scale * scales[n * groups + g]);
+            }
+        }
+    }
+    std::memcpy(out, acc, sizeof acc);
+}
+
+#else  // any processor: loops that compilers vectorize
+
+template <int N>
+void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns();
+    const float* w = static_cast<const float*>(m.data) + block * columns * ROWS;
+    const float* x = rows.values + first * columns;
+    v8 acc[N][2] = {};
+    for (int64_t c = 0; c < columns; ++c, w += ROWS)
+        for (int n = 0; n < N; ++n) {
+            acc[n][0] += load(w) * x[n * columns + c];
+            acc[n][1] += load(w + 8) * x[n * columns + c];
+        }
+    std::memcpy(out, acc, sizeof acc);
+}
+
+template <int N>
+void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns();
+    const uint16_t* w = static_cast<const uint16_t*>(m.data) + block * columns * ROWS;
+    const float* x = rows.values + first * columns;
+    std::memset(out, 0, N * sizeof *out);
+    for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS)
+        for (int n = 0; n < N; ++n)
+            for (int r = 0; r < ROWS; ++r)
+                out[n][r] += bfloat_to_float(w[2 * r]) * x[n * columns + c] +
+                             bfloat_to_float(w[2 * r + 1]) * x[n * columns + c + 1];
+}
+
+template <int N>
+void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns(), groups = columns / GROUP8;
+    const float* of_rows = static_cast<const float*>(m.scales) + block * ROWS;
+    for (int n = 0; n < N; ++n) {
+        const int8_t* w = static_cast<const int8_t*>(m.data) + block * columns * ROWS;
+        const int8_t* x = rows.quantized + (first + n) * columns;
+        float acc[ROWS] = {};
+        for (int64_t g = 0; g < groups; ++g) {
+            int32_t dot[ROWS] = {};
+            for (int64_t c = g * GROUP8; c < (g + 1) * GROUP8; c += 4, w += 4 * ROWS)
+                for (int r = 0; r < ROWS; ++r)
+                    for (int i = 0; i < 4; ++i) dot[r] += w[4 * r + i] * x[c + i];
+            for (int r = 0; r < ROWS; ++r) acc[r] += float(dot[r]) * rows.scales[(first + n) * groups + g];
+        }
+        for (int r = 0; r < ROWS; ++r) out[n][r] = acc[r] * of_rows[r];
+    }
+}
+
+template <int N>
+void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns(), groups = columns / GROUP4;
+    for (int n = 0; n < N; ++n) {
+        const uint8_t* w = static_cast<const uint8_t*>(m.data) + block * columns * ROWS / 2;
+        const uint16_t* w_scales = static_cast<const uint16_t*>(m.scales) + block * groups * ROWS;
+        const uint8_t* zeros = m.zeros + block * groups * ROWS;
+        const int8_t* x = rows.quantized + (first + n) * columns;
+        std::memset(out[n], 0, sizeof *out);
+        for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
+            int32_t dot[ROWS] = {};
+            for (int64_t c = g * GROUP4; c < (g + 1) * GROUP4; c += 8, w += 4 * ROWS)
+                for (int r = 0; r < ROWS; ++r)
+                    for (int i = 0; i < 4; ++i)
+                        dot[r] += (w[4 * r + i] & 15) * x[c + i] + (w[4 * r + i] >> 4) * x[c + 4 + i];
+            int64_t group = (first + n) * groups + g;
+            for (int r = 0; r < ROWS; ++r)
+                out[n][r] += (float(dot[r]) - zeros[r] * rows.sums[group]) *
+                             (half_to_float(w_scales[r]) * rows.scales[group]);
+        }
+    }
+}
+
+#endif
+
+template <int N>
+void tile(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    switch (m.format) {
+        case Format::float32: return tile_float32<N>(m, block, rows, first, out);
+        case Format::bfloat16: return tile_bfloat16<N>(m, block, rows, first, out);
+        case Format::int8: return tile_int8<N>(m, block, rows, first, out);
+        case Format::int4: return tile_int4<N>(m, block, rows, first, out);
+    }
+}
+
+void finish(const float* acc, int64_t row, int64_t rows, const Result& result, int64_t n) {
+    float values[ROWS];
+    for (int half = 0; half < ROWS; half += 8) {
+        v8 y = load(acc + half);
+        if (result.bias) y += load(result.bias + row + half);
+        if (result.activate) y = activate(y, result.activation);
+        store(values + half, y);
+    }
+    float* out = result.out + n * result.stride + row;
+    int64_t count = std::min<int64_t>(ROWS, rows - row);
+    if (result.add)
+        for (int64_t r = 0; r < count; ++r) out[r] += values[r];
+    else
+        std::memcpy(out, values, count * sizeof(float));
+}
+
+void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
+              const Result& result) {
+    constexpr int MOST = 4;
+    float acc[MOST][ROWS];
+    for (int64_t block = first_block; block < last_block; ++block)
+        for (int64_t n = first; n < last;) {
+            int64_t count = std::min<int64_t>(MOST, last - n);
+            switch (count) {
+                case 1: tile<1>(m, block, rows, n, acc); break;
+                case 2: tile<2>(m, block, rows, n, acc); break;
+                case 3: tile<3>(m, block, rows, n, acc); break;
+                default: tile<4>(m, block, rows, n, acc);
+            }
+            for (int64_t i = 0; i < count; ++i, ++n) finish(acc[i], block * ROWS, m.rows, result, n);
+        }
+}
+
+void prepare(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
+    if (!m.integer()) return;
+    int64_t columns = m.padded_columns(), group = m.group(), groups = columns / group;
+    for (int64_t n = first; n < last; ++n)
+        for (int64_t g = 0; g < groups; ++g) {
+            const float* x = rows.values + n * columns + g * group;
+            int8_t* q = rows.quantized + n * columns + g * group;
+            v8 most = all(0);
+            for (int64_t c = 0; c < group; c += 8) most = max(most, max(load(x + c), -load(x + c)));
+            float top = largest(most), inverse = top > 0 ? 127 / top : 0;
+            i8 total = {};
+            for (int64_t c = 0; c < group; c += 8) {
+                i8 whole = nearest(load(x + c) * inverse);
+                b8 bytes = __builtin_convertvector(whole, b8);
+                std::memcpy(q + c, &bytes, 8);
+                total += whole;
+            }
+            rows.scales[n * groups + g] = top / 127;
+            if (m.format == Format::int4) {
+                int32_t all_of_them = 0;
+                for (int i = 0; i < 8; ++i) all_of_them += total[i];
+                rows.sums[n * groups + g] = float(all_of_them);
+            }
+        }
+}
+
+void normalize(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y) {
+    int64_t whole = n / 8 * 8;
+    v8 sums = all(0);
+    for (int64_t i = 0; i < whole; i += 8) sums += load(x + i);
+    float mean = sum(sums);
+    for (int64_t i = whole; i < n; ++i) mean += x[i];
+    mean /= float(n);
+    v8 squares = all(0);
+    for (int64_t i = 0; i < whole; i += 8) squares += (load(x + i) - mean) * (load(x + i) - mean);
+    float variance = sum(squares);
+    for (int64_t i = whole; i < n; ++i) variance += (x[i] - mean) * (x[i] - mean);
+    float factor = 1 / std::sqrt(variance / float(n) + eps);
+    for (int64_t i = 0; i < whole; i += 8)
+        store(y + i, (load(x + i) - mean) * factor * load(weight + i) + load(bias + i));
+    for (int64_t i = whole; i < n; ++i) y[i] = (x[i] - mean) * factor * weight[i] + bias[i];
+}
+
+template <typename Number, int N>
+void attend_queries(const Heads& heads, const float* queries, const int64_t* visible, int64_t size, float scale,
+                    float* scores, float* context) {
+    int64_t most = *std::max_element(visible, visible + N), stride = padded(most, PAGE);
+    for (int64_t start = 0; start < most; start += PAGE) {
+        const Number* keys =
+            reinterpret_cast<const Number*>(static_cast<const char*>(heads.pages[start / PAGE]) + heads.key_offset);
+        int64_t count = std::min<int64_t>(PAGE, most - start);
+        for (int64_t j = 0; j < count; ++j, keys += size) {
+            v8 dot[N] = {};
+            for (int64_t d = 0; d < size; d += 8) {
+                v8 key = load(keys + d);
+                for (int n = 0; n < N; ++n) dot[n] += key * load(queries + n * size + d);
+            }
+            for (int n = 0; n < N; ++n) scores[n * stride + start + j] = sum(dot[n]) * scale;
+        }
+    }
+    for (int n = 0; n < N; ++n) {
+        float* row = scores + n * stride;
+        for (int64_t j = visible[n]; j < stride; ++j) row[j] = -INFINITY;
+        v8 top = all(-INFINITY);
+        for (int64_t j = 0; j < stride; j += 8) top = max(top, load(row + j));
+        float highest = largest(top);
+        v8 total = all(0);
+        for (int64_t j = 0; j < stride; j += 8) {
+            v8 weight = load(row + j) - highest;
+            weight = weight < -86.0f ? all(0) : exponential(weight);
+            store(row + j, weight);
+            total += weight;
+        }
+        float inverse = 1 / sum(total);
+        for (int64_t j = 0; j < stride; j += 8) store(row + j, load(row + j) * inverse);
+    }
+    std::memset(context, 0, N * size * sizeof(float));
+    for (int64_t start = 0; start < most; start += PAGE) {
+        const Number* values =
+            reinterpret_cast<const Number*>(static_cast<const char*>(heads.pages[start / PAGE]) + heads.value_offset);
+        int64_t count = std::min<int64_t>(PAGE, most - start);
+        for (int64_t d = 0; d < size; d += 8) {
+            v8 acc[N];
+            for (int n = 0; n < N; ++n) acc[n] = load(context + n * size + d);
+            for (int64_t j = 0; j < count; ++j) {
+                v8 value = load(values + j * size + d);
+                for (int n = 0; n < N; ++n) acc[n] += value * scores[n * stride + start + j];
+            }
+            for (int n = 0; n < N; ++n) store(context + n * size + d, acc[n]);
+        }
+    }
+}
+
+template <typename Number>
+void attend_some(const Heads& heads, const float* queries, int count, const int64_t* visible, int64_t size, float scale,
+                 float* scores, float* context) {
+    static_assert(QUERIES == 4);
+    switch (count) {
+        case 1: return attend_queries<Number, 1>(heads, queries, visible, size, scale, scores, context);
+        case 2: return attend_queries<Number, 2>(heads, queries, visible, size, scale, scores, context);
+        case 3: return attend_queries<Number, 3>(heads, queries, visible, size, scale, scores, context);
+        default: return attend_queries<Number, 4>(heads, queries, visible, size, scale, scores, context);
+    }
+}
+
+void attend(const Heads& heads, bool half, const float* queries, int count, const int64_t* visible, int64_t size,
+            float scale, float* scores, float* context) {
+    if (half)
+        attend_some<uint16_t>(heads, queries, count, visible, size, scale, scores, context);
+    else
+        attend_some<float>(heads, queries, count, visible, size, scale, scores, context);
+}
+
+void to_half(const float* x, uint16_t* y, int64_t n) {
+    int64_t i = 0;
+#if defined(__AVX2__)
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(y + i), _mm256_cvtps_ph((__m256)load(x + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+    for (; i < n; ++i) y[i] = float_to_half(x[i]);
+}
+
+}  // namespace
+}  // namespace glmkit

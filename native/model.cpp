@@ -1,0 +1,471 @@
+// The forward pass of a GLM over the sequences that it holds.
+//
+// In: packed weights, tokens with their 2-D positions. Out: logits. Keys and values lie in pages of 32 tokens that
+// sequences share until one of them writes; nothing is computed twice.
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "glmkit.h"
+#include "kernels.h"
+#include "pool.h"
+
+namespace glmkit {
+namespace {
+
+thread_local std::string error;
+
+const Kernels* best_kernels() {
+#if defined(__x86_64__)
+    const char* wanted = std::getenv("GLMKIT_INSTRUCTIONS");
+    std::string most = wanted ? wanted : "avx512";
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    if (most != "portable" && avx2 && avx2_kernels()) return avx2_kernels();
+#endif
+    return portable_kernels();
+}
+
+// Memory that begins at a cache line; new memory is zero.
+class Buffer {
+  public:
+    void* reserve(int64_t bytes) {
+        if (bytes > size_) {
+            memory_.reset(static_cast<char*>(::operator new(size_t(bytes), std::align_val_t(64))));
+            std::memset(memory_.get(), 0, size_t(bytes));
+            size_ = bytes;
+        }
+        return memory_.get();
+    }
+    float* floats(int64_t n) { return static_cast<float*>(reserve(n * 4)); }
+
+  private:
+    struct Free {
+        void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
+    };
+    std::unique_ptr<char, Free> memory_;
+    int64_t size_ = 0;
+};
+
+using Page = std::shared_ptr<Buffer>;
+
+struct Sequence {
+    std::vector<Page> pages;
+    int64_t length = 0;
+};
+
+struct Layer {
+    Matrix qkv, dense, up, down;
+    const float *norm1[2] = {}, *norm2[2] = {};
+    const float *qkv_bias = nullptr, *dense_bias = nullptr, *up_bias = nullptr, *down_bias = nullptr;
+};
+
+struct Feed {
+    Sequence* sequence;
+    int64_t first, count, before, prefix, num_logits;
+    std::vector<const void*> pages;
+};
+
+struct Queries {  // what attention does at once: up to QUERIES tokens of one feed, one head
+    int32_t feed, token;
+};
+
+}  // namespace
+}  // namespace glmkit
+
+using namespace glmkit;
+
+struct glmkit_model {
+    glmkit_sizes sizes;
+    const Kernels& kernels = *best_kernels();
+    Pool pool;
+    Matrix words;
+    std::vector<Layer> layers;
+    const float *final_norm[2] = {}, *positions = nullptr, *block_positions = nullptr;
+    std::map<int64_t, Sequence> sequences;
+    int64_t next_sequence = 0, page_bytes, head_size, padded_head, number;
+    std::mutex lock;
+    Buffer hidden, normed, qkv, context, wide, quantized, scales, sums, last, scratch;
+
+    glmkit_model(const glmkit_sizes& s, int threads) : sizes(s), pool(threads), layers(size_t(s.layers)) {
+        head_size = s.hidden / s.heads;
+        padded_head = padded(head_size, 8);
+        number = s.half_cache ? 2 : 4;
+        page_bytes = int64_t(s.layers) * 2 * s.heads * PAGE * padded_head * number;
+        auto shape = [](Matrix& m, int64_t rows, int64_t columns) { m.rows = rows, m.columns = columns; };
+        shape(words, s.vocabulary, s.hidden);
+        for (Layer& layer : layers) {
+            shape(layer.qkv, 3 * int64_t(s.hidden), s.hidden);
+            shape(layer.dense, s.hidden, s.hidden);
+            shape(layer.up, s.mlp, s.hidden);
+            shape(layer.down, s.hidden, s.mlp);
+        }
+    }
+
+    Sequence& sequence(int64_t handle) {
+        auto found = sequences.find(handle);
+        if (found == sequences.end())
+            throw std::invalid_argument("there is no sequence " + std::to_string(handle) + " (never opened, or closed)");
+        return found->second;
+    }
+
+    Page new_page() {
+        Page page = std::make_shared<Buffer>();
+        page->reserve(page_bytes);
+        return page;
+    }
+
+    // Offset in bytes of a head's keys (which = 0) or values (1) in a page.
+    int64_t offset(int64_t layer, int64_t which, int64_t head) const {
+        return ((layer * 2 + which) * sizes.heads + head) * PAGE * padded_head * number;
+    }
+
+    // Makes room for `count` more tokens; a page that others hold too is copied first.
+    void make_room(Sequence& s, int64_t count) {
+        if (s.length % PAGE) {
+            Page& open = s.pages[size_t(s.length / PAGE)];
+            if (open.use_count() > 1) {
+                Page copy = new_page();
+                std::memcpy(copy->reserve(0), open->reserve(0), size_t(page_bytes));
+                open = copy;
+            }
+        }
+        while (int64_t(s.pages.size()) * PAGE < s.length + count) s.pages.push_back(new_page());
+    }
+
+    void check_complete() const {
+        bool whole = words.data && final_norm[0] && final_norm[1] && positions && (!sizes.block_positions || block_positions);
+        for (const Layer& l : layers)
+            whole = whole && l.qkv.data && l.dense.data && l.up.data && l.down.data && l.norm1[0] && l.norm1[1] &&
+                    l.norm2[0] && l.norm2[1] && l.qkv_bias && l.dense_bias && l.up_bias && l.down_bias;
+        if (!whole) throw std::invalid_argument("weights are missing: set every matrix and vector first");
+    }
+
+    void forward(std::vector<Feed>& feeds, int64_t total, const int32_t* ids, const int32_t* position_ids,
+                 const int32_t* block_ids, float* states, float* logits);
+    void head(const float* states, int64_t n, float* logits);
+    void project(int thread, const Matrix& m, const float* input, int64_t n, const Result& result);
+    void keep(const Feed& feed, int64_t layer, int64_t token, const float* row);
+};
+
+// result = m x input, on all threads. The input [n, padded columns] is quantized first where the matrix wants it.
+void glmkit_model::project(int thread, const Matrix& m, const float* input, int64_t n, const Result& result) {
+    Rows rows;
+    rows.values = const_cast<float*>(input);
+    rows.quantized = static_cast<int8_t*>(quantized.reserve(0));
+    rows.scales = scales.floats(0);
+    rows.sums = sums.floats(0);
+    if (m.integer())
+        pool.share(thread, n, padded(n, pool.threads()) / pool.threads(),
+                   [&](int64_t first, int64_t last) { kernels.prepare(m, rows, first, last); });
+    constexpr int64_t TOKENS = 128;  // rows whose activations stay in a core's cache while weights go by
+    int64_t blocks = m.blocks(), pieces = 16 * pool.threads();
+    int64_t piece = blocks > pieces ? blocks / pieces : 1;
+    for (int64_t start = 0; start < n; start += TOKENS)
+        pool.share(thread, blocks, piece, [&](int64_t first, int64_t last) {
+            kernels.multiply(m, rows, start, start + TOKENS < n ? start + TOKENS : n, first, last, result);
+        });
+}
+
+// Stores the keys and values of one token in its sequence.
+void glmkit_model::keep(const Feed& feed, int64_t layer, int64_t token, const float* row) {
+    int64_t index = feed.before + token;
+    char* page = static_cast<char*>(feed.sequence->pages[size_t(index / PAGE)]->reserve(0));
+    for (int64_t which = 0; which < 2; ++which)
+        for (int64_t head = 0; head < sizes.heads; ++head) {
+            const float* from = row + (which + 1) * sizes.hidden + head * head_size;
+            char* to = page + offset(layer, which, head) + index % PAGE * padded_head * number;
+            if (sizes.half_cache)
+                kernels.to_half(from, reinterpret_cast<uint16_t*>(to), head_size);
+            else
+                std::memcpy(to, from, size_t(head_size) * 4);
+        }
+}
+
+void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_t* ids, const int32_t* position_ids,
+                           const int32_t* block_ids, float* states, float* logits) {
+    int64_t width = sizes.hidden, row = padded(width, COLUMNS), wide_row = padded(sizes.mlp, COLUMNS), most = 0, wanted = 0;
+    std::vector<Queries> queries;
+    for (size_t f = 0; f < feeds.size(); ++f) {
+        Feed& feed = feeds[f];
+        for (const Page& page : feed.sequence->pages) feed.pages.push_back(page->reserve(0));
+        most = std::max(most, feed.before + feed.count);
+        wanted += feed.num_logits;
+        for (int64_t token = 0; token < feed.count; token += QUERIES) queries.push_back({int32_t(f), int32_t(token)});
+    }
+    std::vector<int32_t> feed_of(static_cast<size_t>(total));
+    for (size_t f = 0; f < feeds.size(); ++f)
+        for (int64_t i = 0; i < feeds[f].count; ++i) feed_of[size_t(feeds[f].first + i)] = int32_t(f);
+
+    int64_t longest_row = std::max(row, wide_row), score_row = QUERIES * padded(most, PAGE);
+    int64_t own = score_row + 2 * QUERIES * padded_head;
+    float *x = hidden.floats(total * width), *y = normed.floats(total * row), *c = context.floats(total * row);
+    float *q = qkv.floats(total * 3 * width), *w = wide.floats(total * wide_row);
+    float* z = states ? states : last.floats(wanted * row);
+    int64_t state_row = states ? width : row;
+    quantized.reserve(total * longest_row);
+    scales.floats(total * longest_row / GROUP4);
+    sums.floats(total * longest_row / GROUP4);
+    float* private_memory = scratch.floats(pool.threads() * own);
+    float scale = 1 / std::sqrt(float(head_size));
+    auto activation = Activation(sizes.activation);
+
+    pool.run([&](int thread) {
+        float* scores = private_memory + thread * own;
+        float *queries_in = scores + score_row, *context_out = queries_in + QUERIES * padded_head;
+        int64_t few = padded(total, pool.threads()) / pool.threads();
+        auto normalize = [&](const float* const norm[2]) {
+            pool.share(thread, total, few, [&](int64_t first, int64_t end) {
+                for (int64_t t = first; t < end; ++t)
+                    kernels.normalize(x + t * width, norm[0], norm[1], sizes.epsilon, width, y + t * row);
+            });
+        };
+        pool.share(thread, total, few, [&](int64_t first, int64_t end) {
+            for (int64_t t = first; t < end; ++t) {
+                float* out = x + t * width;
+                unpack_row(words, ids[t], out);
+                const float* position = positions + position_ids[t] * width;
+                for (int64_t i = 0; i < width; ++i) out[i] += position[i];
+                if (!sizes.block_positions) continue;
+                const float* block = block_positions + block_ids[t] * width;
+                for (int64_t i = 0; i < width; ++i) out[i] += block[i];
+            }
+        });
+        for (int64_t l = 0; l < sizes.layers; ++l) {
+            const Layer& layer = layers[size_t(l)];
+            normalize(layer.norm1);
+            project(thread, layer.qkv, y, total, {q, 3 * width, layer.qkv_bias});
+            pool.share(thread, total, few, [&](int64_t first, int64_t end) {
+                for (int64_t t = first; t < end; ++t) {
+                    const Feed& feed = feeds[size_t(feed_of[size_t(t)])];
+                    keep(feed, l, t - feed.first, q + t * 3 * width);
+                }
+            });
+            int64_t items = int64_t(queries.size()) * sizes.heads;
+            pool.share(thread, items, 1 + items / (16 * pool.threads()), [&](int64_t first, int64_t end) {
+                for (int64_t item = first; item < end; ++item) {
+                    // Heads change slowest, so that neighbours read the same keys.
+                    const Queries& some = queries[size_t(item % int64_t(queries.size()))];
+                    int64_t head = item / int64_t(queries.size());
+                    const Feed& feed = feeds[size_t(some.feed)];
+                    int count = int(std::min<int64_t>(QUERIES, feed.count - some.token));
+                    int64_t visible[QUERIES];
+                    for (int i = 0; i < count; ++i) {
+                        int64_t token = some.token + i;
+                        visible[i] = feed.before + std::max(feed.prefix, token + 1);
+                        std::memcpy(queries_in + i * padded_head, q + (feed.first + token) * 3 * width + head * head_size,
+                                    size_t(head_size) * 4);
+                    }
+                    Heads heads{feed.pages.data(), offset(l, 0, head), offset(l, 1, head)};
+                    kernels.attend(heads, sizes.half_cache, queries_in, count, visible, padded_head, scale, scores,
+                                   context_out);
+                    for (int i = 0; i < count; ++i)
+                        std::memcpy(c + (feed.first + some.token + i) * row + head * head_size,
+                                    context_out + i * padded_head, size_t(head_size) * 4);
+                }
+            });
+            project(thread, layer.dense, c, total, {x, width, layer.dense_bias, true});
+            normalize(layer.norm2);
+            project(thread, layer.up, y, total, {w, wide_row, layer.up_bias, false, true, activation});
+            project(thread, layer.down, w, total, {x, width, layer.down_bias, true});
+        }
+        if (thread == 0) {
+            float* out = z;
+            for (const Feed& feed : feeds)
+                for (int64_t i = feed.count - feed.num_logits; i < feed.count; ++i, out += state_row)
+                    kernels.normalize(x + (feed.first + i) * width, final_norm[0], final_norm[1], sizes.epsilon, width, out);
+        }
+        pool.wait();
+        if (logits) project(thread, words, z, wanted, {logits, sizes.vocabulary});
+    });
+}
+
+void glmkit_model::head(const float* states, int64_t n, float* logits) {
+    int64_t width = sizes.hidden, row = padded(width, COLUMNS);
+    float* z = last.floats(n * row);
+    for (int64_t i = 0; i < n; ++i) std::memcpy(z + i * row, states + i * width, size_t(width) * 4);
+    quantized.reserve(n * row);
+    scales.floats(n * row / GROUP4);
+    sums.floats(n * row / GROUP4);
+    pool.run([&](int thread) { project(thread, words, z, n, {logits, sizes.vocabulary}); });
+}
+
+namespace {
+
+template <typename Work>
+int64_t guarded(const Work& work) {
+    try {
+        return work();
+    } catch (const std::bad_alloc&) {
+        error = "not enough memory";
+        return -2;
+    } catch (const std::exception& problem) {
+        error = problem.what();
+        return -1;
+    }
+}
+
+std::string number(int64_t value) { return std::to_string(value); }
+
+}  // namespace
+
+extern "C" {
+
+const char* glmkit_error() { return error.c_str(); }
+
+const char* glmkit_instructions() { return best_kernels()->name; }
+
+glmkit_model* glmkit_new(const glmkit_sizes* s, int32_t threads) {
+    glmkit_model* made = nullptr;
+    guarded([&]() -> int64_t {
+        bool good = s->layers > 0 && s->hidden > 0 && s->heads > 0 && s->mlp > 0 && s->vocabulary > 0 && s->positions > 0;
+        if (!good || s->hidden % s->heads || s->activation < 0 || s->activation > 2 || threads < 1 || threads > 1024)
+            throw std::invalid_argument("sizes that no GLM has");
+        made = new glmkit_model(*s, threads);
+        return 0;
+    });
+    return made;
+}
+
+void glmkit_delete(glmkit_model* model) { delete model; }
+
+int32_t glmkit_set_matrix(glmkit_model* model, int32_t role, int32_t layer, int32_t format, const void* data,
+                          const void* scales, const uint8_t* zeros) {
+    return int32_t(guarded([&]() -> int64_t {
+        std::lock_guard guard(model->lock);
+        if (role < 0 || role > 4 || layer < 0 || (role && layer >= model->sizes.layers) || format < 0 || format > 3)
+            throw std::invalid_argument("no such matrix or format");
+        Layer& at = model->layers[size_t(role ? layer : 0)];
+        Matrix* places[] = {&model->words, &at.qkv, &at.dense, &at.up, &at.down};
+        Matrix& m = *places[role];
+        m.format = Format(format), m.data = data, m.scales = scales, m.zeros = zeros;
+        if (!data || (m.integer() && !scales) || (m.format == Format::int4 && !zeros))
+            throw std::invalid_argument("a matrix without its numbers");
+        return 0;
+    }));
+}
+
+int32_t glmkit_set_vector(glmkit_model* model, int32_t role, int32_t layer, const float* data) {
+    return int32_t(guarded([&]() -> int64_t {
+        std::lock_guard guard(model->lock);
+        if (role < 0 || role > 11 || layer < 0 || (role < 8 && layer >= model->sizes.layers) || !data)
+            throw std::invalid_argument("no such vector");
+        Layer& at = model->layers[size_t(role < 8 ? layer : 0)];
+        const float** places[] = {&at.norm1[0],    &at.norm1[1],  &at.qkv_bias,           &at.dense_bias,
+                                  &at.norm2[0],    &at.norm2[1],  &at.up_bias,            &at.down_bias,
+                                  &model->final_norm[0], &model->final_norm[1], &model->positions, &model->block_positions};
+        *places[role] = data;
+        return 0;
+    }));
+}
+
+int64_t glmkit_open(glmkit_model* model) {
+    return guarded([&] {
+        std::lock_guard guard(model->lock);
+        model->sequences[model->next_sequence];
+        return model->next_sequence++;
+    });
+}
+
+int64_t glmkit_fork(glmkit_model* model, int64_t sequence) {
+    return guarded([&] {
+        std::lock_guard guard(model->lock);
+        Sequence copy = model->sequence(sequence);
+        model->sequences.emplace(model->next_sequence, std::move(copy));
+        return model->next_sequence++;
+    });
+}
+
+int32_t glmkit_truncate(glmkit_model* model, int64_t sequence, int64_t length) {
+    return int32_t(guarded([&]() -> int64_t {
+        std::lock_guard guard(model->lock);
+        Sequence& s = model->sequence(sequence);
+        if (length < 0 || length > s.length)
+            throw std::invalid_argument("length " + number(length) + " of a sequence of " + number(s.length) + " tokens");
+        s.length = length;
+        s.pages.resize(size_t(padded(length, PAGE) / PAGE));
+        return 0;
+    }));
+}
+
+int32_t glmkit_close(glmkit_model* model, int64_t sequence) {
+    return int32_t(guarded([&]() -> int64_t {
+        std::lock_guard guard(model->lock);
+        model->sequence(sequence);
+        model->sequences.erase(sequence);
+        return 0;
+    }));
+}
+
+int64_t glmkit_length(glmkit_model* model, int64_t sequence) {
+    return guarded([&] {
+        std::lock_guard guard(model->lock);
+        return model->sequence(sequence).length;
+    });
+}
+
+int64_t glmkit_cache_bytes(glmkit_model* model) {
+    return guarded([&] {
+        std::lock_guard guard(model->lock);
+        std::map<const Buffer*, int> pages;
+        for (auto& [handle, sequence] : model->sequences)
+            for (auto& page : sequence.pages) pages[page.get()] = 1;
+        return int64_t(pages.size()) * model->page_bytes;
+    });
+}
+
+int32_t glmkit_forward(glmkit_model* model, int32_t n, const int64_t* sequences, const int32_t* counts,
+                       const int32_t* prefixes, const int32_t* num_logits, const int32_t* ids, const int32_t* positions,
+                       const int32_t* blocks, float* states, float* logits) {
+    return int32_t(guarded([&]() -> int64_t {
+        std::lock_guard guard(model->lock);
+        model->check_complete();
+        if (n <= 0) return 0;
+        std::vector<Feed> feeds;
+        int64_t total = 0;
+        for (int32_t f = 0; f < n; ++f) {
+            Sequence& s = model->sequence(sequences[f]);
+            for (const Feed& other : feeds)
+                if (other.sequence == &s)
+                    throw std::invalid_argument("sequence " + number(sequences[f]) + " is fed twice at once");
+            if (counts[f] < 1 || prefixes[f] < 0 || prefixes[f] > counts[f] || num_logits[f] < 0 ||
+                num_logits[f] > counts[f] || (prefixes[f] && s.length))
+                throw std::invalid_argument("a feed of " + number(counts[f]) + " tokens with a prefix of " +
+                                            number(prefixes[f]) + " and " + number(num_logits[f]) +
+                                            " logits into a sequence of " + number(s.length));
+            feeds.push_back({&s, total, counts[f], s.length, prefixes[f], num_logits[f], {}});
+            total += counts[f];
+        }
+        for (int64_t t = 0; t < total; ++t) {
+            if (ids[t] < 0 || ids[t] >= model->sizes.vocabulary)
+                throw std::invalid_argument("the id " + number(ids[t]) + " in a vocabulary of " +
+                                            number(model->sizes.vocabulary));
+            int64_t highest = model->sizes.positions - 1;
+            if (positions[t] < 0 || positions[t] > highest || blocks[t] < 0 || blocks[t] > highest)
+                throw std::invalid_argument("the position (" + number(positions[t]) + ", " + number(blocks[t]) +
+                                            "); this model's tables end at " + number(highest));
+        }
+        for (Feed& feed : feeds) model->make_room(*feed.sequence, feed.count);
+        model->forward(feeds, total, ids, positions, blocks, states, logits);
+        for (Feed& feed : feeds) feed.sequence->length += feed.count;
+        return 0;
+    }));
+}
+
+int32_t glmkit_head(glmkit_model* model, int64_t n, const float* states, float* logits) {
+    return int32_t(guarded([&]() -> int64_t {
+        std::lock_guard guard(model->lock);
+        model->check_complete();
+        if (n > 0) model->head(states, n, logits);
+        return 0;
+    }));
+}
+
+}  // extern "C"

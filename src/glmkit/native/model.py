@@ -1,0 +1,140 @@
+"""A GLM on the native decoder, in the place of a `GLMForConditionalGeneration` that reads and writes.
+
+In: a configuration and `NativeWeights`. Out: logits, hidden states, a runner. What the decoder does not do (gradients, maps of
+attention, masks and embeddings of one's own, transformers' `generate`) a torch model made of the same weights does; it is built
+when it is first asked for, takes four bytes a weight, and computes with the quantized weights but float32 activations.
+
+Shapes: B rows, L tokens of a row, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from glmkit.generation.runner import Feed
+from glmkit.model import GLMConfig, GLMForConditionalGeneration
+from glmkit.native.runner import NativeRunner
+from glmkit.native.weights import NativeWeights
+
+logger = logging.getLogger(__name__)
+
+READ = {"input_ids", "position_ids", "attention_mask", "prefix_lengths"}
+"""Fields of a batch that the native decoder reads."""
+
+
+class NativeModel:
+    """A GLM on the native decoder.
+
+    Attributes:
+        config: Its `GLMConfig`.
+        weights: Its `NativeWeights`.
+        runner: The decoder, with the sequences that it has read.
+    """
+
+    device = torch.device("cpu")
+    dtype = torch.float32
+    training = False
+
+    def __init__(self, config: GLMConfig, weights: NativeWeights):
+        self.config = config
+        self.weights = weights
+        self.runner = NativeRunner(config, weights)
+
+    @cached_property
+    def torch_model(self) -> GLMForConditionalGeneration:
+        """The same weights as a torch model."""
+        logger.info(
+            "building a torch model of the %s weights, for what the native decoder does not do",
+            self.weights.quantization,
+        )
+        with torch.device("meta"):
+            model = GLMForConditionalGeneration(self.config)
+        model.load_state_dict(self.weights.state_dict(), strict=False, assign=True)
+        model.tie_weights()
+        return model.eval()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.torch_model, name)
+
+    def eval(self) -> NativeModel:
+        """Returns itself: it never trains."""
+        return self
+
+    def __call__(self, **batch: Any) -> Any:
+        """Logits [B, L, V] of a batch of `blanks.layout.collate`; anything else the torch model does."""
+        if not _readable(batch):
+            return self.torch_model(**batch)
+        states = self._states(batch)
+        return CausalLMOutputWithPast(logits=self.lm_head(states.flatten(0, 1)).view(*states.shape[:2], -1))
+
+    @property
+    def glm(self) -> Any:
+        """The backbone: called with a batch it gives `last_hidden_state` [B, L, H]."""
+        return _Backbone(self)
+
+    def lm_head(self, states: torch.Tensor) -> torch.Tensor:
+        """Returns the logits [n, V] of hidden states [n, H]."""
+        return self.runner.head(states)
+
+    def _states(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Returns [B, L, H], zero where a row is filled up."""
+        ids, positions = batch["input_ids"], batch["position_ids"]
+        mask, prefixes = batch.get("attention_mask"), batch.get("prefix_lengths")
+        states = torch.zeros(*ids.shape, self.config.hidden_size)
+        feeds, places = [], []
+        for row in range(len(ids)):
+            real = torch.arange(ids.shape[1]) if mask is None else mask[row].nonzero()[:, 0]
+            if len(real) == 0:
+                continue
+            first = int(real[0])
+            prefix = 0 if prefixes is None else int(prefixes[row]) - first
+            feed = (ids[row, real], positions[row, 0, real], positions[row, 1, real])
+            feeds.append((*map(torch.Tensor.tolist, feed), max(0, prefix), len(real)))
+            places.append((row, real))
+        opened = [self.runner.open() for _ in feeds]
+        try:
+            found = self.runner.states(
+                [Feed(one, *feed) for one, feed in zip(opened, feeds, strict=True)]
+            )
+        finally:
+            for one in opened:
+                self.runner.close(one)
+        for (row, real), values in zip(places, found, strict=True):
+            states[row, real] = values
+        return states
+
+
+class _Backbone:
+    """`NativeModel.glm`: what is not reading goes to the torch model's backbone."""
+
+    def __init__(self, model: NativeModel):
+        self._model = model
+
+    def __call__(self, **batch: Any) -> Any:
+        if not _readable(batch):
+            return self._model.torch_model.glm(**batch)
+        return BaseModelOutputWithPast(last_hidden_state=self._model._states(batch))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model.torch_model.glm, name)
+
+
+def _readable(batch: dict[str, Any]) -> bool:
+    """Returns whether the decoder reads a batch: rows of real tokens side by side, whose part A is known."""
+    given = {name for name, value in batch.items() if value is not None}
+    if torch.is_grad_enabled() or not {"input_ids", "position_ids"} <= given <= READ:
+        return False
+    mask = batch.get("attention_mask")
+    if mask is None:
+        return True
+    if mask.dim() != 2 or mask.shape != batch["input_ids"].shape or "prefix_lengths" not in given:
+        return False
+    edges = torch.nn.functional.pad(mask.bool().int(), (1, 1)).diff(dim=1).abs().sum(1)
+    return bool((edges <= 2).all())

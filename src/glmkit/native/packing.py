@@ -1,0 +1,175 @@
+"""Matrices -> the native decoder's layout, and back.
+
+In: a matrix of any floating type. Out: `Packed`, with 32, 16, 8 or 4 bits a weight. Runs on torch alone, so that a model can be
+quantized where the native decoder is not. The layout is described in `native/kernels.h`: blocks of 16 rows, each one stream of
+memory; columns are filled up with zeros to a multiple of 64, rows to a multiple of 16.
+
+int8 has one scale for each row, symmetric: w = scale * q, q in -127..127. int4 has for each row and group of 32 columns a float16
+scale and a zero point: w = scale * (q - zero), q in 0..15, with the least squared error among ranges shrunk in steps of 5 %.
+
+Shapes: R rows, C columns, both filled up; G = C / 32 groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from glmkit.errors import ConfigError, nearest
+
+FORMATS = ("float32", "bfloat16", "int8", "int4")
+"""In the order of the library's numbers for them."""
+
+ROWS, COLUMNS, GROUP = 16, 64, 32
+
+SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+
+LARGEST = torch.finfo(torch.float16).max
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A matrix in the native layout.
+
+    Attributes:
+        format: One of `FORMATS`.
+        shape: Rows and columns, without filling.
+        data: The numbers, [R · C]; of int4 two in each uint8, [R · C / 2].
+        scales: int8: float32 [R]; int4: float16 [R · G]; else None.
+        zeros: int4: uint8 [R · G]; else None.
+    """
+
+    format: str
+    shape: tuple[int, int]
+    data: torch.Tensor
+    scales: torch.Tensor | None = None
+    zeros: torch.Tensor | None = None
+
+
+def check_format(name: str) -> None:
+    """Refuses an unknown number format.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name not in FORMATS:
+        raise ConfigError(
+            f"no number format {name!r} for weights; there are {', '.join(FORMATS)}{nearest(name, FORMATS)}"
+        )
+
+
+@torch.no_grad()
+def pack(weights: torch.Tensor, format: str) -> Packed:
+    """Returns a matrix in the native layout.
+
+    Raises:
+        ConfigError: No such format.
+    """
+    check_format(format)
+    rows, columns = weights.shape
+    filling = (0, -columns % COLUMNS, 0, -rows % ROWS)
+    full = F.pad(weights.detach().to(torch.float32), filling)
+    if format == "float32":
+        return Packed(format, (rows, columns), _blocks(full, 1))
+    if format == "bfloat16":
+        return Packed(format, (rows, columns), _blocks(full.to(torch.bfloat16), 2))
+    if format == "int8":
+        scales = full.abs().amax(1) / 127
+        steps = (full / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round()
+        return Packed(format, (rows, columns), _blocks(steps.to(torch.int8), 4), scales)
+    grouped = full.view(full.shape[0], -1, GROUP)
+    scales, zeros = _grids(grouped)
+    steps = _steps(grouped, scales, zeros).to(torch.uint8).view(*full.shape)
+    # Of eight columns the first four are the low nibbles, the last four the high ones.
+    low, high = steps.view(full.shape[0], -1, 2, 4).unbind(2)
+    data = _blocks((low | high << 4).reshape(full.shape[0], -1), 4)
+    return Packed(
+        format,
+        (rows, columns),
+        data,
+        _blocks(scales, 1),
+        _blocks(zeros.to(torch.uint8), 1),
+    )
+
+
+@torch.no_grad()
+def unpack(packed: Packed) -> torch.Tensor:
+    """Returns the matrix as float32 [rows, columns], as the native decoder understands it."""
+    rows, columns = packed.shape
+    n_rows, n_columns = rows + -rows % ROWS, columns + -columns % COLUMNS
+    if packed.format in ("float32", "bfloat16"):
+        full = _rows(packed.data, n_rows, {"float32": 1, "bfloat16": 2}[packed.format]).float()
+    elif packed.format == "int8":
+        assert packed.scales is not None
+        full = _rows(packed.data, n_rows, 4).float() * packed.scales[:, None]
+    else:
+        assert packed.scales is not None and packed.zeros is not None
+        both = _rows(packed.data, n_rows, 4).view(n_rows, -1, 1, 4)
+        steps = torch.cat((both & 15, both >> 4), 2).view(n_rows, -1, GROUP).float()
+        zeros = _rows(packed.zeros, n_rows, 1).float()
+        scales = _rows(packed.scales, n_rows, 1).float()
+        full = (scales[..., None] * (steps - zeros[..., None])).reshape(n_rows, n_columns)
+    return full[:rows, :columns].contiguous()
+
+
+def is_whole(packed: Packed) -> bool:
+    """Returns whether a matrix has the parts, number types and sizes that its format and shape call for."""
+    rows, columns = packed.shape
+    if packed.format not in FORMATS or rows < 1 or columns < 1:
+        return False
+    rows, columns = rows + -rows % ROWS, columns + -columns % COLUMNS
+    numbers, groups = rows * columns, rows * columns // GROUP
+    wanted = {
+        "float32": ((torch.float32, numbers), None, None),
+        "bfloat16": ((torch.bfloat16, numbers), None, None),
+        "int8": ((torch.int8, numbers), (torch.float32, rows), None),
+        "int4": ((torch.uint8, numbers // 2), (torch.float16, groups), (torch.uint8, groups)),
+    }[packed.format]
+    found = (packed.data, packed.scales, packed.zeros)
+    return wanted == tuple(None if part is None else (part.dtype, part.numel()) for part in found)
+
+
+def _blocks(matrix: torch.Tensor, together: int) -> torch.Tensor:
+    """[R, C] -> [R / 16, C / together, 16, together], flat."""
+    return (
+        matrix.reshape(matrix.shape[0] // ROWS, ROWS, -1, together).transpose(1, 2).reshape(-1)
+    )
+
+
+def _rows(flat: torch.Tensor, n_rows: int, together: int) -> torch.Tensor:
+    """The way back from `_blocks`, to [R, C]."""
+    blocks = flat.view(n_rows // ROWS, -1, ROWS, together)
+    return blocks.transpose(1, 2).reshape(n_rows, -1)
+
+
+def _grids(grouped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns for each group of [R, G, 32] its scale (float16) and zero point (float32), both [R, G]."""
+    low, high = grouped.amin(2).clamp_max(0), grouped.amax(2).clamp_min(0)
+    best = None
+    for shrunk in SHRUNK:
+        scales = ((high - low) * (shrunk / 15)).clamp_max(LARGEST).to(torch.float16)
+        zeros = (-low * shrunk / _divisor(scales)).round().clamp(0, 15)
+        steps = _steps(grouped, scales, zeros)
+        errors = (scales.float()[..., None] * (steps - zeros[..., None]) - grouped).square().sum(2)
+        if best is None:
+            best = errors, scales, zeros
+        else:
+            better = errors < best[0]
+            best = tuple(
+                torch.where(better, new, old)
+                for new, old in zip((errors, scales, zeros), best, strict=True)
+            )
+    assert best is not None
+    return best[1], best[2]
+
+
+def _steps(grouped: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:
+    return ((grouped / _divisor(scales)[..., None]).round() + zeros[..., None]).clamp(0, 15)
+
+
+def _divisor(scales: torch.Tensor) -> torch.Tensor:
+    """Where a scale is 0, so are the weights (or they are too small for float16): any divisor gives steps of 0."""
+    scales = scales.float()
+    return torch.where(scales > 0, scales, torch.inf)

@@ -1,0 +1,189 @@
+"""The native decoder as a `Runner` (`generation.runner`): sequences of tokens in, logits out.
+
+In: a configuration and `NativeWeights`. Out: logits or hidden states on the CPU. Keys and values are float32 where the weights
+are, else float16. Knows no blanks, no settings and no text. Calls from several threads run one after the other; other Python
+threads go on meanwhile.
+
+Shapes: T tokens of all feeds, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from glmkit.native.library import Sizes, check, load
+from glmkit.native.packing import FORMATS
+from glmkit.native.weights import (
+    LAYER,
+    MATRICES,
+    TABLES,
+    VECTORS,
+    WORDS,
+    NativeWeights,
+    check_shapes,
+)
+
+ACTIVATIONS = ("gelu", "gelu_new", "relu")
+"""In the order of the library's numbers for them."""
+
+
+class NativeRunner:
+    """A GLM on the native decoder, with the sequences that it has read."""
+
+    def __init__(self, config: Any, weights: NativeWeights, threads: int | None = None):
+        """Hands the weights to the decoder, which reads them where they lie.
+
+        Args:
+            config: The model's `GLMConfig`.
+            weights: Its weights.
+            threads: By default as many as torch uses.
+
+        Raises:
+            NativeError: The native decoder is not here.
+            CheckpointError: The weights are not those of the configuration.
+        """
+        check_shapes(config, weights, "the weights")
+        self._library = load()
+        self._vocabulary, self._hidden = config.vocab_size, config.hidden_size
+        sizes = Sizes(
+            layers=config.num_layers,
+            hidden=config.hidden_size,
+            heads=config.num_attention_heads,
+            mlp=config.intermediate_size,
+            vocabulary=config.vocab_size,
+            positions=config.max_sequence_length + 1,
+            activation=ACTIVATIONS.index(config.hidden_act),
+            block_positions=config.block_position_encoding,
+            half_cache=weights.quantization != "float32",
+            epsilon=config.layernorm_epsilon,
+        )
+        self.threads = threads or torch.get_num_threads()
+        self._model = self._library.glmkit_new(ctypes.byref(sizes), self.threads)
+        if not self._model:
+            check(self._library, -1)
+        self._kept: list[torch.Tensor] = []  # what the decoder reads must stay where it is
+        self._set_matrix(0, 0, weights, WORDS)
+        for layer in range(config.num_layers):
+            for role, name in enumerate(MATRICES, start=1):
+                self._set_matrix(role, layer, weights, LAYER.format(layer) + name)
+            for role, name in enumerate(VECTORS):
+                self._set_vector(role, layer, weights.vectors[LAYER.format(layer) + name])
+        for role, name in enumerate(TABLES, start=len(VECTORS)):
+            if name in weights.vectors:
+                self._set_vector(role, 0, weights.vectors[name])
+
+    def __del__(self) -> None:
+        if getattr(self, "_model", None):
+            self._library.glmkit_delete(self._model)
+
+    def open(self) -> int:
+        """Returns the handle of a new, empty sequence."""
+        return self._checked(self._library.glmkit_open(self._model))
+
+    def fork(self, sequence: int) -> int:
+        """Returns the handle of a copy that goes on by itself; what both have read is held once."""
+        return self._checked(self._library.glmkit_fork(self._model, sequence))
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forgets all but the first `length` tokens."""
+        self._checked(self._library.glmkit_truncate(self._model, sequence, length))
+
+    def close(self, sequence: int) -> None:
+        """Forgets a sequence; its handle is never given again."""
+        self._checked(self._library.glmkit_close(self._model, sequence))
+
+    def length(self, sequence: int) -> int:
+        """Returns the number of tokens that a sequence has read."""
+        return self._checked(self._library.glmkit_length(self._model, sequence))
+
+    def forward(self, feeds: Sequence[Any]) -> list[torch.Tensor]:
+        """Reads each feed (`generation.runner.Feed`), at most one for a sequence.
+
+        Returns:
+            For each feed logits, float32 [num_logits, V].
+
+        Raises:
+            NativeError: An id or a position beyond the model's tables, an unknown sequence, one that is fed twice, or a prefix
+                into a sequence that is not empty. No sequence has grown then.
+        """
+        return self._read(feeds, logits=True)
+
+    def states(self, feeds: Sequence[Any]) -> list[torch.Tensor]:
+        """Reads each feed as `forward` does; returns float32 [num_logits, H] after the final LayerNorm."""
+        return self._read(feeds, logits=False)
+
+    def head(self, states: torch.Tensor) -> torch.Tensor:
+        """Returns the logits, float32 [n, V], of hidden states [n, H]."""
+        states = states.detach().to("cpu", torch.float32).contiguous()
+        logits = torch.empty(len(states), self._vocabulary)
+        self._checked(
+            self._library.glmkit_head(
+                self._model, len(states), states.data_ptr(), logits.data_ptr()
+            )
+        )
+        return logits
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of keys and values of all sequences; what several share counts once."""
+        return self._checked(self._library.glmkit_cache_bytes(self._model))
+
+    def _read(self, feeds: Sequence[Any], *, logits: bool) -> list[torch.Tensor]:
+        counts = [feed.num_logits for feed in feeds]
+        results = torch.empty(sum(counts), self._vocabulary if logits else self._hidden)
+        arrays = [
+            np.array([feed.sequence for feed in feeds], np.int64),
+            np.array([len(feed.ids) for feed in feeds], np.int32),
+            np.array([feed.prefix for feed in feeds], np.int32),
+            np.array(counts, np.int32),
+            *(_joined([getattr(feed, name) for feed in feeds]) for name in _FIELDS),
+        ]
+        addresses = [array.ctypes.data for array in arrays]
+        where = results.data_ptr()
+        targets = (None, where) if logits else (where, None)
+        self._checked(
+            self._library.glmkit_forward(self._model, len(feeds), *addresses, *targets)
+        )
+        return list(results.split(counts))
+
+    def _checked(self, status: int) -> int:
+        return check(self._library, status)
+
+    def _set_matrix(self, role: int, layer: int, weights: NativeWeights, name: str) -> None:
+        packed = weights.matrices[name]
+        addresses = [
+            None if part is None else self._keep(part)
+            for part in (packed.data, packed.scales, packed.zeros)
+        ]
+        self._checked(
+            self._library.glmkit_set_matrix(
+                self._model, role, layer, FORMATS.index(packed.format), *addresses
+            )
+        )
+
+    def _set_vector(self, role: int, layer: int, vector: torch.Tensor) -> None:
+        if vector.dim() == 1:  # read in steps of 16
+            vector = torch.nn.functional.pad(vector, (0, -len(vector) % 16))
+        self._checked(
+            self._library.glmkit_set_vector(self._model, role, layer, self._keep(vector))
+        )
+
+    def _keep(self, tensor: torch.Tensor) -> int:
+        tensor = tensor.contiguous()
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+
+_FIELDS = ("ids", "positions", "blocks")
+
+
+def _joined(parts: list[Any]) -> np.ndarray:
+    """Returns whole numbers one after the other, int32; what does not fit becomes the largest, which no table has."""
+    joined = np.concatenate([np.asarray(part, np.int64) for part in parts])
+    limits = np.iinfo(np.int32)
+    return np.clip(joined, limits.min, limits.max).astype(np.int32)

@@ -1,0 +1,224 @@
+"""A GLM's weights in the native layout: made from a model, saved, memory-mapped, turned back.
+
+In: a configuration and named tensors, or a folder that `save` wrote. Out: `NativeWeights`. Runs on torch alone.
+
+    quantized.safetensors   matrices as `NAME`, `NAME.scales`, `NAME.zeros`; vectors as float32 under their names; the recipe (the
+                            quantization, and each matrix's format and shape) in the file's metadata
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from glmkit.errors import CheckpointError, ConfigError, nearest
+from glmkit.native.packing import Packed, is_whole, pack, unpack
+
+FILE = "quantized.safetensors"
+
+VERSION = "1"
+
+WORDS = "glm.word_embeddings.weight"
+LAYER = "glm.transformer.layers.{}."
+MATRICES = (
+    "attention.query_key_value.weight",
+    "attention.dense.weight",
+    "mlp.dense_h_to_4h.weight",
+    "mlp.dense_4h_to_h.weight",
+)
+"""Of each layer, in the order of the library's roles 1 to 4 (role 0 is the word embedding)."""
+
+VECTORS = (
+    "input_layernorm.weight",
+    "input_layernorm.bias",
+    "attention.query_key_value.bias",
+    "attention.dense.bias",
+    "post_attention_layernorm.weight",
+    "post_attention_layernorm.bias",
+    "mlp.dense_h_to_4h.bias",
+    "mlp.dense_4h_to_h.bias",
+)
+"""Of each layer, in the order of the library's roles 0 to 7."""
+
+TABLES = (
+    "glm.transformer.final_layernorm.weight",
+    "glm.transformer.final_layernorm.bias",
+    "glm.transformer.position_embeddings.weight",
+    "glm.transformer.block_position_embeddings.weight",
+)
+"""Roles 8 to 11."""
+
+QUANTIZATIONS: dict[str, tuple[str, str]] = {
+    "float32": ("float32", "float32"),
+    "bfloat16": ("bfloat16", "bfloat16"),
+    "int8": ("int8", "int8"),
+    "int4": ("int4", "int8"),
+}
+"""Name -> format of the layers' matrices, and of the word embedding, which is the LM head too."""
+
+
+@dataclass(frozen=True, eq=False)
+class NativeWeights:
+    """Weights that the native decoder reads.
+
+    Attributes:
+        quantization: A name of `QUANTIZATIONS`.
+        matrices: Name -> packed matrix.
+        vectors: Name -> float32, of any shape.
+    """
+
+    quantization: str
+    matrices: dict[str, Packed]
+    vectors: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, config: Any, state: Mapping[str, torch.Tensor], quantization: str) -> NativeWeights:
+        """Returns a model's weights packed.
+
+        Args:
+            config: The model's `GLMConfig`.
+            state: Its tensors by name (`model.state_dict()`).
+            quantization: A name of `QUANTIZATIONS`.
+
+        Raises:
+            ConfigError: No such quantization.
+        """
+        check_quantization(quantization)
+        layers, words = QUANTIZATIONS[quantization]
+        matrices = {
+            name: pack(state[name], words if name == WORDS else layers)
+            for name in matrix_names(config)
+        }
+        vectors = {
+            name: state[name].detach().to("cpu", torch.float32).contiguous()
+            for name in vector_names(config)
+        }
+        return cls(quantization, matrices, vectors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory and, almost, on disk."""
+        return sum(tensor.nbytes for tensor in self._tensors().values())
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Returns the weights as float32 tensors by name, as the native decoder understands them."""
+        return {name: unpack(one) for name, one in self.matrices.items()} | self.vectors
+
+    def save(self, folder: Path) -> None:
+        """Writes the file into a folder; it appears when it is complete."""
+        shapes = {name: [one.format, *one.shape] for name, one in self.matrices.items()}
+        recipe = {
+            "version": VERSION,
+            "quantization": self.quantization,
+            "matrices": json.dumps(shapes),
+        }
+        temporary = folder / f".{FILE}.tmp"
+        save_file(self._tensors(), temporary, metadata=recipe)
+        temporary.rename(folder / FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> NativeWeights:
+        """Maps the file of a folder into memory; pages are read when they are used.
+
+        Raises:
+            CheckpointError: The file is not there, damaged, or of another version of glmkit.
+        """
+        path = folder / FILE
+        try:
+            with safe_open(path, framework="pt") as file:
+                recipe = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if recipe.get("version") != VERSION:
+                raise CheckpointError(
+                    f"{path} was written by another version of glmkit (format {recipe.get('version')}, this one reads "
+                    f"{VERSION}); quantize the model again"
+                )
+            matrices = {
+                name: Packed(
+                    format,
+                    (rows, columns),
+                    tensors.pop(name),
+                    tensors.pop(f"{name}.scales", None),
+                    tensors.pop(f"{name}.zeros", None),
+                )
+                for name, (format, rows, columns) in json.loads(recipe["matrices"]).items()
+            }
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(
+                f"Cannot read {path}: missing, damaged or cut short ({error}). Quantize the model again."
+            ) from error
+        return cls(recipe["quantization"], matrices, tensors)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        tensors = dict(self.vectors)
+        for name, one in self.matrices.items():
+            parts = {"": one.data, ".scales": one.scales, ".zeros": one.zeros}
+            tensors |= {f"{name}{end}": part for end, part in parts.items() if part is not None}
+        return tensors
+
+
+def check_quantization(name: str) -> None:
+    """Refuses an unknown quantization.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name not in QUANTIZATIONS:
+        raise ConfigError(
+            f"no quantization {name!r}; there are {', '.join(QUANTIZATIONS)}{nearest(name, QUANTIZATIONS)}"
+        )
+
+
+def matrix_names(config: Any) -> Iterator[str]:
+    """Yields the names of a model's matrices."""
+    yield WORDS
+    for layer in range(config.num_layers):
+        for name in MATRICES:
+            yield LAYER.format(layer) + name
+
+
+def vector_names(config: Any) -> Iterator[str]:
+    """Yields the names of everything else."""
+    for layer in range(config.num_layers):
+        for name in VECTORS:
+            yield LAYER.format(layer) + name
+    yield from TABLES if config.block_position_encoding else TABLES[:3]
+
+
+def check_shapes(config: Any, weights: NativeWeights, where: str) -> None:
+    """Refuses weights that a configuration does not describe: the native decoder trusts their sizes.
+
+    Raises:
+        CheckpointError: A tensor is missing or of another size.
+    """
+    hidden, mlp = config.hidden_size, config.intermediate_size
+    sizes = {
+        WORDS: (config.vocab_size, hidden),
+        MATRICES[0]: (3 * hidden, hidden),
+        MATRICES[1]: (hidden, hidden),
+        MATRICES[2]: (mlp, hidden),
+        MATRICES[3]: (hidden, mlp),
+        VECTORS[2]: (3 * hidden,),
+        VECTORS[6]: (mlp,),
+        **dict.fromkeys(TABLES[2:], (config.max_sequence_length + 1, hidden)),
+    }
+    found: dict[str, tuple[int, ...]] = {
+        name: one.shape if is_whole(one) else () for name, one in weights.matrices.items()
+    } | {name: tuple(one.shape) for name, one in weights.vectors.items()}
+    for name in (*matrix_names(config), *vector_names(config)):
+        end = name.partition(".layers.")[2].partition(".")[2]
+        expected = sizes.get(name) or sizes.get(end) or (hidden,)
+        if found.get(name) != expected:
+            raise CheckpointError(
+                f"{where}: {name} has the shape {found.get(name)}, the configuration wants {expected}; "
+                "the file and config.json are not of one model. Quantize the model again"
+            )
