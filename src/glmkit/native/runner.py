@@ -134,6 +134,8 @@ class NativeRunner:
         return self._checked(self._library.glmkit_cache_bytes(self._model))
 
     def _read(self, feeds: Sequence[Any], *, logits: bool) -> list[torch.Tensor]:
+        if not feeds:
+            return []
         counts = [feed.num_logits for feed in feeds]
         results = torch.empty(sum(counts), self._vocabulary if logits else self._hidden)
         arrays = [

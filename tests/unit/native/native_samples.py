@@ -1,0 +1,87 @@
+"""Small GLMs with random weights, and the reference that quantized activations are compared with."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+from glmkit.model import GLMConfig, GLMForConditionalGeneration
+from glmkit.native.runner import NativeRunner
+from glmkit.native.weights import WORDS, NativeWeights
+
+
+def random_model(seed: int = 0, **fields) -> GLMForConditionalGeneration:
+    """Weights large enough that every part of the model matters."""
+    torch.manual_seed(seed)
+    sizes = {"num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 1000}
+    config = GLMConfig(**{"max_sequence_length": 128, **sizes, **fields})
+    model = GLMForConditionalGeneration(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    return model
+
+
+def native(model: GLMForConditionalGeneration, quantization: str, threads: int = 1) -> NativeRunner:
+    weights = NativeWeights.of(model.config, model.state_dict(), quantization)
+    return NativeRunner(model.config, weights, threads)
+
+
+def sample(model: GLMForConditionalGeneration, prefix: int, written: int, seed: int = 0):
+    """Ids, positions and block positions of a part A and of one blank's tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(model.config.vocab_size, (prefix + written,), generator=generator)
+    positions = torch.cat((torch.arange(prefix), torch.full((written,), prefix // 2)))
+    blocks = torch.cat((torch.zeros(prefix, dtype=torch.long), torch.arange(1, written + 1)))
+    return ids, positions, blocks
+
+
+def feed(sequence: int, tokens, start: int, end: int, prefix: int = 0, num_logits: int | None = None):
+    parts = [part[start:end].tolist() for part in tokens]
+    count = end - start if num_logits is None else num_logits
+    return SimpleNamespace(
+        sequence=sequence, ids=parts[0], positions=parts[1], blocks=parts[2], prefix=prefix, num_logits=count
+    )
+
+
+def reference(model: GLMForConditionalGeneration, tokens, prefix: int) -> torch.Tensor:
+    """Logits [T, V] of the torch model."""
+    ids, positions, blocks = tokens
+    with torch.no_grad():
+        return model(
+            input_ids=ids[None],
+            position_ids=torch.stack((positions, blocks))[None],
+            prefix_lengths=torch.tensor([prefix]),
+        ).logits[0]
+
+
+def as_understood(model: GLMForConditionalGeneration, quantization: str) -> GLMForConditionalGeneration:
+    """A torch model that computes what the native decoder should: its weights, and activations rounded as it rounds them.
+
+    With int8 and int4 weights the input of each matrix is int8 with one scale for each 64 or 32 numbers.
+    """
+    weights = NativeWeights.of(model.config, model.state_dict(), quantization)
+    copy = GLMForConditionalGeneration(model.config).eval()
+    copy.load_state_dict(weights.state_dict(), strict=False)
+    copy.tie_weights()
+    groups = {name: {"int8": 64, "int4": 32}.get(one.format) for name, one in weights.matrices.items()}
+
+    def rounded(x: torch.Tensor, group: int) -> torch.Tensor:
+        width = x.shape[-1]
+        full = torch.nn.functional.pad(x, (0, -width % 64)).unflatten(-1, (-1, group))
+        scale = full.abs().amax(-1, keepdim=True) / 127
+        steps = torch.where(scale > 0, (full / scale).round(), 0)
+        return (steps * scale).flatten(-2)[..., :width]
+
+    modules = dict(copy.named_modules())
+    for name, group in groups.items():
+        if group is None:
+            continue
+        if name == WORDS:
+            copy.lm_head = lambda x, group=group: F.linear(rounded(x, group), copy.glm.word_embeddings.weight)
+        else:
+            modules[name.removesuffix(".weight")].register_forward_pre_hook(
+                lambda module, inputs, group=group: (rounded(inputs[0], group),)
+            )
+    return copy

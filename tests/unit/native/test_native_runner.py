@@ -1,0 +1,234 @@
+"""The native decoder computes what the torch model computes, whatever the sizes, the threads and the order of calls."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glmkit.errors import CheckpointError
+from glmkit.native import library
+from glmkit.native.library import NativeError
+from glmkit.native.runner import NativeRunner
+from glmkit.native.weights import NativeWeights
+from native_samples import as_understood, feed, native, random_model, reference, sample
+
+if (reason := library.why_not()) is not None:
+    pytest.skip(reason, allow_module_level=True)
+
+TOLERANCE = {"float32": (2e-6, 2e-7), "bfloat16": (5e-5, 1e-5), "int8": (3e-2, 3e-3), "int4": (3e-2, 3e-3)}
+"""Largest and median difference, in units of the largest logit. The cache holds float16 unless the weights are float32; and an
+activation half way between two of the 255 steps of int8 may go to either, which some logits show."""
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, quantization: str) -> bool:
+    differences = (found - expected).abs() / expected.abs().max()
+    largest, median = TOLERANCE[quantization]
+    return float(differences.max()) <= largest and float(differences.median()) <= median
+
+
+def read(runner: NativeRunner, tokens, prefix: int, cuts: list[int]) -> torch.Tensor:
+    """Logits after every token, read in several calls."""
+    sequence = runner.open()
+    found = []
+    edges = [0, *cuts, len(tokens[0])]
+    for start, end in zip(edges, edges[1:], strict=False):
+        found += runner.forward([feed(sequence, tokens, start, end, prefix if start == 0 else 0)])
+    assert runner.length(sequence) == len(tokens[0])
+    runner.close(sequence)
+    return torch.cat(found)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    layers=st.integers(1, 3),
+    heads=st.integers(1, 5),
+    head_size=st.sampled_from([1, 3, 8, 10, 16]),
+    mlp=st.integers(1, 100),
+    vocabulary=st.integers(1, 200),
+    activation=st.sampled_from(["gelu", "gelu_new", "relu"]),
+    blocks=st.booleans(),
+    prefix=st.integers(0, 70),
+    written=st.integers(1, 40),
+    quantization=st.sampled_from(["float32", "bfloat16", "int8", "int4"]),
+    threads=st.integers(1, 3),
+    data=st.data(),
+)
+def test_logits_are_those_of_the_torch_model(
+    layers, heads, head_size, mlp, vocabulary, activation, blocks, prefix, written, quantization, threads, data
+):
+    model = random_model(
+        num_layers=layers,
+        hidden_size=heads * head_size,
+        num_attention_heads=heads,
+        intermediate_size=mlp,
+        vocab_size=vocabulary,
+        hidden_act=activation,
+        block_position_encoding=blocks,
+    )
+    tokens = sample(model, prefix, written)
+    cuts = sorted(data.draw(st.sets(st.integers(max(1, prefix), prefix + written - 1), max_size=3)) if written > 1 else [])
+    if prefix == 0:
+        cuts = [cut for cut in cuts if cut > 0]
+    found = read(native(model, quantization, threads), tokens, prefix, cuts)
+    expected = reference(as_understood(model, quantization), tokens, prefix)
+    assert close(found, expected, quantization)
+
+
+@pytest.mark.parametrize("quantization", ["float32", "int8", "int4"])
+def test_company_threads_and_cuts_change_no_bit(quantization: str):
+    model = random_model(num_layers=3)
+    samples = [sample(model, prefix, 5, seed) for seed, prefix in enumerate((3, 40, 17, 64, 1, 33))]
+    alone = [read(native(model, quantization), one, len(one[0]) - 5, []) for one in samples]
+    runner = native(model, quantization, threads=2)
+    sequences = [runner.open() for _ in samples]
+    together = runner.forward(
+        [feed(s, one, 0, len(one[0]) - 4, len(one[0]) - 5) for s, one in zip(sequences, samples, strict=True)]
+    )
+    for step in range(4, 0, -1):
+        more = runner.forward(
+            [feed(s, one, len(one[0]) - step, len(one[0]) - step + 1) for s, one in zip(sequences, samples, strict=True)]
+        )
+        together = [torch.cat(both) for both in zip(together, more, strict=True)]
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_forks_share_what_they_have_read_and_go_on_alone():
+    model = random_model()
+    runner = native(model, "float32")
+    tokens, other = sample(model, 50, 20), sample(model, 50, 20, seed=1)
+    other = tuple(torch.cat((one[:60], two[60:])) for one, two in zip(tokens, other, strict=True))
+    first = runner.open()
+    runner.forward([feed(first, tokens, 0, 60, 50)])
+    held = runner.cache_bytes
+    second = runner.fork(first)
+    assert runner.cache_bytes == held
+    found = [torch.cat([runner.forward([feed(s, t, i, i + 1)])[0] for i in range(60, 70)])
+             for s, t in ((first, tokens), (second, other))]  # fmt: skip
+    assert runner.cache_bytes == held / 2 * 5  # of three pages each the first is one
+    for logits, whole in zip(found, (tokens, other), strict=True):
+        assert close(logits, reference(model, whole, 50)[60:], "float32")
+    runner.close(first)
+    third = runner.fork(second)
+    runner.close(second)
+    runner.truncate(third, 55)
+    again = runner.forward([feed(third, tokens, 55, 70)])[0]
+    assert close(again, reference(model, tokens, 50)[55:], "float32")
+    runner.close(third)
+    assert runner.cache_bytes == 0
+
+
+def test_a_refused_call_changes_nothing():
+    model = random_model()
+    runner, tokens = native(model, "float32"), sample(model, 10, 10)
+    sequence, free = runner.open(), runner.open()
+    runner.forward([feed(sequence, tokens, 0, 12, 10)])
+    good = feed(sequence, tokens, 12, 13)
+    wrong = {
+        "the id 1000 in a vocabulary of 1000": feed(free, [torch.tensor([1000]), *tokens[1:]], 0, 1),
+        "the id -1": feed(free, [torch.tensor([-1]), *tokens[1:]], 0, 1),
+        "the id 2147483647": feed(free, [torch.tensor([2**40]), *tokens[1:]], 0, 1),
+        r"the position \(129, 0\); this model's tables end at 128": feed(
+            free, [tokens[0], torch.tensor([129]), tokens[2]], 0, 1
+        ),
+        "there is no sequence 7": feed(7, tokens, 0, 1),
+        "fed twice": feed(sequence, tokens, 12, 13),
+        "a prefix of 3 .* into a sequence of 12": feed(sequence, tokens, 12, 16, prefix=3),
+        "5 logits": feed(free, tokens, 0, 3, num_logits=5),
+    }
+    for message, bad in wrong.items():
+        feeds = [bad] if bad.sequence == sequence and "twice" not in message else [good, bad]
+        with pytest.raises(NativeError, match=message):
+            runner.forward(feeds)
+        assert (runner.length(sequence), runner.length(free)) == (12, 0)
+    assert runner.forward([]) == []
+    found = runner.forward([good])[0]
+    assert close(found, reference(model, tokens, 10)[12:13], "float32")
+    for call in (lambda: runner.truncate(sequence, 14), lambda: runner.truncate(sequence, -1), lambda: runner.close(9)):
+        with pytest.raises(NativeError):
+            call()
+
+
+def test_threads_of_python_take_turns():
+    model = random_model()
+    runner, wrong = native(model, "int8", threads=2), []
+    samples = [sample(model, 20 + n, 6, seed=n) for n in range(6)]
+    expected = [read(runner, one, len(one[0]) - 6, []) for one in samples]
+
+    def work(n: int) -> None:
+        for _ in range(5):
+            if not torch.equal(read(runner, samples[n], len(samples[n][0]) - 6, [len(samples[n][0]) - 3]), expected[n]):
+                wrong.append(n)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_goes_on():
+    """A server that forks workers after loading: the child's threads are its own."""
+    code = (
+        "import os, sys, torch\n"
+        "from native_samples import native, random_model, sample, feed\n"
+        "model = random_model(); runner = native(model, 'int8', threads=2); tokens = sample(model, 9, 3)\n"
+        "def run():\n"
+        "    s = runner.open(); return runner.forward([feed(s, tokens, 0, 12, 9)])[0]\n"
+        "before = run(); child = os.fork()\n"
+        "same = torch.equal(run(), before)\n"
+        "if child == 0: os._exit(0 if same else 1)\n"
+        "sys.exit(os.waitpid(child, 0)[1] or not same)\n"
+    )
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join([here, *sys.path])
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env={**os.environ, "PYTHONPATH": path}, timeout=100)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("instructions", ["portable", "avx2"])
+def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
+    """The plain C++ loops and the vector instructions: integers exactly, sums of floats but for their order."""
+    code = (
+        "import pickle, sys\n"
+        "from native_samples import native, random_model, sample, feed\n"
+        "from glmkit.native.library import instructions\n"
+        "model = random_model(num_layers=3, hidden_size=72, num_attention_heads=3); tokens = sample(model, 37, 9); found = {}\n"
+        "for name in ('float32', 'bfloat16', 'int8', 'int4'):\n"
+        "    runner = native(model, name); s = runner.open()\n"
+        "    found[name] = runner.forward([feed(s, tokens, 0, 46, 37)])[0].numpy()\n"
+        "pickle.dump((instructions(), found), open(sys.argv[1], 'wb'))\n"
+    )
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join([here, *sys.path])
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "found")],
+        env={**os.environ, "PYTHONPATH": path, "GLMKIT_INSTRUCTIONS": instructions},
+        check=True,
+        timeout=100,
+    )
+    used, found = pickle.loads((tmp_path / "found").read_bytes())
+    if used != instructions:
+        pytest.skip(f"this processor has no {instructions}")
+    model = random_model(num_layers=3, hidden_size=72, num_attention_heads=3)
+    tokens = sample(model, 37, 9)
+    for name, logits in found.items():
+        expected = reference(as_understood(model, name), tokens, 37)
+        assert close(torch.from_numpy(np.asarray(logits)), expected, name), name
+
+
+def test_weights_of_another_model_are_refused():
+    weights = NativeWeights.of(random_model().config, random_model().state_dict(), "int8")
+    with pytest.raises(CheckpointError, match="the configuration wants"):
+        NativeRunner(random_model(hidden_size=32).config, weights)
