@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = Path("native")
+EMULATE = "-DGLMKIT_EMULATE_AVX512"
 LIBRARY = Path("src/glmkit/native/libglmkit.so")
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -36,8 +38,13 @@ FLAGS = [
     "-Wno-psabi",
     "-pthread",
 ]
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 X86_FLAGS = {
-    "kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c"],
+    "kernels_avx2.cpp": AVX2,
+    "kernels_avx512.cpp": [
+        *AVX2,
+        *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")),
+    ],
 }
 """Of one file alone: what they allow must not leak into code that runs on older processors."""
 
@@ -67,12 +74,12 @@ class NativeBuild(BuildHookInterface):
         build_data["tag"] = f"py3-none-{_platform()}"
 
 
-def build(root: Path, *, extra: tuple[str, ...] = (), library: Path = LIBRARY) -> None:
+def build(root: Path, *, extra: Sequence[str] = (), library: Path = LIBRARY) -> None:
     """Compiles and links; the library appears when it is complete.
 
     Args:
         root: The source tree.
-        extra: More flags (sanitizers).
+        extra: More flags (sanitizers, `-DGLMKIT_EMULATE_AVX512`).
         library: Where it goes, relative to `root`.
 
     Raises:
@@ -87,6 +94,8 @@ def build(root: Path, *, extra: tuple[str, ...] = (), library: Path = LIBRARY) -
         def compiled(source: Path) -> str:
             target = str(Path(folder, source.stem + ".o"))
             own = X86_FLAGS.get(source.name, []) if x86 else []
+            if EMULATE in extra and source.name == "kernels_avx512.cpp":
+                own = AVX2
             _run([*compiler.split(), *FLAGS, *extra, *own, "-c", str(source), "-o", target])
             return target
 
@@ -109,4 +118,4 @@ def _platform() -> str:
 
 
 if __name__ == "__main__":
-    build(Path(__file__).resolve().parent, extra=tuple(sys.argv[1:]))
+    build(Path(__file__).resolve().parent, extra=sys.argv[1:])

@@ -40,7 +40,7 @@ struct Matrix {
     bool integer() const { return format == Format::int8 || format == Format::int4; }
 };
 
-// Rows of activations as a matrix wants them: float32, or int8 with a scale (and for int4 a sum) for each group.
+// Rows of activations as a matrix wants them: float32, or int8 with a scale and a sum for each group.
 struct Rows {
     float* values = nullptr;      // [n, padded columns]
     int8_t* quantized = nullptr;  // [n, padded columns]
@@ -58,7 +58,8 @@ struct Result {
     Activation activation = Activation::gelu;
 };
 
-// Where the keys and values of one head of one layer lie: page p holds tokens p * PAGE ... as [PAGE][padded head size].
+// Where the keys and values of one head of one layer lie: page p holds those of tokens p * PAGE and on, keys as [padded head
+// size][PAGE], so that neighbours in memory are of different tokens, values as [PAGE][padded head size].
 struct Heads {
     const void* const* pages;  // one pointer for each page of the sequence
     int64_t key_offset, value_offset;  // bytes from a page's start

@@ -91,7 +91,129 @@ inline v8 activate(v8 x, Activation kind) {
 
 // ---- one block of 16 rows times N rows of activations: acc [N][16] ----
 
-#if defined(__AVX2__)
+#if defined(GLMKIT_AVX512)
+
+typedef float v16 __attribute__((vector_size(64)));
+typedef int32_t i16 __attribute__((vector_size(64)));
+typedef uint8_t u64 __attribute__((vector_size(64)));
+
+constexpr int MOST = 8;  // rows of activations that a tile handles together
+
+inline u64 load_bytes(const void* p) {
+    u64 x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+
+inline v16 load16(const float* p) {
+    v16 x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+
+// Adds to 16 sums four products each, of unsigned bytes with the same four signed ones.
+inline i16 add_products(i16 sums, u64 bytes, const int8_t* four) {
+#if defined(__AVX512VNNI__)
+    int32_t all_four;
+    std::memcpy(&all_four, four, 4);
+    return (i16)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)bytes, _mm512_set1_epi32(all_four));
+#else
+    for (int r = 0; r < 64; ++r) sums[r / 4] += bytes[r] * four[r % 4];
+    return sums;
+#endif
+}
+
+inline void fetch_ahead(const void* p) { __builtin_prefetch(p); }
+
+template <int N>
+void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns();
+    const float* w = static_cast<const float*>(m.data) + block * columns * ROWS;
+    const float* x = rows.values + first * columns;
+    v16 acc[N] = {};
+    for (int64_t c = 0; c < columns; ++c, w += ROWS) {
+        v16 weights = load16(w);
+        fetch_ahead(w + 512);
+        for (int n = 0; n < N; ++n) acc[n] += weights * x[n * columns + c];
+    }
+    std::memcpy(out, acc, sizeof acc);
+}
+
+template <int N>
+void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns();
+    const uint16_t* w = static_cast<const uint16_t*>(m.data) + block * columns * ROWS;
+    const float* x = rows.values + first * columns;
+    v16 acc[N] = {}, odd_acc[N] = {};
+    for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS) {
+        i16 both = (i16)load_bytes(w);
+        fetch_ahead(w + 1024);
+        v16 even = (v16)(both << 16), odd = (v16)(both & int32_t(0xffff0000));
+        for (int n = 0; n < N; ++n) {
+            acc[n] += even * x[n * columns + c];
+            odd_acc[n] += odd * x[n * columns + c + 1];
+        }
+    }
+    for (int n = 0; n < N; ++n) acc[n] += odd_acc[n];
+    std::memcpy(out, acc, sizeof acc);
+}
+
+template <int N>
+void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns(), groups = columns / GROUP8;
+    const int8_t* w = static_cast<const int8_t*>(m.data) + block * columns * ROWS;
+    const int8_t* x = rows.quantized + first * columns;
+    const float *scales = rows.scales + first * groups, *sums = rows.sums + first * groups;
+    v16 acc[N] = {};
+    for (int64_t g = 0; g < groups; ++g) {
+        i16 dot[N] = {};
+        for (int64_t c = g * GROUP8; c < (g + 1) * GROUP8; c += 4, w += 4 * ROWS) {
+            u64 bytes = load_bytes(w) ^ uint8_t(0x80);  // w + 128, unsigned; 128 times the activations' sum is too much then
+            fetch_ahead(w + 2048);
+            for (int n = 0; n < N; ++n) dot[n] = add_products(dot[n], bytes, x + n * columns + c);
+        }
+        for (int n = 0; n < N; ++n)
+            acc[n] += (__builtin_convertvector(dot[n], v16) - 128 * sums[n * groups + g]) * scales[n * groups + g];
+    }
+    v16 of_rows = load16(static_cast<const float*>(m.scales) + block * ROWS);
+    for (int n = 0; n < N; ++n) acc[n] *= of_rows;
+    std::memcpy(out, acc, sizeof acc);
+}
+
+template <int N>
+void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    int64_t columns = m.padded_columns(), groups = columns / GROUP4;
+    const uint8_t* w = static_cast<const uint8_t*>(m.data) + block * columns * ROWS / 2;
+    const uint16_t* w_scales = static_cast<const uint16_t*>(m.scales) + block * groups * ROWS;
+    const uint8_t* zeros = m.zeros + block * groups * ROWS;
+    const int8_t* x = rows.quantized + first * columns;
+    const float *scales = rows.scales + first * groups, *sums = rows.sums + first * groups;
+    v16 acc[N] = {};
+    for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
+        i16 dot[N] = {};
+        for (int64_t c = g * GROUP4; c < (g + 1) * GROUP4; c += 8, w += 4 * ROWS) {
+            u64 bytes = load_bytes(w);
+            fetch_ahead(w + 1024);
+            u64 one = bytes & uint8_t(15), two = bytes >> 4;
+            for (int n = 0; n < N; ++n) {
+                dot[n] = add_products(dot[n], one, x + n * columns + c);
+                dot[n] = add_products(dot[n], two, x + n * columns + c + 4);
+            }
+        }
+        float numbers[2][ROWS];
+        for (int half = 0; half < ROWS; half += 8) store(numbers[0] + half, load(w_scales + half));
+        for (int r = 0; r < ROWS; ++r) numbers[1][r] = zeros[r];
+        v16 scale = load16(numbers[0]), zero = load16(numbers[1]);
+        for (int n = 0; n < N; ++n)
+            acc[n] += (__builtin_convertvector(dot[n], v16) - zero * sums[n * groups + g]) *
+                      (scale * scales[n * groups + g]);
+    }
+    std::memcpy(out, acc, sizeof acc);
+}
+
+#elif defined(__AVX2__)
+
+constexpr int MOST = 4;
 
 inline __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -223,6 +345,8 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 
 #else  // any processor: loops that compilers vectorize
 
+constexpr int MOST = 4;
+
 template <int N>
 void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
     int64_t columns = m.padded_columns();
@@ -304,6 +428,14 @@ void tile(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float
     }
 }
 
+// tile<count>, count being at most N.
+template <int N>
+void tiles(int64_t count, const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    if constexpr (N > 1)
+        if (count < N) return tiles<N - 1>(count, m, block, rows, first, out);
+    tile<N>(m, block, rows, first, out);
+}
+
 void finish(const float* acc, int64_t row, int64_t rows, const Result& result, int64_t n) {
     float values[ROWS];
     for (int half = 0; half < ROWS; half += 8) {
@@ -322,17 +454,11 @@ void finish(const float* acc, int64_t row, int64_t rows, const Result& result, i
 
 void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
               const Result& result) {
-    constexpr int MOST = 4;
     float acc[MOST][ROWS];
     for (int64_t block = first_block; block < last_block; ++block)
         for (int64_t n = first; n < last;) {
             int64_t count = std::min<int64_t>(MOST, last - n);
-            switch (count) {
-                case 1: tile<1>(m, block, rows, n, acc); break;
-                case 2: tile<2>(m, block, rows, n, acc); break;
-                case 3: tile<3>(m, block, rows, n, acc); break;
-                default: tile<4>(m, block, rows, n, acc);
-            }
+            tiles<MOST>(count, m, block, rows, n, acc);
             for (int64_t i = 0; i < count; ++i, ++n) finish(acc[i], block * ROWS, m.rows, result, n);
         }
 }
@@ -355,11 +481,9 @@ void prepare(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
                 total += whole;
             }
             rows.scales[n * groups + g] = top / 127;
-            if (m.format == Format::int4) {
-                int32_t all_of_them = 0;
-                for (int i = 0; i < 8; ++i) all_of_them += total[i];
-                rows.sums[n * groups + g] = float(all_of_them);
-            }
+            int32_t all_of_them = 0;
+            for (int i = 0; i < 8; ++i) all_of_them += total[i];
+            rows.sums[n * groups + g] = float(all_of_them);
         }
 }
 
@@ -384,17 +508,22 @@ template <typename Number, int N>
 void attend_queries(const Heads& heads, const float* queries, const int64_t* visible, int64_t size, float scale,
                     float* scores, float* context) {
     int64_t most = *std::max_element(visible, visible + N), stride = padded(most, PAGE);
-    for (int64_t start = 0; start < most; start += PAGE) {
+    for (int64_t start = 0; start < stride; start += PAGE) {
         const Number* keys =
             reinterpret_cast<const Number*>(static_cast<const char*>(heads.pages[start / PAGE]) + heads.key_offset);
-        int64_t count = std::min<int64_t>(PAGE, most - start);
-        for (int64_t j = 0; j < count; ++j, keys += size) {
-            v8 dot[N] = {};
-            for (int64_t d = 0; d < size; d += 8) {
-                v8 key = load(keys + d);
-                for (int n = 0; n < N; ++n) dot[n] += key * load(queries + n * size + d);
+        for (int64_t j = 0; j < PAGE; j += 16) {  // 16 keys at once
+            v8 dot[N][2] = {};
+            for (int64_t d = 0; d < size; ++d) {
+                v8 low = load(keys + d * PAGE + j), high = load(keys + d * PAGE + j + 8);
+                for (int n = 0; n < N; ++n) {
+                    v8 query = all(queries[n * size + d]);
+                    dot[n][0] += low * query;
+                    dot[n][1] += high * query;
+                }
             }
-            for (int n = 0; n < N; ++n) scores[n * stride + start + j] = sum(dot[n]) * scale;
+            for (int n = 0; n < N; ++n)
+                for (int half = 0; half < 2; ++half)
+                    store(scores + n * stride + start + j + 8 * half, dot[n][half] * scale);
         }
     }
     for (int n = 0; n < N; ++n) {
@@ -418,14 +547,20 @@ void attend_queries(const Heads& heads, const float* queries, const int64_t* vis
         const Number* values =
             reinterpret_cast<const Number*>(static_cast<const char*>(heads.pages[start / PAGE]) + heads.value_offset);
         int64_t count = std::min<int64_t>(PAGE, most - start);
-        for (int64_t d = 0; d < size; d += 8) {
-            v8 acc[N];
-            for (int n = 0; n < N; ++n) acc[n] = load(context + n * size + d);
+        for (int64_t d = 0; d < size; d += 16) {  // 16 numbers of every value
+            v8 acc[N][2];
+            for (int n = 0; n < N; ++n)
+                for (int half = 0; half < 2; ++half) acc[n][half] = load(context + n * size + d + 8 * half);
             for (int64_t j = 0; j < count; ++j) {
-                v8 value = load(values + j * size + d);
-                for (int n = 0; n < N; ++n) acc[n] += value * scores[n * stride + start + j];
+                v8 low = load(values + j * size + d), high = load(values + j * size + d + 8);
+                for (int n = 0; n < N; ++n) {
+                    v8 weight = all(scores[n * stride + start + j]);
+                    acc[n][0] += low * weight;
+                    acc[n][1] += high * weight;
+                }
             }
-            for (int n = 0; n < N; ++n) store(context + n * size + d, acc[n]);
+            for (int n = 0; n < N; ++n)
+                for (int half = 0; half < 2; ++half) store(context + n * size + d + 8 * half, acc[n][half]);
         }
     }
 }

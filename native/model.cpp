@@ -2,6 +2,7 @@
 //
 // In: packed weights, tokens with their 2-D positions. Out: logits. Keys and values lie in pages of 32 tokens that
 // sequences share until one of them writes; nothing is computed twice.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -28,6 +29,13 @@ const Kernels* best_kernels() {
     std::string most = wanted ? wanted : "avx512";
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                  __builtin_cpu_supports("avx512vnni");
+#if defined(GLMKIT_EMULATE_AVX512)
+    avx512 = true;
+#endif
+    if (most == "avx512" && avx512 && avx512_kernels()) return avx512_kernels();
     if (most != "portable" && avx2 && avx2_kernels()) return avx2_kernels();
 #endif
     return portable_kernels();
@@ -96,7 +104,7 @@ struct glmkit_model {
 
     glmkit_model(const glmkit_sizes& s, int threads) : sizes(s), pool(threads), layers(size_t(s.layers)) {
         head_size = s.hidden / s.heads;
-        padded_head = padded(head_size, 8);
+        padded_head = padded(head_size, 16);
         number = s.half_cache ? 2 : 4;
         page_bytes = int64_t(s.layers) * 2 * s.heads * PAGE * padded_head * number;
         auto shape = [](Matrix& m, int64_t rows, int64_t columns) { m.rows = rows, m.columns = columns; };
@@ -176,17 +184,24 @@ void glmkit_model::project(int thread, const Matrix& m, const float* input, int6
 
 // Stores the keys and values of one token in its sequence.
 void glmkit_model::keep(const Feed& feed, int64_t layer, int64_t token, const float* row) {
-    int64_t index = feed.before + token;
+    int64_t index = feed.before + token, place = index % PAGE;
     char* page = static_cast<char*>(feed.sequence->pages[size_t(index / PAGE)]->reserve(0));
-    for (int64_t which = 0; which < 2; ++which)
-        for (int64_t head = 0; head < sizes.heads; ++head) {
-            const float* from = row + (which + 1) * sizes.hidden + head * head_size;
-            char* to = page + offset(layer, which, head) + index % PAGE * padded_head * number;
-            if (sizes.half_cache)
-                kernels.to_half(from, reinterpret_cast<uint16_t*>(to), head_size);
-            else
-                std::memcpy(to, from, size_t(head_size) * 4);
+    for (int64_t head = 0; head < sizes.heads; ++head) {
+        const float *key = row + sizes.hidden + head * head_size, *value = key + sizes.hidden;
+        char *keys = page + offset(layer, 0, head), *values = page + offset(layer, 1, head) + place * padded_head * number;
+        if (sizes.half_cache) {
+            uint16_t some[64];
+            for (int64_t d = 0; d < head_size; d += 64) {
+                int64_t count = std::min<int64_t>(64, head_size - d);
+                kernels.to_half(key + d, some, count);
+                for (int64_t i = 0; i < count; ++i) reinterpret_cast<uint16_t*>(keys)[(d + i) * PAGE + place] = some[i];
+            }
+            kernels.to_half(value, reinterpret_cast<uint16_t*>(values), head_size);
+        } else {
+            for (int64_t d = 0; d < head_size; ++d) reinterpret_cast<float*>(keys)[d * PAGE + place] = key[d];
+            std::memcpy(values, value, size_t(head_size) * 4);
         }
+    }
 }
 
 void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_t* ids, const int32_t* position_ids,
