@@ -116,7 +116,10 @@ class _Rows(Cache):
         """Makes room for rows and tokens from the next pass on."""
         if rows > self.num_rows:
             self.num_rows = max(rows, 2 * self.num_rows)
-        self.capacity = max(self.capacity, -(-capacity // STEP) * STEP)
+        if (
+            capacity > self.capacity
+        ):  # at first what prompts take, while they are read with most memory
+            self.capacity = -(-capacity // STEP) * STEP if self.capacity else capacity
 
     def free(self) -> None:
         """Gives all memory back."""
