@@ -301,7 +301,7 @@ class TorchRunner:
             # Each token sees its row's cached tokens and, of the new ones, those up to itself.
             keys = torch.arange(cache.past + queries)
             inputs["attention_mask"] = (keys <= cache.places[..., None])[:, None].to(device)
-        elif not cache.past:
+        else:
             inputs["prefix_lengths"] = torch.tensor([feed.prefix for feed in feeds], device=device)
         hidden = self.model.glm(
             input_ids=fed[:, 0], position_ids=fed[:, 1:], cache=cache, use_cache=True, **inputs
