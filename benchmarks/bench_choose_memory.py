@@ -68,8 +68,11 @@ def fill(config) -> float:
     """Builds a model, reads prompts and writes their blanks; returns seconds of CPU for one token of one text."""
     import numpy as np
 
-    from glmkit.generation.decoding import TokenChooser, decode_events
+    from glmkit.generation.decoding import TokenChooser
+    from glmkit.generation.engine import Engine
     from glmkit.generation.prompts import Prompt
+    from glmkit.generation.request import Request
+    from glmkit.generation.runner import TorchRunner
     from glmkit.generation.settings import DecodingSettings
     from glmkit.model import GLMForConditionalGeneration
 
@@ -78,10 +81,14 @@ def fill(config) -> float:
     settings = DecodingSettings(max_new_tokens=written, min_new_tokens=written)
     chooser = TokenChooser(settings, [], [1], config.vocab_size)
     prompt = Prompt(np.full(read, 5), ["", ""], np.array([read - 1]))
-    for _ in decode_events(model, [prompt] * rows, chooser, sop=2, pad=0):
+    engine = Engine(TorchRunner(model), 2, config.max_sequence_length, max_batch=rows)
+    for _ in range(rows):
+        engine.submit(Request(prompt, chooser))
+    for _ in engine.run():
         pass
+    engine.submit(Request(prompt, chooser))
     times, before = [], None
-    for _ in decode_events(model, [prompt], chooser, sop=2, pad=0):
+    for _ in engine.run():
         now = time.process_time()
         times += [] if before is None else [now - before]
         before = now

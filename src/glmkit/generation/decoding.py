@@ -1,23 +1,20 @@
-"""The decoding loop: part A is read once, then every blank is written, left to right.
+"""How the next token of a blank is chosen from the model's logits.
 
-In: a model and prompts with blanks. Out: the tokens of every blank and their log-probabilities. A blank is
-conditioned on the ones before it; its start marker is fed where the last one ended, on the same cache, so
-nothing is ever computed twice. Rows of a batch run independently and leave the batch when they are done.
+In: settings, what is never written, the tokens of a blank so far, logits. Out: a token and its log-probability. Knows no
+cache and no prompt; the engine writes blanks with it, the search for the n likeliest asks it what is forbidden.
 
-Shapes: B rows still running, V vocabulary.
+Shapes: V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import LogitsProcessorList
-from transformers.cache_utils import DynamicCache
 from transformers.generation.logits_process import (
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
@@ -26,12 +23,10 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.errors import GenerationError
 from glmkit.generation.constraints import Constraint
-from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
-from glmkit.generation.stopping import Cut, StopStrings
+from glmkit.generation.stopping import StopStrings
 
 MIN_SCORE = -torch.inf
 
@@ -51,33 +46,6 @@ class BlankTokens:
     log_probabilities: list[float] = field(default_factory=list)
     finished: bool = False
     text: str | None = None
-
-
-@dataclass(frozen=True)
-class Event:
-    """A token was written (`token`), or the blank ended (`token` is None), in `row`'s blank `blank`."""
-
-    row: int
-    blank: int
-    token: int | None
-
-
-@dataclass
-class _Row:
-    """One prompt while it is decoded.
-
-    `pending` are the inputs still to be fed: (id, position, block). The last `hidden` inputs fed belong to a stop
-    string: the blanks after it must not see them.
-    """
-
-    number: int
-    masks: np.ndarray
-    blanks: list[BlankTokens]
-    constraints: Sequence[Constraint | None]
-    generator: torch.Generator | None
-    pending: deque[tuple[int, int, int]] = field(default_factory=deque)
-    hidden: int = 0
-    done: bool = False
 
 
 class TokenChooser:
@@ -104,6 +72,8 @@ class TokenChooser:
         self.forbidden = torch.tensor(sorted(forbidden), dtype=torch.long)
         self.ends = torch.tensor(sorted(ends), dtype=torch.long)
         self.num_tokens = num_tokens
+        self.writable = np.ones(num_tokens, bool)  # what a blank may contain, ends aside
+        self.writable[[*forbidden, *ends]] = False
         self.stop = stop
         penalties: list[Any] = []
         if settings.repetition_penalty != 1.0:
@@ -174,135 +144,3 @@ def nothing_allowed(
         f"min_new_tokens={settings.min_new_tokens} and no_repeat_ngram_size={settings.no_repeat_ngram_size}; "
         "loosen the constraint, or lower these settings"
     )
-
-
-@torch.inference_mode()
-def decode_events(
-    model: Any,
-    prompts: Sequence[Prompt],
-    chooser: TokenChooser,
-    sop: int,
-    pad: int,
-    constraints: Sequence[Sequence[Constraint | None]] | None = None,
-    seeds: Sequence[int | None] | None = None,
-) -> Iterator[tuple[Event, list[list[BlankTokens]]]]:
-    """Writes every blank of every prompt, yielding each token as it comes.
-
-    Args:
-        model: A `GLMForConditionalGeneration` in evaluation mode.
-        prompts: Prompts with at least one blank each.
-        chooser: How tokens are chosen.
-        sop: Id of the start marker.
-        pad: Id that fills up rows.
-        constraints: For each prompt what each of its blanks may contain; None is anything.
-        seeds: For each prompt the seed of its random stream, instead of the settings'.
-
-    Yields:
-        The event, and the contents of all blanks of all prompts so far (the same lists, growing).
-
-    Raises:
-        GenerationError: A constraint leaves no token.
-    """
-    chosen = [chooser.settings.seed] * len(prompts) if seeds is None else seeds
-    rows = [
-        _Row(
-            number=number,
-            masks=prompt.mask_indices,
-            blanks=[BlankTokens()],
-            constraints=constraints[number] if constraints else [None] * len(prompt.mask_indices),
-            generator=_generator(chosen[number]) if chooser.settings.do_sample else None,
-        )
-        for number, prompt in enumerate(prompts)
-    ]
-    contents = [row.blanks for row in rows]
-    first = [
-        Piece(int(prompt.mask_indices[0]), np.empty(0, np.int64), scored=False)
-        for prompt in prompts
-    ]
-    batch = collate(
-        [lay_out(prompt.ids, [piece], sop) for prompt, piece in zip(prompts, first, strict=True)],
-        pad,
-        side="left",
-    )
-    inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
-    visible, prefix = inputs["attention_mask"], inputs["prefix_lengths"]
-    unpadded = bool(visible.all())
-    ids, positions = inputs["input_ids"], inputs["position_ids"]
-    cache = DynamicCache(config=model.config)
-    while True:
-        logits = (
-            model(
-                input_ids=ids,
-                position_ids=positions,
-                attention_mask=None if unpadded else visible,
-                prefix_lengths=prefix,
-                cache=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            .logits[:, -1]
-            .cpu()
-        )
-        for row, row_logits in zip(rows, logits, strict=True):
-            if not row.pending:
-                yield (
-                    _advance(row, row_logits, chooser, sop, model.config.max_sequence_length),
-                    contents,
-                )
-        running = [place for place, row in enumerate(rows) if not row.done]
-        if not running:
-            return
-        if len(running) < len(rows):
-            rows = [rows[place] for place in running]
-            keep = torch.tensor(running, device=model.device)
-            cache.batch_select_indices(keep)
-            visible, prefix = visible[keep], prefix[keep]
-        for place, row in enumerate(rows):
-            if row.hidden:
-                visible[place, -row.hidden :] = 0
-                row.hidden, unpadded = 0, False
-        fed = torch.tensor([row.pending.popleft() for row in rows], device=model.device)
-        ids, positions = fed[:, :1], fed[:, 1:, None]
-        visible = torch.nn.functional.pad(visible, (0, 1), value=1)
-
-
-def _advance(
-    row: _Row, logits: torch.Tensor, chooser: TokenChooser, sop: int, max_positions: int
-) -> Event:
-    """Adds a token to the row's current blank, or ends it and opens the next one."""
-    number = len(row.blanks) - 1
-    blank, position = row.blanks[-1], int(row.masks[number])
-    token, log_probability = chooser.choose(logits, blank, row.generator, row.constraints[number])
-    blank.log_probabilities.append(log_probability)
-    blank.finished = token in chooser.ends
-    if not blank.finished:
-        blank.tokens.append(token)
-        if chooser.stop and (cut := chooser.stop.cut(blank.tokens)):
-            _cut_short(row, blank, cut, position)
-        else:
-            row.pending.append((token, position, len(blank.tokens) + 1))
-            if len(blank.tokens) < min(chooser.settings.max_new_tokens, max_positions - 1):
-                return Event(row.number, number, token)
-    if number + 1 < len(row.masks):
-        row.blanks.append(BlankTokens())
-        row.pending.append((sop, int(row.masks[number + 1]), 1))
-    else:
-        row.done = True
-    return Event(row.number, number, None if blank.finished else token)
-
-
-def _cut_short(row: _Row, blank: BlankTokens, cut: Cut, position: int) -> None:
-    """Ends a blank before a stop string, so that later blanks see its contents alone."""
-    row.hidden = len(blank.tokens) - 1 - cut.kept  # the last token has not been fed
-    blank.tokens = blank.tokens[: cut.kept]
-    for token in cut.rest:
-        blank.tokens.append(token)
-        row.pending.append((token, position, len(blank.tokens) + 1))
-    blank.text, blank.finished = cut.text, True
-
-
-def _generator(seed: int | None) -> torch.Generator:
-    generator = torch.Generator()
-    if seed is None:
-        seed = int(torch.randint(2**62, ()))
-    return generator.manual_seed(seed)

@@ -1,13 +1,13 @@
 """Filling: texts with blanks -> `Filled`, batched; and one text as a stream.
 
 In: a model, its tokenizer, texts, decoding settings. Out: results in the order of the texts. A batch gives
-the tokens that its texts give one by one.
+the tokens that its texts give one by one. Each call has an engine and a runner of its own, so that threads do not meet and
+nothing is kept of a model that may change.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from math import exp
 from typing import Any
 
@@ -23,11 +23,13 @@ from glmkit.generation.decoding import (
     MIN_SCORE,
     BlankTokens,
     TokenChooser,
-    decode_events,
     nothing_allowed,
 )
+from glmkit.generation.engine import Engine
 from glmkit.generation.prompts import Prompt, build_prompt
+from glmkit.generation.request import Event, Request
 from glmkit.generation.results import Candidate, Filled
+from glmkit.generation.runner import make_runner
 from glmkit.generation.settings import DecodingSettings
 from glmkit.generation.stopping import StopBeams, StopStrings
 
@@ -56,7 +58,7 @@ def fill(
         tokenizer: Its `GLMTokenizer`.
         texts: Texts with `[MASK]`, `[sMASK]` or `[gMASK]` (or prompts); one without gets `[gMASK]` at its end.
         settings: How tokens are chosen.
-        batch_size: Texts decoded together; texts of similar length share a batch.
+        batch_size: Texts decoded together, shorter ones first; the next one begins as soon as one is done.
         constraints: For each text what its blanks may contain.
         n: Search for the n likeliest ways to fill all blanks of a text together (`generation.nbest`).
         seeds: For each text the seed of its random stream, instead of the settings' (with which equal texts are
@@ -84,20 +86,23 @@ def fill(
                 model, tokenizer, prompts[index], settings, limits[index]
             )
     else:
+        engine = make_engine(model, tokenizer, max_batch=batch_size)
         chooser = make_chooser(model, tokenizer, settings)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            events = decode_events(
-                model,
-                [prompts[i] for i in chosen],
-                chooser,
-                *_sop_and_pad(tokenizer),
-                [limits[i] for i in chosen],
-                None if seeds is None else [seeds[i] for i in chosen],
+        tickets = {
+            index: engine.submit(
+                Request(
+                    prompts[index],
+                    chooser,
+                    limits[index],
+                    [None if seeds is None else seeds[index]],
+                )
             )
-            _, contents = deque(events, maxlen=1).pop()
-            for index, blanks in zip(chosen, contents, strict=True):
-                results[index] = _filled(tokenizer, prompts[index], blanks)
+            for index in order
+        }
+        for _ in _unfailed(engine.run()):
+            pass
+        for index, ticket in tickets.items():
+            results[index] = _filled(tokenizer, prompts[index], ticket.samples[0])
     return [result for result in results if result is not None]
 
 
@@ -116,12 +121,14 @@ def stream(
     prompt = Prompt(prompt.ids, prompt.parts, prompt.mask_indices[:1])
     chooser = make_chooser(model, tokenizer, settings)
     sent = written = ""
-    limits = _limits([prompt], [constraint])
-    for _, contents in decode_events(model, [prompt], chooser, *_sop_and_pad(tokenizer), limits):
-        written = _text(tokenizer, contents[0][0])
+    [limits] = _limits([prompt], [constraint])
+    engine = make_engine(model, tokenizer, max_batch=1)
+    [[blank]] = engine.submit(Request(prompt, chooser, limits)).samples
+    for _ in _unfailed(engine.run()):
+        written = _text(tokenizer, blank)
         # A character of several byte tokens shows as U+FFFD until it is whole; a space may still be cleaned up.
         ready = written.rstrip("�")
-        if chooser.stop and not contents[0][0].finished:
+        if chooser.stop and not blank.finished:
             ready = ready[: len(ready) - chooser.stop.held_back(ready)]
         ready = ready.rstrip()
         if ready.startswith(sent) and len(ready) > len(sent):
@@ -129,7 +136,27 @@ def stream(
             sent = ready
     if len(written) > len(sent):
         yield written[len(sent) :]
-    return contents[0][0].finished
+    return blank.finished
+
+
+def _unfailed(events: Iterable[Event]) -> Iterator[Event]:
+    """Yields events up to the first error of a request, which it raises."""
+    for event in events:
+        if event.ticket.error is not None:
+            raise event.ticket.error
+        yield event
+
+
+def make_engine(model: Any, tokenizer: Any, **limits: Any) -> Engine:
+    """Returns an engine for a model in evaluation mode.
+
+    Args:
+        model: A `GLMForConditionalGeneration`.
+        tokenizer: Its `GLMTokenizer`.
+        **limits: `max_batch`, `max_tokens`.
+    """
+    sop, positions = tokenizer.special_ids.sop, model.config.max_sequence_length
+    return Engine(make_runner(model), sop, positions, **limits)
 
 
 def make_chooser(model: Any, tokenizer: Any, settings: DecodingSettings) -> TokenChooser:
@@ -154,10 +181,6 @@ def _limits(
     return [
         per_blank(one, len(prompt.mask_indices)) for one, prompt in zip(given, prompts, strict=True)
     ]
-
-
-def _sop_and_pad(tokenizer: Any) -> tuple[int, int]:
-    return tokenizer.special_ids.sop, tokenizer.special_ids.pad
 
 
 def _text(tokenizer: Any, blank: BlankTokens) -> str:
@@ -185,7 +208,9 @@ def _fill_n_best(
     constraints: Sequence[Constraint | None],
 ) -> Filled:
     """Returns the likeliest filling, with the n likeliest as candidates; the same text counts once."""
-    ways = nbest.search(model, prompt, chooser, tokenizer.special_ids, n + SPARE_WAYS, constraints)
+    positions, sop = model.config.max_sequence_length, tokenizer.special_ids.sop
+    most = n + SPARE_WAYS
+    ways = nbest.search(make_runner(model), prompt, chooser, sop, positions, most, constraints)
     together: dict[tuple[str, ...], float] = {}
     single: list[dict[str, float]] = [{} for _ in prompt.mask_indices]
     for way in ways:

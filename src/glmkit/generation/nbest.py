@@ -1,34 +1,33 @@
 """The n likeliest ways to fill all blanks of a text together, with their probabilities.
 
-In: a model, a prompt, n. Out: candidates, best first. One beam search goes through all blanks: ways that differ in the
+In: a runner, a prompt, n. Out: candidates, best first. One beam search goes through all blanks: ways that differ in the
 first blank compete with the second one written already, so that the best text wins and not the best beginning. A
 log-probability is not divided by lengths and nothing else is preferred: exp of it is the probability of these very
 contents, end markers included.
 
-Shapes: H ways being written (one row of the cache each), V vocabulary.
+Shapes: H ways being written (one sequence of the runner each), V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from transformers.cache_utils import DynamicCache
 
-from glmkit.blanks.layout import Piece, collate, lay_out
+from glmkit.blanks.layout import Piece, lay_out
 from glmkit.errors import GenerationError
 from glmkit.generation.constraints import Constraint
 from glmkit.generation.decoding import MIN_SCORE, TokenChooser
 from glmkit.generation.prompts import Prompt
+from glmkit.generation.runner import Feed, Runner
 from glmkit.generation.settings import DecodingSettings
 
 MOST = 100
 """Most candidates of a text."""
 
-_UNUSED = ("do_sample", "num_return_sequences", "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "stop")  # fmt: skip
+_UNUSED = ("do_sample", "num_return_sequences", "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "stop", "prompt_lookup_num_tokens")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,22 +79,23 @@ def check_settings(n: int, settings: DecodingSettings) -> None:
         )
 
 
-@torch.inference_mode()
 def search(
-    model: Any,
+    runner: Runner,
     prompt: Prompt,
     chooser: TokenChooser,
-    specials: Any,
+    sop: int,
+    max_positions: int,
     n: int,
     constraints: Sequence[Constraint | None],
 ) -> list[Way]:
     """Returns up to n finished ways, best first; a blank that reaches `max_new_tokens` must end there.
 
     Args:
-        model: A `GLMForConditionalGeneration` in evaluation mode.
+        runner: The model.
         prompt: The text.
         chooser: Says what is forbidden and how long a blank may be; its settings passed `check_settings`.
-        specials: The tokenizer's `special_ids`.
+        sop: Id of the start marker.
+        max_positions: The model's `max_sequence_length`.
         n: Ways wanted; `num_beams` of the settings, or 2n, are kept while searching.
         constraints: What each blank may contain.
 
@@ -103,22 +103,21 @@ def search(
         GenerationError: The constraints allow nothing.
     """
     beams = max(2 * n, chooser.settings.num_beams)
+    longest = min(chooser.settings.max_new_tokens, max_positions - 1)
     first = Piece(int(prompt.mask_indices[0]), np.empty(0, np.int64), scored=False)
-    batch = collate([lay_out(prompt.ids, [first], specials.sop)], specials.pad)
-    inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
-    prefix, ids, positions = inputs["prefix_lengths"], inputs["input_ids"], inputs["position_ids"]
-    cache = DynamicCache(config=model.config)
+    example = lay_out(prompt.ids, [first], sop)
+    feeds = [
+        Feed(
+            runner.open(),
+            example.input_ids.tolist(),
+            *example.position_ids.tolist(),
+            prefix=example.prefix_length,
+        )
+    ]
     running, finished = [Way(((),), (0.0,))], list[Way]()
     while running:
-        logits = model(
-            input_ids=ids,
-            position_ids=positions,
-            prefix_lengths=prefix.expand(len(running)),
-            cache=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        grown = _grow(running, logits, chooser, constraints, beams, model.config)
+        logits = torch.cat(runner.forward(feeds))
+        grown = _grow(running, logits, chooser, constraints, beams, longest)
         finished += [way for _, way in grown if way.finished]
         finished = sorted(finished, key=lambda way: -way.score)[:n]
         # A log-probability only falls: what is below the n-th finished one stays there.
@@ -129,13 +128,11 @@ def search(
         )
         kept = [(parent, way) for parent, way in kept if way.score > least][:beams]
         running = [way for _, way in kept]
-        if running:
-            parents = torch.tensor([parent for parent, _ in kept], device=model.device)
-            cache.batch_select_indices(parents)
-            fed = torch.tensor(
-                [_next_input(way, prompt, specials.sop) for way in running], device=model.device
-            )
-            ids, positions = fed[:, :1], fed[:, 1:, None]
+        handles = _follow(runner, [feed.sequence for feed in feeds], [parent for parent, _ in kept])
+        feeds = [
+            _next_feed(handle, way, prompt, sop)
+            for handle, way in zip(handles, running, strict=True)
+        ]
     if not finished:
         raise GenerationError(
             "no way to fill the blanks is allowed by the constraints together with min_new_tokens="
@@ -150,7 +147,7 @@ def _grow(
     chooser: TokenChooser,
     constraints: Sequence[Constraint | None],
     beams: int,
-    config: Any,
+    longest: int,
 ) -> list[tuple[int, Way]]:
     """Returns (row of the parent, way) of the ways that the best tokens, and each end, make of `running`.
 
@@ -160,11 +157,10 @@ def _grow(
         chooser: What is forbidden.
         constraints: One for each blank.
         beams: Tokens of each way that are looked at.
-        config: The model's configuration.
+        longest: Most tokens of a blank.
     """
-    settings, grown = chooser.settings, list[tuple[int, Way]]()
-    longest = min(settings.max_new_tokens, config.max_sequence_length - 1)
-    for row, (way, values) in enumerate(zip(running, logits.float().cpu(), strict=True)):
+    grown = list[tuple[int, Way]]()
+    for row, (way, values) in enumerate(zip(running, logits, strict=True)):
         blank, number = way.blanks[-1], len(way.blanks) - 1
         values = chooser.masked(values, len(blank)).log_softmax(-1)
         end = float(values[chooser.ends].logsumexp(-1))
@@ -189,8 +185,19 @@ def _grow(
     return grown
 
 
-def _next_input(way: Way, prompt: Prompt, sop: int) -> tuple[int, int, int]:
-    """Returns (id, position, block position) of what is read next: the last token, or the next start marker."""
+def _follow(runner: Runner, sequences: Sequence[int], parents: Sequence[int]) -> list[int]:
+    """Returns a sequence for each parent's child: the parent's own for the first, copies for the others."""
+    for place, sequence in enumerate(sequences):
+        if place not in parents:
+            runner.close(sequence)
+    return [
+        runner.fork(sequences[parent]) if parent in parents[:place] else sequences[parent]
+        for place, parent in enumerate(parents)
+    ]
+
+
+def _next_feed(sequence: int, way: Way, prompt: Prompt, sop: int) -> Feed:
+    """Returns what is read next: the last token, or the next start marker."""
     position = int(prompt.mask_indices[len(way.blanks) - 1])
     blank = way.blanks[-1]
-    return (blank[-1] if blank else sop, position, len(blank) + 1)
+    return Feed(sequence, [blank[-1] if blank else sop], [position], [len(blank) + 1])

@@ -116,7 +116,10 @@ class _Rows(Cache):
         """Makes room for rows and tokens from the next pass on."""
         if rows > self.num_rows:
             self.num_rows = max(rows, 2 * self.num_rows)
-        self.capacity = max(self.capacity, -(-capacity // STEP) * STEP)
+        if (
+            capacity > self.capacity
+        ):  # at first what prompts take, while they are read with most memory
+            self.capacity = -(-capacity // STEP) * STEP if self.capacity else capacity
 
     def free(self) -> None:
         """Gives all memory back."""
@@ -184,6 +187,11 @@ class _Rows(Cache):
                 grown[: buffer.shape[0], :, : buffer.shape[2]] = buffer
             self.buffers[number] = buffer = grown
         return buffer
+
+
+def make_runner(model: Any) -> Runner:
+    """Returns a model's own runner (a `NativeModel` has one), or one on torch; it holds no sequence yet."""
+    return model.make_runner() if hasattr(model, "make_runner") else TorchRunner(model)
 
 
 class TorchRunner:
@@ -298,7 +306,7 @@ class TorchRunner:
             # Each token sees its row's cached tokens and, of the new ones, those up to itself.
             keys = torch.arange(cache.past + queries)
             inputs["attention_mask"] = (keys <= cache.places[..., None])[:, None].to(device)
-        elif not cache.past:
+        else:
             inputs["prefix_lengths"] = torch.tensor([feed.prefix for feed in feeds], device=device)
         hidden = self.model.glm(
             input_ids=fed[:, 0], position_ids=fed[:, 1:], cache=cache, use_cache=True, **inputs

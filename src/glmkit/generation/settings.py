@@ -25,6 +25,8 @@ class DecodingSettings:
         repetition_penalty: Above 1 makes tokens of this blank less likely to come again.
         no_repeat_ngram_size: No n-gram of this size comes twice in a blank (0 = off).
         stop: Strings before which a blank ends; they are not part of it.
+        prompt_lookup_num_tokens: Tokens that are guessed from the text at each step and checked in one pass (0 = off): the same
+            tokens sooner where a blank repeats the text. Not with sampling or beams.
         seed: Seed of every text's own random stream; None draws one.
     """
 
@@ -40,6 +42,7 @@ class DecodingSettings:
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     stop: tuple[str, ...] = ()
+    prompt_lookup_num_tokens: int = 0
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -60,12 +63,18 @@ class DecodingSettings:
                 ("num_return_sequences", "between 1 and num_beams", 1 <= self.num_return_sequences <= self.num_beams),
                 ("repetition_penalty", "above 0", self.repetition_penalty > 0),
                 ("no_repeat_ngram_size", "0 (off) or more", self.no_repeat_ngram_size >= 0),
+                ("prompt_lookup_num_tokens", "0 (off) or more", self.prompt_lookup_num_tokens >= 0),
                 ("stop", "a string or a list of strings that are not empty", _are_strings(self.stop)),
             )
             if not good
         ]  # fmt: skip
         if self.do_sample and self.num_beams > 1:
             problems.append("do_sample=True cannot be combined with num_beams above 1")
+        if self.prompt_lookup_num_tokens and (self.do_sample or self.num_beams > 1):
+            problems.append(
+                "prompt_lookup_num_tokens checks guesses against the likeliest token; it cannot be combined with "
+                "do_sample=True or num_beams above 1: set it to 0"
+            )
         if not self.do_sample and (self.temperature, self.top_k, self.top_p) != (1.0, 0, 1.0):
             problems.append("temperature, top_k and top_p need do_sample=True")
         if problems:

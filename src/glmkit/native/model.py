@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from glmkit.generation.runner import Feed
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
-from glmkit.native.runner import NativeRunner
+from glmkit.native.runner import NativeDecoder, NativeRunner
 from glmkit.native.weights import NativeWeights
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class NativeModel:
     Attributes:
         config: Its `GLMConfig`.
         weights: Its `NativeWeights`.
-        runner: The decoder, with the sequences that it has read.
+        decoder: What computes with them.
     """
 
     device = torch.device("cpu")
@@ -43,7 +43,11 @@ class NativeModel:
     def __init__(self, config: GLMConfig, weights: NativeWeights):
         self.config = config
         self.weights = weights
-        self.runner = NativeRunner(config, weights)
+        self.decoder = NativeDecoder(config, weights)
+
+    def make_runner(self) -> NativeRunner:
+        """Returns a runner without sequences (`generation.runner.make_runner`)."""
+        return NativeRunner(self.decoder)
 
     @cached_property
     def torch_model(self) -> GLMForConditionalGeneration:
@@ -81,7 +85,7 @@ class NativeModel:
 
     def lm_head(self, states: torch.Tensor) -> torch.Tensor:
         """Returns the logits [n, V] of hidden states [n, H]."""
-        return self.runner.head(states)
+        return self.decoder.head(states)
 
     def _states(self, batch: dict[str, Any]) -> torch.Tensor:
         """Returns [B, L, H], zero where a row is filled up."""
@@ -98,14 +102,8 @@ class NativeModel:
             feed = (ids[row, real], positions[row, 0, real], positions[row, 1, real])
             feeds.append((*map(torch.Tensor.tolist, feed), max(0, prefix), len(real)))
             places.append((row, real))
-        opened = [self.runner.open() for _ in feeds]
-        try:
-            found = self.runner.states(
-                [Feed(one, *feed) for one, feed in zip(opened, feeds, strict=True)]
-            )
-        finally:
-            for one in opened:
-                self.runner.close(one)
+        runner = self.make_runner()
+        found = runner.states([Feed(runner.open(), *feed) for feed in feeds])
         for (row, real), values in zip(places, found, strict=True):
             states[row, real] = values
         return states

@@ -1,4 +1,4 @@
-"""The native decoder as a `Runner` (`generation.runner`): sequences of tokens in, logits out.
+"""The native decoder and its `Runner`s (`generation.runner`): sequences of tokens in, logits out.
 
 In: a configuration and `NativeWeights`. Out: logits or hidden states on the CPU. Keys and values are float32 where the weights
 are, else float16. Knows no blanks, no settings and no text. Calls from several threads run one after the other; other Python
@@ -32,8 +32,12 @@ ACTIVATIONS = ("gelu", "gelu_new", "relu")
 """In the order of the library's numbers for them."""
 
 
-class NativeRunner:
-    """A GLM on the native decoder, with the sequences that it has read."""
+class NativeDecoder:
+    """A GLM's weights in the hands of the native decoder.
+
+    Attributes:
+        threads: How many it computes with.
+    """
 
     def __init__(self, config: Any, weights: NativeWeights, threads: int | None = None):
         """Hands the weights to the decoder, which reads them where they lie.
@@ -48,8 +52,8 @@ class NativeRunner:
             CheckpointError: The weights are not those of the configuration.
         """
         check_shapes(config, weights, "the weights")
-        self._library = load()
-        self._vocabulary, self._hidden = config.vocab_size, config.hidden_size
+        self.library = load()
+        self.vocabulary, self.hidden = config.vocab_size, config.hidden_size
         sizes = Sizes(
             layers=config.num_layers,
             hidden=config.hidden_size,
@@ -63,9 +67,9 @@ class NativeRunner:
             epsilon=config.layernorm_epsilon,
         )
         self.threads = threads or torch.get_num_threads()
-        self._model = self._library.glmkit_new(ctypes.byref(sizes), self.threads)
-        if not self._model:
-            check(self._library, -1)
+        self.model = self.library.glmkit_new(ctypes.byref(sizes), self.threads)
+        if not self.model:
+            self.checked(-1)
         self._kept: list[torch.Tensor] = []  # what the decoder reads must stay where it is
         self._set_matrix(0, 0, weights, WORDS)
         for layer in range(config.num_layers):
@@ -78,28 +82,81 @@ class NativeRunner:
                 self._set_vector(role, 0, weights.vectors[name])
 
     def __del__(self) -> None:
-        if getattr(self, "_model", None):
-            self._library.glmkit_delete(self._model)
+        if getattr(self, "model", None):
+            self.library.glmkit_delete(self.model)
+
+    def head(self, states: torch.Tensor) -> torch.Tensor:
+        """Returns the logits, float32 [n, V], of hidden states [n, H]."""
+        states = states.detach().to("cpu", torch.float32).contiguous()
+        logits = torch.empty(len(states), self.vocabulary)
+        addresses = states.data_ptr(), logits.data_ptr()
+        self.checked(self.library.glmkit_head(self.model, len(states), *addresses))
+        return logits
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of keys and values of all sequences; what several share counts once."""
+        return self.checked(self.library.glmkit_cache_bytes(self.model))
+
+    def checked(self, status: int) -> int:
+        """Returns a result of the library, or raises the `NativeError` that it reports."""
+        return check(self.library, status)
+
+    def _set_matrix(self, role: int, layer: int, weights: NativeWeights, name: str) -> None:
+        packed = weights.matrices[name]
+        addresses = [
+            None if part is None else self._keep(part)
+            for part in (packed.data, packed.scales, packed.zeros)
+        ]
+        number = FORMATS.index(packed.format)
+        self.checked(
+            self.library.glmkit_set_matrix(self.model, role, layer, number, *addresses)
+        )
+
+    def _set_vector(self, role: int, layer: int, vector: torch.Tensor) -> None:
+        if vector.dim() == 1:  # read in steps of 16
+            vector = torch.nn.functional.pad(vector, (0, -len(vector) % 16))
+        address = self._keep(vector)
+        self.checked(self.library.glmkit_set_vector(self.model, role, layer, address))
+
+    def _keep(self, tensor: torch.Tensor) -> int:
+        tensor = tensor.contiguous()
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+
+class NativeRunner:
+    """Sequences that a decoder has read; they are forgotten with their runner. A decoder may have many runners at a time."""
+
+    def __init__(self, decoder: NativeDecoder):
+        self._decoder = decoder
+        self._library, self._model = decoder.library, decoder.model
+        self._sequences: set[int] = set()
+
+    def __del__(self) -> None:
+        for sequence in self._sequences:
+            self._library.glmkit_close(self._model, sequence)
 
     def open(self) -> int:
         """Returns the handle of a new, empty sequence."""
-        return self._checked(self._library.glmkit_open(self._model))
+        return self._new(self._library.glmkit_open(self._model))
 
     def fork(self, sequence: int) -> int:
         """Returns the handle of a copy that goes on by itself; what both have read is held once."""
-        return self._checked(self._library.glmkit_fork(self._model, sequence))
+        return self._new(self._library.glmkit_fork(self._model, sequence))
 
     def truncate(self, sequence: int, length: int) -> None:
         """Forgets all but the first `length` tokens."""
-        self._checked(self._library.glmkit_truncate(self._model, sequence, length))
+        self._decoder.checked(self._library.glmkit_truncate(self._model, sequence, length))
 
     def close(self, sequence: int) -> None:
         """Forgets a sequence; its handle is never given again."""
-        self._checked(self._library.glmkit_close(self._model, sequence))
+        self._decoder.checked(self._library.glmkit_close(self._model, sequence))
+        self._sequences.discard(sequence)
 
     def length(self, sequence: int) -> int:
         """Returns the number of tokens that a sequence has read."""
-        return self._checked(self._library.glmkit_length(self._model, sequence))
+        return self._decoder.checked(self._library.glmkit_length(self._model, sequence))
 
     def forward(self, feeds: Sequence[Any]) -> list[torch.Tensor]:
         """Reads each feed (`generation.runner.Feed`), at most one for a sequence.
@@ -117,27 +174,13 @@ class NativeRunner:
         """Reads each feed as `forward` does; returns float32 [num_logits, H] after the final LayerNorm."""
         return self._read(feeds, logits=False)
 
-    def head(self, states: torch.Tensor) -> torch.Tensor:
-        """Returns the logits, float32 [n, V], of hidden states [n, H]."""
-        states = states.detach().to("cpu", torch.float32).contiguous()
-        logits = torch.empty(len(states), self._vocabulary)
-        self._checked(
-            self._library.glmkit_head(
-                self._model, len(states), states.data_ptr(), logits.data_ptr()
-            )
-        )
-        return logits
-
-    @property
-    def cache_bytes(self) -> int:
-        """Bytes of keys and values of all sequences; what several share counts once."""
-        return self._checked(self._library.glmkit_cache_bytes(self._model))
-
     def _read(self, feeds: Sequence[Any], *, logits: bool) -> list[torch.Tensor]:
         if not feeds:
             return []
         counts = [feed.num_logits for feed in feeds]
-        results = torch.empty(sum(counts), self._vocabulary if logits else self._hidden)
+        results = torch.empty(
+            sum(counts), self._decoder.vocabulary if logits else self._decoder.hidden
+        )
         arrays = [
             np.array([feed.sequence for feed in feeds], np.int64),
             np.array([len(feed.ids) for feed in feeds], np.int32),
@@ -148,37 +191,13 @@ class NativeRunner:
         addresses = [array.ctypes.data for array in arrays]
         where = results.data_ptr()
         targets = (None, where) if logits else (where, None)
-        self._checked(
-            self._library.glmkit_forward(self._model, len(feeds), *addresses, *targets)
-        )
+        status = self._library.glmkit_forward(self._model, len(feeds), *addresses, *targets)
+        self._decoder.checked(status)
         return list(results.split(counts))
 
-    def _checked(self, status: int) -> int:
-        return check(self._library, status)
-
-    def _set_matrix(self, role: int, layer: int, weights: NativeWeights, name: str) -> None:
-        packed = weights.matrices[name]
-        addresses = [
-            None if part is None else self._keep(part)
-            for part in (packed.data, packed.scales, packed.zeros)
-        ]
-        self._checked(
-            self._library.glmkit_set_matrix(
-                self._model, role, layer, FORMATS.index(packed.format), *addresses
-            )
-        )
-
-    def _set_vector(self, role: int, layer: int, vector: torch.Tensor) -> None:
-        if vector.dim() == 1:  # read in steps of 16
-            vector = torch.nn.functional.pad(vector, (0, -len(vector) % 16))
-        self._checked(
-            self._library.glmkit_set_vector(self._model, role, layer, self._keep(vector))
-        )
-
-    def _keep(self, tensor: torch.Tensor) -> int:
-        tensor = tensor.contiguous()
-        self._kept.append(tensor)
-        return tensor.data_ptr()
+    def _new(self, sequence: int) -> int:
+        self._sequences.add(self._decoder.checked(sequence))
+        return sequence
 
 
 _FIELDS = ("ids", "positions", "blocks")

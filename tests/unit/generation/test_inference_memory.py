@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from glmkit.errors import ConfigError
-from glmkit.generation.decoding import TokenChooser, decode_events
+from glmkit.generation.decoding import TokenChooser
+from glmkit.generation.engine import Engine
 from glmkit.generation.memory import inference_memory
 from glmkit.generation.prompts import Prompt
+from glmkit.generation.request import Request
+from glmkit.generation.runner import TorchRunner
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 
@@ -26,8 +29,11 @@ def write(config: GLMConfig, rows: int, read: int, written: int, dtype: torch.dt
     settings = DecodingSettings(max_new_tokens=written, min_new_tokens=written)
     chooser = TokenChooser(settings, [], [1], config.vocab_size)
     prompt = Prompt(np.full(read, 5), ["", ""], np.array([read - 1]))
-    for _ in decode_events(model, [prompt] * rows, chooser, sop=2, pad=0):
+    engine = Engine(TorchRunner(model), 2, config.max_sequence_length, max_batch=rows)
+    tickets = [engine.submit(Request(prompt, chooser)) for _ in range(rows)]
+    for _ in engine.run():
         pass
+    assert all(len(one.samples[0][0].tokens) == written for one in tickets)
 
 
 # layers, hidden, vocabulary; texts, tokens read, tokens written

@@ -146,12 +146,12 @@ def test_eager_attention():
 
 def test_a_pass_that_fails_leaves_every_sequence_as_it_was():
     runner = TorchRunner(MODEL)
-    one, other = runner.open(), runner.open()
+    one, other, new = runner.open(), runner.open(), runner.open()
     runner.forward([prompt(one, 6), prompt(other, 8)])
     token = Feed(one, [3], [2], [1])
     with pytest.raises(ValueError, match="position 999"):
-        runner.forward([token, Feed(other, [3], [999], [1])])
-    assert (runner.length(one), runner.length(other)) == (6, 8)
+        runner.forward([prompt(new, 5), token, Feed(other, [3], [999], [1])])
+    assert [runner.length(handle) for handle in (one, other, new)] == [6, 8, 0]
     (logits,) = runner.forward([token])
     tokens = Tokens([*zip(prompt(one, 6).ids, range(6), [0] * 6, strict=True), (3, 2, 1)], 6)
     torch.testing.assert_close(logits, tokens.logits(1), rtol=1e-4, atol=1e-4)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
-from glmkit.native.runner import NativeRunner
+from glmkit.native.runner import NativeDecoder, NativeRunner
 from glmkit.native.weights import WORDS, NativeWeights
 
 
@@ -25,7 +25,7 @@ def random_model(seed: int = 0, **fields) -> GLMForConditionalGeneration:
 
 def native(model: GLMForConditionalGeneration, quantization: str, threads: int = 1) -> NativeRunner:
     weights = NativeWeights.of(model.config, model.state_dict(), quantization)
-    return NativeRunner(model.config, weights, threads)
+    return NativeRunner(NativeDecoder(model.config, weights, threads))
 
 
 def sample(model: GLMForConditionalGeneration, prefix: int, written: int, seed: int = 0):

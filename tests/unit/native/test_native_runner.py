@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from glmkit.errors import CheckpointError
 from glmkit.native import library
 from glmkit.native.library import NativeError
-from glmkit.native.runner import NativeRunner
+from glmkit.native.runner import NativeDecoder, NativeRunner
 from glmkit.native.weights import NativeWeights
 from native_samples import as_understood, feed, native, random_model, reference, sample
 
@@ -109,12 +109,12 @@ def test_forks_share_what_they_have_read_and_go_on_alone():
     other = tuple(torch.cat((one[:60], two[60:])) for one, two in zip(tokens, other, strict=True))
     first = runner.open()
     runner.forward([feed(first, tokens, 0, 60, 50)])
-    held = runner.cache_bytes
+    held = runner._decoder.cache_bytes
     second = runner.fork(first)
-    assert runner.cache_bytes == held
+    assert runner._decoder.cache_bytes == held
     found = [torch.cat([runner.forward([feed(s, t, i, i + 1)])[0] for i in range(60, 70)])
              for s, t in ((first, tokens), (second, other))]  # fmt: skip
-    assert runner.cache_bytes == held / 2 * 5  # of three pages each the first is one
+    assert runner._decoder.cache_bytes == held / 2 * 5  # of three pages each the first is one
     for logits, whole in zip(found, (tokens, other), strict=True):
         assert close(logits, reference(model, whole, 50)[60:], "float32")
     runner.close(first)
@@ -124,7 +124,7 @@ def test_forks_share_what_they_have_read_and_go_on_alone():
     again = runner.forward([feed(third, tokens, 55, 70)])[0]
     assert close(again, reference(model, tokens, 50)[55:], "float32")
     runner.close(third)
-    assert runner.cache_bytes == 0
+    assert runner._decoder.cache_bytes == 0
 
 
 def test_a_refused_call_changes_nothing():
@@ -231,4 +231,4 @@ def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
 def test_weights_of_another_model_are_refused():
     weights = NativeWeights.of(random_model().config, random_model().state_dict(), "int8")
     with pytest.raises(CheckpointError, match="the configuration wants"):
-        NativeRunner(random_model(hidden_size=32).config, weights)
+        NativeDecoder(random_model(hidden_size=32).config, weights)

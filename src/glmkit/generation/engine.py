@@ -1,0 +1,204 @@
+"""The engine: requests come and go at any time, and all that run are read on together, one pass a step.
+
+In: requests (part A with blanks, how to choose, constraints, seeds). Out: events, token by token, and tickets that hold
+what was written. Part A is read once for all samples of a request, then every blank is written on the same cache, so that
+nothing is computed twice; a row that is done makes room for the next request at once. What a request gets depends on
+nothing but itself: its tokens are those that it has alone, its draws come from its own seeds, its error ends nobody else.
+
+One lock is held by `submit`, `cancel` and `step`: any thread may call any of them, and waits for the step that is running.
+The engine knows no text, no tokenizer and no tensors of a model; how a blank is written is said in `request`,
+how it is read in `runner`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+import torch
+
+from glmkit.errors import GenerationError
+from glmkit.generation.decoding import BlankTokens
+from glmkit.generation.request import Event, Request, Slot, Ticket
+from glmkit.generation.runner import Feed, Runner
+
+
+class Engine:
+    """Writes the blanks of many requests at once.
+
+    Args:
+        runner: The model; the engine alone uses it.
+        sop: Id of the start marker.
+        max_positions: The model's `max_sequence_length`.
+        max_batch: Most samples that run at once.
+        max_tokens: Most tokens that they may come to together, part A and all blanks at full length; None is no limit. A
+            request waits until it surely fits: what runs is never thrown out again.
+
+    Raises:
+        GenerationError: A limit below 1.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        sop: int,
+        max_positions: int,
+        *,
+        max_batch: int = 8,
+        max_tokens: int | None = None,
+    ):
+        for name, value in (("max_batch", max_batch), ("max_tokens", max_tokens)):
+            if value is not None and value < 1:
+                raise GenerationError(f"{name}={value} must be at least 1")
+        self._runner, self._sop, self._max_positions = runner, sop, max_positions
+        self._max_batch, self._max_tokens = max_batch, max_tokens
+        self._waiting = deque[Ticket]()
+        self._slots: list[Slot] = []
+        self._lock = threading.Lock()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to be written."""
+        return bool(self._waiting or self._slots)
+
+    def submit(self, request: Request) -> Ticket:
+        """Puts a request at the end of the line.
+
+        Raises:
+            GenerationError: It could never run; the message says why.
+        """
+        self._check(request)
+        ticket = Ticket(request, [[BlankTokens()] for _ in request.seeds])
+        with self._lock:
+            self._waiting.append(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> bool:
+        """Ends a request; its rows are free at once, what it has written stays in the ticket.
+
+        Returns:
+            Whether there was something to end.
+        """
+        with self._lock:
+            ended = not ticket.done
+            self._end(ticket)
+            return ended
+
+    def step(self) -> list[Event]:
+        """Lets waiting requests in as far as there is room, and reads all that run once.
+
+        Returns:
+            What was written. What a request raised is in its ticket.
+        """
+        with self._lock:
+            events: list[Event] = []
+            self._admit(events)
+            readers = [slot for slot in self._slots if slot.pending]
+            feeds = list(map(_feed, readers))
+            for slot, read in zip(readers, self._read(feeds), strict=True):
+                if isinstance(read, Exception):
+                    self._fail(slot, read, events)
+                    continue
+                try:
+                    for one in self._reading_with(slot):
+                        self._settle(one, one.take(read, events))
+                except Exception as error:
+                    self._fail(slot, error, events)
+            return events
+
+    def run(self) -> Iterator[Event]:
+        """Yields the events of all steps until nothing is left to be written."""
+        while self.busy:
+            yield from self.step()
+
+    def _check(self, request: Request) -> None:
+        length, blanks = len(request.prompt.ids), len(request.prompt.mask_indices)
+        settings, samples = request.chooser.settings, len(request.seeds)
+        tokens, most = samples * request.tokens(self._max_positions), self._max_tokens
+        problems = [
+            problem
+            for problem, wrong in (
+                ("its prompt has no blank; put a mask into it", blanks == 0),
+                (f"its prompt has {length} tokens, the model reads {self._max_positions}; cut it on the left", length > self._max_positions + 1),
+                (f"it has {blanks} blanks and {len(request.constraints)} constraints; give one (or None) for each blank, or none at all", len(request.constraints) not in (0, blanks)),
+                (f"it wants {samples} samples; between 1 and max_batch={self._max_batch} can run at once", not 1 <= samples <= self._max_batch),
+                (f"num_beams={settings.num_beams}; beams are searched by `infill.fill` alone", settings.num_beams > 1),
+                (f"it may come to {tokens} tokens, more than max_tokens={most}; lower max_new_tokens={settings.max_new_tokens}, shorten the prompt, or raise max_tokens", most is not None and tokens > most),
+            )
+            if wrong
+        ]  # fmt: skip
+        if problems:
+            raise GenerationError("this request can never run: " + "; ".join(problems))
+
+    def _admit(self, events: list[Event]) -> None:
+        """Lets requests in, in the order in which they came, up to the first that does not fit."""
+        reserved = sum(slot.request.tokens(self._max_positions) for slot in self._slots)
+        while self._waiting:
+            request = self._waiting[0].request
+            samples = len(request.seeds)
+            reserved += samples * request.tokens(self._max_positions)
+            if len(self._slots) + samples > self._max_batch:
+                return
+            if self._max_tokens is not None and reserved > self._max_tokens:
+                return
+            ticket, longest = self._waiting.popleft(), request.longest(self._max_positions)
+            slots = [Slot(ticket, sample, self._sop, longest) for sample in range(samples)]
+            self._slots += slots
+            try:
+                slots[0].begin()
+                slots[0].sequence = self._runner.open()
+            except Exception as error:
+                self._fail(slots[0], error, events)
+
+    def _read(self, feeds: list[Feed]) -> list[torch.Tensor | Exception]:
+        """Returns logits for each feed; what cannot be read together is read one by one, so that one fails alone."""
+        try:
+            return [*self._runner.forward(feeds)] if feeds else []
+        except Exception as error:
+            return [error] if len(feeds) == 1 else [self._read([feed])[0] for feed in feeds]
+
+    def _reading_with(self, slot: Slot) -> Iterator[Slot]:
+        """Yields a slot whose request still runs and, once it has read part A, those of the other samples."""
+        others = [one for one in self._slots if one.ticket is slot.ticket and one.sequence is None]
+        for one in others:
+            assert slot.sequence is not None
+            one.sequence, one.guesses = self._runner.fork(slot.sequence), slot.guesses
+        if not slot.ticket.done:
+            yield from (slot, *others)
+
+    def _settle(self, slot: Slot, forgotten: int) -> None:
+        """Makes the runner forget what a slot must not see, or all if it is done."""
+        assert slot.sequence is not None
+        if not slot.pending:
+            self._close(slot)
+        elif forgotten:
+            self._runner.truncate(slot.sequence, self._runner.length(slot.sequence) - forgotten)
+
+    def _close(self, slot: Slot) -> None:
+        """Frees a slot; a request without slots is done."""
+        if slot.sequence is not None:
+            self._runner.close(slot.sequence)
+        self._slots.remove(slot)
+        slot.ticket.done = all(one.ticket is not slot.ticket for one in self._slots)
+
+    def _end(self, ticket: Ticket) -> None:
+        """Frees all that a request has."""
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+        for slot in [one for one in self._slots if one.ticket is ticket]:
+            self._close(slot)
+        ticket.done = True
+
+    def _fail(self, slot: Slot, error: Exception, events: list[Event]) -> None:
+        """Ends a slot's request with an error, if it still runs."""
+        if not slot.ticket.done:
+            slot.ticket.error = error
+            self._end(slot.ticket)
+            events.append(Event(slot.ticket, slot.sample, len(slot.blanks) - 1, None))
+
+
+def _feed(slot: Slot) -> Feed:
+    assert slot.sequence is not None
+    ids, positions, blocks = zip(*slot.inputs(), strict=True)
+    return Feed(slot.sequence, ids, positions, blocks, slot.prefix, 1 + len(slot.guesses))
