@@ -64,9 +64,7 @@ class NativeBuild(BuildHookInterface):
             (root / LIBRARY).unlink(missing_ok=True)
             if wanted == "1":
                 raise
-            self.app.display_warning(
-                f"glmkit is installed without its native decoder: {problem}"
-            )
+            self.app.display_warning(f"glmkit is installed without its native decoder: {problem}")
             return
         build_data["artifacts"].append(f"/{LIBRARY.as_posix()}")
         build_data["pure_python"] = False
@@ -87,7 +85,9 @@ def build(root: Path, *, extra: Sequence[str] = (), library: Path = LIBRARY) -> 
     """
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
-        raise RuntimeError(f"there is no C++ compiler (tried {', '.join(COMPILERS)}; CXX names another)")
+        raise RuntimeError(
+            f"there is no C++ compiler (tried {', '.join(COMPILERS)}; CXX names another)"
+        )
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     with tempfile.TemporaryDirectory() as folder:
 

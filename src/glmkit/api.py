@@ -26,7 +26,8 @@ from glmkit.generation.prompts import split_at_blanks
 from glmkit.generation.results import Filled, Score
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
-from glmkit.model.adapters import load_merged
+from glmkit.native.loading import load_model
+from glmkit.native.model import NativeModel
 from glmkit.runtime import choose_device, choose_dtype
 from glmkit.tasks.task import Task, load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
@@ -36,7 +37,7 @@ class GLM(Writing, Understanding, Poems):
     """A loaded GLM.
 
     Attributes:
-        model: The `GLMForConditionalGeneration`, in evaluation mode.
+        model: The `GLMForConditionalGeneration` in evaluation mode, or a `NativeModel` in its place.
         tokenizer: Its `GLMTokenizer`.
         calibrations: Name of a task -> what makes its probabilities mean what they say.
         tasks: Name -> task that the model was fine-tuned for.
@@ -45,13 +46,13 @@ class GLM(Writing, Understanding, Poems):
 
     def __init__(
         self,
-        model: GLMForConditionalGeneration,
+        model: GLMForConditionalGeneration | NativeModel,
         tokenizer: GLMTokenizer,
         calibrations: dict[str, Calibration] | None = None,
         tasks: dict[str, Task] | None = None,
         head: Head | None = None,
     ):
-        self.model = model.eval()
+        self.model: Any = model.eval()
         self.tokenizer = tokenizer
         self.calibrations = dict(calibrations or {})
         self.tasks = dict(tasks or {})
@@ -179,36 +180,47 @@ def load(
     *,
     device: str | None = None,
     dtype: str | None = None,
+    quantization: Literal["int8", "int4"] | None = None,
+    backend: Literal["native", "torch"] | None = None,
     **options: Any,
 ) -> GLM:
     """Loads a GLM in any known format, with its tokenizer.
+
+    On a CPU the native decoder (`glmkit.native`) runs it, where glmkit was installed with one; what that cannot do, torch does.
 
     Args:
         name_or_path: "glm-mini", the model that comes with glmkit (no download), or a glmkit, hub-format or
             training folder, a training file, a hub name, or the folder of an adapter, which is merged into its base.
         device: "cpu", "cuda" …; by default the best one here.
         dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on a GPU, float32 on a CPU.
-        **options: Passed to `GLMForConditionalGeneration.from_pretrained`; `tokenizer=` names a folder with
+        quantization: Weights of 8 or 4 bits, on a CPU; a folder that `glmkit convert --quantize` wrote needs no telling.
+        backend: "native" or "torch", instead of the faster one that is here.
+        **options: Passed to `GLMForConditionalGeneration.from_pretrained` (the model is on torch then); `tokenizer=` names a folder with
             the vocabulary where the weights' folder (a training folder) has none.
 
     Raises:
         CheckpointError: No such checkpoint, or one that cannot be read.
         TokenizerError: No vocabulary there.
-        ConfigError: A device or number type that does not exist here.
+        ConfigError: A device, number type, quantization or backend that does not exist here.
     """
     place = choose_device(device)
     path = resolve(name_or_path)
     vocabulary = options.pop("tokenizer", None)
     tokenizer = GLMTokenizer.from_pretrained(path if vocabulary is None else vocabulary)
-    model = load_merged(
-        GLMForConditionalGeneration, path, dtype=choose_dtype(dtype, place), **options
+    with_head = is_classifier(path)
+    model = load_model(
+        path,
+        device=place,
+        dtype=choose_dtype(dtype, place),
+        quantization=quantization,
+        backend="torch" if with_head and backend is None else backend,
+        **options,
     )
     _complete(model.config, tokenizer)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = chat_template(load_task("dialogue"))
-    model = model.to(place)
     tasks = stored_tasks(path)
-    head = load_head(path, model, shared=True) if len(tasks) == 1 and is_classifier(path) else None
+    head = load_head(path, model, shared=True) if len(tasks) == 1 and with_head else None
     return GLM(model, tokenizer, load_calibrations(path), tasks, head)
 
 

@@ -30,6 +30,8 @@ ALLOWED = {
     # The model side knows the data side by the layout alone: generate() must not build positions by hand.
     "model": {"checkpoint", "blanks.layout"},
     "generation": {"tokens", "blanks", "model", "checkpoint"},
+    # The native decoder stands where a torch model stands; nothing but loading knows which it is.
+    "native": {"model", "checkpoint", "generation.runner"},
     "evaluation": {"tokens", "blanks", "model", "checkpoint", "corpus", "generation", "tasks", "applications"},
     "tasks": {"tokens", "blanks", "corpus"},
     "applications": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation"},
@@ -37,10 +39,10 @@ ALLOWED = {
     "harness": {"api", "tokens", "blanks", "generation", "evaluation"},
     # Of what it chooses between it knows sizes and costs alone.
     "choosing": {"tasks", "model.configuration", "generation.memory", "training.memory", "training.adapter_memory", "training.flops"},
-    "api": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications"},
+    "api": {"native", "tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications"},
     # What joins training and evaluation outside the command: objectives beside each other.
     "comparison": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus", "training", "evaluation"},
-    "cli": {"api", "harness", "applications", "choosing", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
+    "cli": {"native", "api", "harness", "applications", "choosing", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
     "__main__": {"cli"},
 }  # fmt: skip
 

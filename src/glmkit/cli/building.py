@@ -290,9 +290,21 @@ def convert(
     tokenizer: Annotated[
         str | None, typer.Option(help=say("Folder with the vocabulary.", "词表目录。"))
     ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            help=say(
+                "int8, int4: weights for CPUs, read by glmkit.",
+                "int8、int4：供 CPU 使用的量化权重。",
+            )
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Converts a checkpoint; logits are compared before the result appears."""
+    if quantize is not None:
+        _quantize(source, target, quantize, to, dtype, tokenizer, overwrite)
+        return
     from glmkit.model.convert import convert as run
 
     report = run(
@@ -305,6 +317,25 @@ def convert(
         tokenizer=tokenizer,
         overwrite=overwrite,
     )
+    typer.echo(str(report))
+
+
+def _quantize(
+    source: str,
+    target: Path,
+    quantization: str,
+    to: str,
+    dtype: str | None,
+    tokenizer: str | None,
+    overwrite: bool,
+) -> None:
+    from glmkit.native.loading import quantize
+
+    if to != "glmkit" or dtype is not None:
+        raise UserError(
+            "--quantize writes glmkit's own format, in one number type; leave --to and --dtype out"
+        )
+    report = quantize(source, target, quantization, tokenizer=tokenizer, overwrite=overwrite)
     typer.echo(str(report))
 
 
@@ -352,6 +383,7 @@ def _machine() -> dict[str, object]:
     import transformers
 
     import glmkit
+    from glmkit.native.library import instructions, why_not
     from glmkit.runtime import choose_device, choose_dtype
 
     device = choose_device()
@@ -364,6 +396,7 @@ def _machine() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "device": device,
         "dtype": choose_dtype(None, device),
+        "native decoder": why_not() or f"on CPUs, {instructions()} instructions",
     }
 
 

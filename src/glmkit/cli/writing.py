@@ -42,7 +42,7 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16; int8, int4 (CPU)")]
 Json = Annotated[
     bool, typer.Option("--json", help=say("One JSON object a line.", "每行输出一个 JSON 对象。"))
 ]
@@ -199,8 +199,10 @@ def load_model(model: str, device: str | None, dtype: str | None) -> Any:
     gc.disable()  # nothing that is imported or loaded is garbage: a tenth of the time goes into looking
     try:
         from glmkit.api import load
+        from glmkit.native.loading import QUANTIZED
 
-        return load(model, device=device, dtype=dtype)
+        bits: Any = {"quantization": dtype} if dtype in QUANTIZED else {"dtype": dtype}
+        return load(model, device=device, **bits)
     finally:
         gc.enable()
 

@@ -56,11 +56,7 @@ class NativeModel:
             "building a torch model of the %s weights, for what the native decoder does not do",
             self.weights.quantization,
         )
-        with torch.device("meta"):
-            model = GLMForConditionalGeneration(self.config)
-        model.load_state_dict(self.weights.state_dict(), strict=False, assign=True)
-        model.tie_weights()
-        return model.eval()
+        return unpacked(self.config, self.weights)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -76,7 +72,9 @@ class NativeModel:
         if not _readable(batch):
             return self.torch_model(**batch)
         states = self._states(batch)
-        return CausalLMOutputWithPast(logits=self.lm_head(states.flatten(0, 1)).view(*states.shape[:2], -1))
+        return CausalLMOutputWithPast(
+            logits=self.lm_head(states.flatten(0, 1)).view(*states.shape[:2], -1)
+        )
 
     @property
     def glm(self) -> Any:
@@ -107,6 +105,14 @@ class NativeModel:
         for (row, real), values in zip(places, found, strict=True):
             states[row, real] = values
         return states
+
+
+def unpacked(config: GLMConfig, weights: NativeWeights) -> GLMForConditionalGeneration:
+    """Returns a torch model of packed weights, float32."""
+    with torch.device("meta"):
+        model = GLMForConditionalGeneration(config)
+    model.load_state_dict(weights.state_dict(), assign=True)
+    return model.eval()
 
 
 class _Backbone:

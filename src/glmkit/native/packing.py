@@ -105,7 +105,8 @@ def unpack(packed: Packed) -> torch.Tensor:
         assert packed.scales is not None
         full = _rows(packed.data, n_rows, 4).float() * packed.scales[:, None]
     else:
-        assert packed.scales is not None and packed.zeros is not None
+        assert packed.scales is not None
+        assert packed.zeros is not None
         both = _rows(packed.data, n_rows, 4).view(n_rows, -1, 1, 4)
         steps = torch.cat((both & 15, both >> 4), 2).view(n_rows, -1, GROUP).float()
         zeros = _rows(packed.zeros, n_rows, 1).float()
@@ -133,9 +134,7 @@ def is_whole(packed: Packed) -> bool:
 
 def _blocks(matrix: torch.Tensor, together: int) -> torch.Tensor:
     """[R, C] -> [R / 16, C / together, 16, together], flat."""
-    return (
-        matrix.reshape(matrix.shape[0] // ROWS, ROWS, -1, together).transpose(1, 2).reshape(-1)
-    )
+    return matrix.reshape(matrix.shape[0] // ROWS, ROWS, -1, together).transpose(1, 2).reshape(-1)
 
 
 def _rows(flat: torch.Tensor, n_rows: int, together: int) -> torch.Tensor:

@@ -109,9 +109,7 @@ class NativeDecoder:
             for part in (packed.data, packed.scales, packed.zeros)
         ]
         number = FORMATS.index(packed.format)
-        self.checked(
-            self.library.glmkit_set_matrix(self.model, role, layer, number, *addresses)
-        )
+        self.checked(self.library.glmkit_set_matrix(self.model, role, layer, number, *addresses))
 
     def _set_vector(self, role: int, layer: int, vector: torch.Tensor) -> None:
         if vector.dim() == 1:  # read in steps of 16

@@ -37,11 +37,18 @@ def sample(model: GLMForConditionalGeneration, prefix: int, written: int, seed: 
     return ids, positions, blocks
 
 
-def feed(sequence: int, tokens, start: int, end: int, prefix: int = 0, num_logits: int | None = None):
+def feed(
+    sequence: int, tokens, start: int, end: int, prefix: int = 0, num_logits: int | None = None
+):
     parts = [part[start:end].tolist() for part in tokens]
     count = end - start if num_logits is None else num_logits
     return SimpleNamespace(
-        sequence=sequence, ids=parts[0], positions=parts[1], blocks=parts[2], prefix=prefix, num_logits=count
+        sequence=sequence,
+        ids=parts[0],
+        positions=parts[1],
+        blocks=parts[2],
+        prefix=prefix,
+        num_logits=count,
     )
 
 
@@ -56,7 +63,9 @@ def reference(model: GLMForConditionalGeneration, tokens, prefix: int) -> torch.
         ).logits[0]
 
 
-def as_understood(model: GLMForConditionalGeneration, quantization: str) -> GLMForConditionalGeneration:
+def as_understood(
+    model: GLMForConditionalGeneration, quantization: str
+) -> GLMForConditionalGeneration:
     """A torch model that computes what the native decoder should: its weights, and activations rounded as it rounds them.
 
     With int8 and int4 weights the input of each matrix is int8 with one scale for each 64 or 32 numbers.
@@ -65,7 +74,9 @@ def as_understood(model: GLMForConditionalGeneration, quantization: str) -> GLMF
     copy = GLMForConditionalGeneration(model.config).eval()
     copy.load_state_dict(weights.state_dict(), strict=False)
     copy.tie_weights()
-    groups = {name: {"int8": 64, "int4": 32}.get(one.format) for name, one in weights.matrices.items()}
+    groups = {
+        name: {"int8": 64, "int4": 32}.get(one.format) for name, one in weights.matrices.items()
+    }
 
     def rounded(x: torch.Tensor, group: int) -> torch.Tensor:
         width = x.shape[-1]
@@ -79,7 +90,9 @@ def as_understood(model: GLMForConditionalGeneration, quantization: str) -> GLMF
         if group is None:
             continue
         if name == WORDS:
-            copy.lm_head = lambda x, group=group: F.linear(rounded(x, group), copy.glm.word_embeddings.weight)
+            copy.lm_head = lambda x, group=group: F.linear(
+                rounded(x, group), copy.glm.word_embeddings.weight
+            )
         else:
             modules[name.removesuffix(".weight")].register_forward_pre_hook(
                 lambda module, inputs, group=group: (rounded(inputs[0], group),)

@@ -13,18 +13,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_samples import as_understood, feed, native, random_model, reference, sample
 
 from glmkit.errors import CheckpointError
 from glmkit.native import library
 from glmkit.native.library import NativeError
 from glmkit.native.runner import NativeDecoder, NativeRunner
 from glmkit.native.weights import NativeWeights
-from native_samples import as_understood, feed, native, random_model, reference, sample
 
 if (reason := library.why_not()) is not None:
     pytest.skip(reason, allow_module_level=True)
 
-TOLERANCE = {"float32": (2e-6, 2e-7), "bfloat16": (5e-5, 1e-5), "int8": (3e-2, 3e-3), "int4": (3e-2, 3e-3)}
+TOLERANCE = {
+    "float32": (2e-6, 2e-7),
+    "bfloat16": (5e-5, 1e-5),
+    "int8": (3e-2, 3e-3),
+    "int4": (3e-2, 3e-3),
+}
 """Largest and median difference, in units of the largest logit. The cache holds float16 unless the weights are float32; and an
 activation half way between two of the 255 steps of int8 may go to either, which some logits show."""
 
@@ -63,7 +68,18 @@ def read(runner: NativeRunner, tokens, prefix: int, cuts: list[int]) -> torch.Te
     data=st.data(),
 )
 def test_logits_are_those_of_the_torch_model(
-    layers, heads, head_size, mlp, vocabulary, activation, blocks, prefix, written, quantization, threads, data
+    layers,
+    heads,
+    head_size,
+    mlp,
+    vocabulary,
+    activation,
+    blocks,
+    prefix,
+    written,
+    quantization,
+    threads,
+    data,
 ):
     model = random_model(
         num_layers=layers,
@@ -75,7 +91,11 @@ def test_logits_are_those_of_the_torch_model(
         block_position_encoding=blocks,
     )
     tokens = sample(model, prefix, written)
-    cuts = sorted(data.draw(st.sets(st.integers(max(1, prefix), prefix + written - 1), max_size=3)) if written > 1 else [])
+    cuts = sorted(
+        data.draw(st.sets(st.integers(max(1, prefix), prefix + written - 1), max_size=3))
+        if written > 1
+        else []
+    )
     if prefix == 0:
         cuts = [cut for cut in cuts if cut > 0]
     found = read(native(model, quantization, threads), tokens, prefix, cuts)
@@ -91,11 +111,17 @@ def test_company_threads_and_cuts_change_no_bit(quantization: str):
     runner = native(model, quantization, threads=2)
     sequences = [runner.open() for _ in samples]
     together = runner.forward(
-        [feed(s, one, 0, len(one[0]) - 4, len(one[0]) - 5) for s, one in zip(sequences, samples, strict=True)]
+        [
+            feed(s, one, 0, len(one[0]) - 4, len(one[0]) - 5)
+            for s, one in zip(sequences, samples, strict=True)
+        ]
     )
     for step in range(4, 0, -1):
         more = runner.forward(
-            [feed(s, one, len(one[0]) - step, len(one[0]) - step + 1) for s, one in zip(sequences, samples, strict=True)]
+            [
+                feed(s, one, len(one[0]) - step, len(one[0]) - step + 1)
+                for s, one in zip(sequences, samples, strict=True)
+            ]
         )
         together = [torch.cat(both) for both in zip(together, more, strict=True)]
     for one, other in zip(alone, together, strict=True):
@@ -134,7 +160,9 @@ def test_a_refused_call_changes_nothing():
     runner.forward([feed(sequence, tokens, 0, 12, 10)])
     good = feed(sequence, tokens, 12, 13)
     wrong = {
-        "the id 1000 in a vocabulary of 1000": feed(free, [torch.tensor([1000]), *tokens[1:]], 0, 1),
+        "the id 1000 in a vocabulary of 1000": feed(
+            free, [torch.tensor([1000]), *tokens[1:]], 0, 1
+        ),
         "the id -1": feed(free, [torch.tensor([-1]), *tokens[1:]], 0, 1),
         "the id 2147483647": feed(free, [torch.tensor([2**40]), *tokens[1:]], 0, 1),
         r"the position \(129, 0\); this model's tables end at 128": feed(
@@ -153,7 +181,11 @@ def test_a_refused_call_changes_nothing():
     assert runner.forward([]) == []
     found = runner.forward([good])[0]
     assert close(found, reference(model, tokens, 10)[12:13], "float32")
-    for call in (lambda: runner.truncate(sequence, 14), lambda: runner.truncate(sequence, -1), lambda: runner.close(9)):
+    for call in (
+        lambda: runner.truncate(sequence, 14),
+        lambda: runner.truncate(sequence, -1),
+        lambda: runner.close(9),
+    ):
         with pytest.raises(NativeError):
             call()
 
@@ -166,7 +198,10 @@ def test_threads_of_python_take_turns():
 
     def work(n: int) -> None:
         for _ in range(5):
-            if not torch.equal(read(runner, samples[n], len(samples[n][0]) - 6, [len(samples[n][0]) - 3]), expected[n]):
+            if not torch.equal(
+                read(runner, samples[n], len(samples[n][0]) - 6, [len(samples[n][0]) - 3]),
+                expected[n],
+            ):
                 wrong.append(n)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
@@ -193,7 +228,11 @@ def test_a_forked_process_goes_on():
     )
     here = os.path.dirname(__file__)
     path = os.pathsep.join([here, *sys.path])
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env={**os.environ, "PYTHONPATH": path}, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=100,
+    )
     assert done.returncode == 0
 
 

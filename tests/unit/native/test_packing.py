@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_samples import random_model
 
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.native.packing import FORMATS, is_whole, pack, unpack
 from glmkit.native.weights import FILE, NativeWeights, check_shapes
-from native_samples import random_model
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,0 +1,212 @@
+"""A checkpoint -> the model that reads and writes fastest here: on the native decoder, or on torch.
+
+In: a folder in any known format, or one that `quantize` wrote; device, number type, quantization, backend. Out: a `NativeModel` or
+a `GLMForConditionalGeneration`.
+
+    on a CPU, in float32 or bfloat16, or quantized    the native decoder, where glmkit was installed with it
+    else, or with backend="torch"                     torch; quantized weights are unpacked
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glmkit.checkpoint import new_folder, resolve
+from glmkit.errors import CheckpointError, ConfigError, nearest
+from glmkit.model import GLMConfig, GLMForConditionalGeneration
+from glmkit.model.adapters import load_merged
+from glmkit.native.library import NativeError, why_not
+from glmkit.native.model import NativeModel, unpacked
+from glmkit.native.weights import FILE, NativeWeights, check_quantization
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("native", "torch")
+
+QUANTIZED = ("int8", "int4")
+
+KEPT = ("*.json", "*.model", "*.txt", "*.jinja", "*.md", "tasks/*.yaml")
+"""Files of a model's folder that a quantized one has too: vocabulary, calibrations, tasks, cards."""
+
+
+def load_model(
+    path: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: str | None = None,
+    backend: str | None = None,
+    **options: Any,
+) -> Any:
+    """Loads a model.
+
+    Args:
+        path: Its folder or file.
+        device: Where it computes.
+        dtype: Its number type (of the activations too, with torch).
+        quantization: "int8" or "int4"; by default as the folder is stored.
+        backend: "native", "torch", or None to choose.
+        **options: Of `GLMForConditionalGeneration.from_pretrained`; with any the model is a torch one.
+
+    Raises:
+        ConfigError: An unknown quantization or backend; quantization, or the native backend, on a device that is no CPU or
+            with a number type that it does not compute in.
+        NativeError: `backend="native"` where the native decoder is not.
+        CheckpointError: The weights cannot be read.
+    """
+    if backend not in (None, *BACKENDS):
+        raise ConfigError(
+            f"no backend {backend!r}; there are {', '.join(BACKENDS)}{nearest(str(backend), BACKENDS)}"
+        )
+    if quantization is not None and quantization not in QUANTIZED:
+        raise ConfigError(
+            f"no quantization {quantization!r}; there are {', '.join(QUANTIZED)}{nearest(quantization, QUANTIZED)}"
+        )
+    format = quantization or str(dtype).removeprefix("torch.")
+    weights = NativeWeights.load(path) if (path / FILE).is_file() else None
+    if weights is not None:
+        if quantization not in (None, weights.quantization):
+            raise ConfigError(
+                f"{path} is quantized to {weights.quantization}; for {quantization} load the model it was made of"
+            )
+        format = weights.quantization
+    refusal = _why_torch(device, format, options)
+    if backend == "native" and refusal is not None:
+        raise NativeError(refusal)
+    if quantization is not None and device.type != "cpu":
+        raise ConfigError(
+            f"quantization={quantization!r} is for the CPU, the device is {device}; leave it out, or pass device='cpu'"
+        )
+    native = backend != "torch" and refusal is None
+    if weights is None:
+        model = load_merged(
+            GLMForConditionalGeneration,
+            path,
+            dtype=torch.float32 if quantization else dtype,
+            **options,
+        )
+        if not native and quantization is None:
+            return model.to(device)
+        weights = NativeWeights.of(model.config, model.state_dict(), format)
+        config = model.config
+        del model
+    else:
+        config = GLMConfig.from_pretrained(path)
+    if native:
+        return NativeModel(config, weights)
+    if device.type == "cpu" and backend is None and not options:
+        logger.warning(
+            "%s; weights of %s are unpacked and computed by torch, slower and in float32",
+            refusal,
+            format,
+        )
+    return unpacked(config, weights).to(device, dtype)
+
+
+def _why_torch(device: torch.device, format: str, options: dict[str, Any]) -> str | None:
+    """Returns why the native decoder cannot run a model, or None if it can."""
+    if device.type != "cpu":
+        return f"the native decoder runs on CPUs, the device is {device}"
+    if format == "float16":
+        return "the native decoder computes in float32, bfloat16, int8 or int4, not in float16"
+    if options:
+        return f"{', '.join(sorted(options))}: options of the torch model"
+    return why_not()
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What was quantized, and what it changed.
+
+    Attributes:
+        source: What was read.
+        target: What was written.
+        quantization: "int8" or "int4".
+        source_bytes: Of the weights before, as they were stored.
+        target_bytes: Of the weights now.
+        relative_change: How much the logits of fixed random input change: root mean square, in units of their own.
+    """
+
+    source: str
+    target: Path
+    quantization: str
+    source_bytes: int
+    target_bytes: int
+    relative_change: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} -> {self.target}, {self.quantization}: {self.source_bytes / 1e6:.1f} MB -> "
+            f"{self.target_bytes / 1e6:.1f} MB\nlogits of random input change by {self.relative_change:.1%}; measure "
+            "what that does to a task with `glmkit evaluate`"
+        )
+
+
+def quantize(
+    source: str | Path,
+    target: str | Path,
+    quantization: str,
+    *,
+    tokenizer: str | Path | None = None,
+    overwrite: bool = False,
+) -> QuantizationReport:
+    """Writes a model's folder again with quantized weights; `glmkit.load` maps them into memory.
+
+    Everything beside the weights (vocabulary, calibrations, tasks) is copied along. The folder appears when it is complete.
+
+    Args:
+        source: A folder in any known format, or a hub name.
+        target: Folder to write; absent or empty unless `overwrite`.
+        quantization: "int8" or "int4".
+        tokenizer: Folder with the vocabulary, where the source has none.
+        overwrite: Replace an existing model.
+
+    Raises:
+        ConfigError: No such quantization.
+        CheckpointError: The source cannot be read or is quantized already, or the target is taken.
+    """
+    check_quantization(quantization)
+    path = resolve(source)
+    if (path / FILE).is_file():
+        raise CheckpointError(f"{source} is quantized already; quantize the model it was made of")
+    model = load_merged(GLMForConditionalGeneration, path).eval()
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    model = model.float()
+    weights = NativeWeights.of(model.config, model.state_dict(), quantization)
+    with new_folder(target, overwrite=overwrite) as temporary:
+        for folder in dict.fromkeys((path, path if tokenizer is None else Path(tokenizer))):
+            for kept in (file for pattern in KEPT for file in folder.glob(pattern)):
+                if not kept.name.endswith(".index.json"):
+                    place = temporary / kept.relative_to(folder)
+                    place.parent.mkdir(exist_ok=True)
+                    shutil.copyfile(kept, place)
+        model.config.save_pretrained(temporary)
+        weights.save(temporary)
+    return QuantizationReport(
+        source=str(source),
+        target=Path(target),
+        quantization=quantization,
+        source_bytes=size,
+        target_bytes=weights.nbytes,
+        relative_change=_relative_change(model, unpacked(model.config, weights)),
+    )
+
+
+@torch.inference_mode()
+def _relative_change(
+    model: GLMForConditionalGeneration, other: GLMForConditionalGeneration
+) -> float:
+    config, draw = model.config, torch.Generator().manual_seed(0)
+    ids = torch.randint(config.num_tokens or config.vocab_size, (4, 64), generator=draw)
+    batch = {
+        "input_ids": ids[:, : config.max_sequence_length],
+        "prefix_lengths": torch.full((4,), 32),
+    }
+    expected, found = model(**batch).logits, other(**batch).logits
+    return float((found - expected).square().mean().sqrt() / expected.std())
