@@ -41,6 +41,10 @@ const Kernels* best_kernels() {
     return portable_kernels();
 }
 
+// Whether so many products are done sooner by one thread than shared: waiting for each other some ten times a layer costs
+// microseconds, and milliseconds where other programs hold the cores.
+bool is_little(int64_t products) { return products < 16'000'000; }
+
 // Memory that begins at a cache line; new memory is zero.
 class Buffer {
   public:
@@ -299,7 +303,7 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
         }
         pool.wait();
         if (logits) project(thread, words, z, wanted, {logits, sizes.vocabulary});
-    });
+    }, is_little(total * int64_t(sizes.layers) * width * (4 * width + 2 * sizes.mlp) + wanted * width * sizes.vocabulary));
 }
 
 void glmkit_model::head(const float* states, int64_t n, float* logits) {
@@ -309,7 +313,8 @@ void glmkit_model::head(const float* states, int64_t n, float* logits) {
     quantized.reserve(n * row);
     scales.floats(n * row / GROUP4);
     sums.floats(n * row / GROUP4);
-    pool.run([&](int thread) { project(thread, words, z, n, {logits, sizes.vocabulary}); });
+    pool.run([&](int thread) { project(thread, words, z, n, {logits, sizes.vocabulary}); },
+             is_little(n * width * sizes.vocabulary));
 }
 
 namespace {

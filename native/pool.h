@@ -30,8 +30,11 @@ class Pool {
 
     int threads() const { return threads_; }
 
-    void run(const std::function<void(int)>& job) {
+    // On all threads, or (alone) on the caller: little work is done before others have woken.
+    void run(const std::function<void(int)>& job, bool alone = false) {
         start();
+        active_ = alone ? 1 : threads_;
+        if (alone) return job(0);
         job_ = &job;
         running_.store(threads_ - 1, std::memory_order_relaxed);
         jobs_.fetch_add(1, std::memory_order_release);
@@ -41,7 +44,7 @@ class Pool {
     }
 
     void wait() {
-        if (threads_ == 1) return;
+        if (active_ == 1) return;
         uint32_t turn = turns_.load(std::memory_order_acquire);
         if (arrived_.fetch_add(1, std::memory_order_acq_rel) == threads_ - 1) {
             arrived_.store(0, std::memory_order_relaxed);
@@ -128,7 +131,7 @@ class Pool {
         }
     }
 
-    int threads_;
+    int threads_, active_ = 1;
     std::vector<std::unique_ptr<std::thread>> workers_;
     const std::function<void(int)>* job_ = nullptr;
     alignas(64) std::atomic<uint32_t> jobs_{0};

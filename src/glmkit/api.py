@@ -207,7 +207,8 @@ def load(
     path = resolve(name_or_path)
     vocabulary = options.pop("tokenizer", None)
     tokenizer = GLMTokenizer.from_pretrained(path if vocabulary is None else vocabulary)
-    with_head = is_classifier(path)
+    tasks = stored_tasks(path)
+    with_head = len(tasks) == 1 and is_classifier(path)
     model = load_model(
         path,
         device=place,
@@ -219,8 +220,7 @@ def load(
     _complete(model.config, tokenizer)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = chat_template(load_task("dialogue"))
-    tasks = stored_tasks(path)
-    head = load_head(path, model, shared=True) if len(tasks) == 1 and with_head else None
+    head = load_head(path, model, shared=True) if with_head else None
     return GLM(model, tokenizer, load_calibrations(path), tasks, head)
 
 

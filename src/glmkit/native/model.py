@@ -109,9 +109,10 @@ class NativeModel:
 
 def unpacked(config: GLMConfig, weights: NativeWeights) -> GLMForConditionalGeneration:
     """Returns a torch model of packed weights, float32."""
-    with torch.device("meta"):
-        model = GLMForConditionalGeneration(config)
-    model.load_state_dict(weights.state_dict(), assign=True)
+    with torch.inference_mode(False):  # whoever asks first, gradients must flow later
+        with torch.device("meta"):
+            model = GLMForConditionalGeneration(config)
+        model.load_state_dict(weights.state_dict(), assign=True)
     return model.eval()
 
 

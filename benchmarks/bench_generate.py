@@ -1,0 +1,224 @@
+"""Speed and memory of generation: glmkit's number formats beside llama.cpp, CTranslate2 and transformers.
+
+    python benchmarks/bench_generate.py [--smoke] [--threads 2] [--rounds 5] [--only TEXT …] [--peers PYTHON] [--save]
+
+The shape is glm-large-chinese's (24 layers of 1024, vocabulary 50048) with random weights; peers run GPT-2 of that shape. Greedy, a
+prompt of 128 tokens and 128 new ones; a prefill of 512. Each contender lives in a process of its own; in each round every one is
+asked once, in a new order, and numbers are medians over rounds. A peer that is not installed (`pip install glmkit[bench]`, or another
+interpreter by --peers) is left out, which the page says. Beside them stands what this machine's memory allows: bytes of weights that a
+token reads, against the bandwidth measured in each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from generate_contenders import CONTENDERS, SHAPES
+from results_page import environment, write_table_page
+
+ASKED = {
+    "decode 1": {"do": "decode", "batch": 1, "prompt": 128, "new": 128},
+    "decode 8": {"do": "decode", "batch": 8, "prompt": 128, "new": 64},
+    "prefill": {"do": "prefill", "tokens": 512},
+}
+
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.59375}
+"""Of a weight with its scales and zero points, in glmkit."""
+
+
+class Process:
+    """A contender at work."""
+
+    def __init__(self, name: str, shape: str, threads: int, python: str):
+        self.name = name
+        script = Path(__file__).with_name("generate_contenders.py")
+        variables = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+        self.process = subprocess.Popen(
+            [python, str(script), name, shape, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=variables,
+        )
+        self.errors = ""
+        self.alive = self._line() is not None
+
+    def ask(self, **what: Any) -> Any:
+        """Returns the answer, or None if the contender has died."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.flush()
+        found = self._line()
+        return None if found is None else found["value"]
+
+    def _line(self) -> dict[str, Any] | None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):  # libraries print what they like
+                return json.loads(line)
+        assert self.process.stderr is not None
+        self.errors = self.process.stderr.read().strip()[-300:]
+        return None
+
+    def end(self) -> None:
+        """Lets it go."""
+        self.process.terminate()
+        self.process.wait()
+
+
+def bandwidth(threads: int) -> float:
+    """Returns the bytes a second that the threads read from memory together, in GB/s."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    parts = [np.ones(2**25, np.float32) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        best = 0.0
+        for _ in range(3):
+            start = time.perf_counter()
+            list(pool.map(np.max, parts))
+            best = max(best, sum(part.nbytes for part in parts) / (time.perf_counter() - start))
+    return best / 1e9
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns medians for each contender that is here, the ones left out, and the bandwidth."""
+    shape = "smoke" if arguments.smoke else "large"
+    names = [name for name in CONTENDERS if not arguments.only or any(one in name for one in arguments.only)]  # fmt: skip
+    processes, missing = {}, {}
+    for name in names:
+        python = sys.executable if name.startswith("glmkit") else arguments.peers
+        process = Process(name, shape, arguments.threads, python)
+        if process.alive:
+            processes[name] = process
+        else:
+            missing[name] = process.errors.splitlines()[-1] if process.errors else "it ended"
+        print(f"{name}: {'ready' if process.alive else missing[name]}", file=sys.stderr, flush=True)
+    times: dict[str, dict[str, list[float]]] = {
+        name: {what: [] for what in ASKED} for name in processes
+    }
+    speeds = []
+    for round_number in range(arguments.rounds):
+        speeds.append(bandwidth(arguments.threads))
+        for what, asked in ASKED.items():
+            for name in random.Random(round_number).sample(list(processes), len(processes)):
+                smaller = {"new": 4} if arguments.smoke and "new" in asked else {}
+                seconds = processes[name].ask(**{**asked, **smaller})
+                tokens = asked.get("tokens") or asked["batch"] * {**asked, **smaller}["new"]
+                times[name][what].append(tokens / seconds)
+        print(f"round {round_number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
+    results = {}
+    for name, process in processes.items():
+        medians = {what: statistics.median(some) for what, some in times[name].items()}
+        results[name] = {**medians, "memory": process.ask(do="memory")["peak_mb"], "all": times[name]}  # fmt: skip
+        process.end()
+    return {
+        "shape": dict(zip(("layers", "hidden", "heads", "vocabulary", "positions"), SHAPES[shape], strict=True)),
+        "threads": arguments.threads,
+        "rounds": arguments.rounds,
+        "bandwidth_gb_s": speeds,
+        "results": results,
+        "missing": missing,
+    }  # fmt: skip
+
+
+def table(values: dict[str, Any]) -> str:
+    """Returns the table: tokens a second, memory, and how near decoding is to what memory allows."""
+    shape, speed = values["shape"], statistics.median(values["bandwidth_gb_s"])
+    weights = 12 * shape["layers"] * shape["hidden"] ** 2
+    head = shape["vocabulary"] * shape["hidden"]
+    lines = [
+        "| contender | decode, 1 text | of the roofline | decode, 8 texts | prefill 512 | peak MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, one in values["results"].items():
+        package, kind = name.split(" ", 1)
+        roofline = ""
+        if package == "glmkit" and kind in BYTES:
+            read = weights * BYTES[kind] + head * (1 if kind == "int4" else BYTES[kind])
+            roofline = f"{one['decode 1'] * read / speed / 1e9:.0%}"
+        numbers = (one["decode 1"], one["decode 8"], one["prefill"], one["memory"])
+        first, *rest = [f"{number:.1f}" if number < 100 else f"{number:.0f}" for number in numbers]
+        lines.append(f"| {name} | {first} | {roofline} | {' | '.join(rest)} |")
+    return "\n".join(lines)
+
+
+GOALS = (
+    ("16 bit, 1 text", "glmkit bfloat16", "decode 1", ("llama.cpp bfloat16",), 1.1),
+    ("8 bit, 1 text", "glmkit int8", "decode 1", ("llama.cpp int8",), 1.3),
+    ("4 bit, 1 text", "glmkit int4", "decode 1", ("llama.cpp int4", "llama.cpp int4_k"), 1.3),
+    ("8 texts", "glmkit int4", "decode 8", None, 1.2),
+    ("prefill", None, "prefill", None, 1.2),
+)
+"""Row, our contender (None: the best), what is compared, the peers (None: all), how many times theirs it shall be."""
+
+
+def goals(values: dict[str, Any]) -> str:
+    """Returns the ratios that the project wants, beside what they are."""
+    results = values["results"]
+    peers = [name for name in results if not name.startswith("glmkit")]
+    lines = ["| | glmkit | best peer | ratio | goal |", "|---|---|---|---|---|"]
+    for row, ours, what, theirs, goal in GOALS:
+        mine = [ours] if ours else [name for name in results if name.startswith("glmkit")]
+        others = [name for name in (theirs or peers) if name in results]
+        mine = [name for name in mine if name in results]
+        if not mine or not others:
+            continue
+        best, peer = (max(some, key=lambda name: results[name][what]) for some in (mine, others))
+        ratio = results[best][what] / results[peer][what]
+        cells = [f"{name} {results[name][what]:.0f}" for name in (best, peer)]
+        lines.append(f"| {row} | {cells[0]} | {cells[1]} | {ratio:.2f} | {goal} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, one round")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--only", nargs="*", default=(), help="contenders with these words in their name"
+    )
+    parser.add_argument("--peers", default=sys.executable, help="interpreter that has the peers")
+    parser.add_argument("--save", action="store_true", help="write docs/results")
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.rounds = 1
+    start = time.perf_counter()
+    values = {"environment": environment(), **measure(arguments)}
+    values["seconds"] = round(time.perf_counter() - start)
+    text = f"{goals(values)}\n\n{table(values)}"
+    print(text)
+    print(json.dumps({"benchmark": "generate", "results": values["results"], "missing": values["missing"]}))  # fmt: skip
+    if arguments.save:
+        print(write_page(values, text, arguments))
+
+
+def write_page(values: dict[str, Any], text: str, arguments: argparse.Namespace) -> Path:
+    """Writes docs/results/generate_cpu_….md."""
+    speeds = [f"{speed:.0f}" for speed in values["bandwidth_gb_s"]]
+    absent = "; ".join(f"{name} ({why})" for name, why in values["missing"].items())
+    introduction = f"""
+Greedy generation at the shape of glm-large-chinese (24 layers of 1024, 16 heads, vocabulary 50048), random weights, {values["threads"]} threads; a
+prompt of 128 tokens, tokens a second of the 128 after it (64 for 8 texts, all together), and of a prompt of 512 up to the first token. glmkit through its
+engine, as `glm.fill` uses it; peers run GPT-2 of the same sizes. Medians of {values["rounds"]} rounds, contenders interleaved, each in a process of its own.
+Memory was read at {", ".join(speeds)} GB/s in the rounds; the roofline is that (the median) over the bytes of weights which a token reads.
+{f"Not measured: {absent}." if absent else ""}
+"""
+    command = "python benchmarks/bench_generate.py --save"
+    return write_table_page("generate", "Generation beside its peers", introduction, text, values, command)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

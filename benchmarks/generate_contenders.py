@@ -1,0 +1,386 @@
+"""What `bench_generate.py` measures: the same shape, random weights, in glmkit and in its peers.
+
+A contender is made once in a process of its own, which answers on standard output what it is asked on standard input, one JSON
+object a line: {"do": "decode", "batch": 8, "prompt": 128, "new": 128}, {"do": "prefill", "tokens": 512}, {"do": "memory"}. Peers run
+GPT-2 of the same sizes, because none of them runs GLM; no weight is a trained one, and the time does not depend on them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHAPES = {
+    # layers, hidden, heads, vocabulary, positions
+    "large": (24, 1024, 16, 50048, 1024),
+    "smoke": (2, 64, 4, 1000, 1024),
+}
+
+GLMKIT = ("torch", "float32", "bfloat16", "int8", "int4")
+TRANSFORMERS = ("float32", "bfloat16")
+CTRANSLATE2 = ("float32", "int8")
+LLAMA = {"float32": "F32", "bfloat16": "BF16", "int8": "Q8_0", "int4": "Q4_0", "int4_k": "Q4_K_M"}
+
+CONTENDERS = (
+    *(f"glmkit {name}" for name in GLMKIT),
+    *(f"llama.cpp {name}" for name in LLAMA),
+    *(f"ctranslate2 {name}" for name in CTRANSLATE2),
+    *(f"transformers {name}" for name in TRANSFORMERS),
+)
+
+
+class Glmkit:
+    """glmkit's engine, choosing tokens as `glm.fill` does."""
+
+    def __init__(self, kind: str, shape: tuple[int, ...], threads: int):
+        import torch
+
+        from glmkit.model import GLMForConditionalGeneration
+        from glmkit.native.weights import NativeWeights
+
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        config = glm_config(shape)
+        model: Any = GLMForConditionalGeneration(config).eval()
+        if kind != "torch":
+            # Through a file, as a user has it: what is mapped is read when it is used.
+            folder = tempfile.TemporaryDirectory()
+            NativeWeights.of(config, model.state_dict(), kind).save(Path(folder.name))
+            del model
+            os.execv(
+                sys.executable,
+                [
+                    sys.executable,
+                    __file__,
+                    "glmkit stored",
+                    json.dumps([shape, threads, folder.name]),
+                ],
+            )
+        self.model, self.vocabulary = model, shape[3]
+
+    @classmethod
+    def stored(cls, shape: tuple[int, ...], threads: int, folder: str) -> Glmkit:
+        """Goes on in a process that has not held the weights in float32."""
+        import shutil
+
+        import torch
+
+        from glmkit.native.model import NativeModel
+        from glmkit.native.weights import NativeWeights
+
+        torch.set_num_threads(threads)
+        self = cls.__new__(cls)
+        self.model = NativeModel(glm_config(shape), NativeWeights.load(Path(folder)))
+        self.vocabulary = shape[3]
+        shutil.rmtree(folder)  # the mapping stays
+        return self
+
+    def _engine(self, batch: int, prompt: int, new: int) -> Any:
+        from glmkit.generation.decoding import TokenChooser
+        from glmkit.generation.engine import Engine
+        from glmkit.generation.prompts import Prompt
+        from glmkit.generation.request import Request
+        from glmkit.generation.runner import make_runner
+        from glmkit.generation.settings import DecodingSettings
+
+        engine = Engine(make_runner(self.model), 1, 1024, max_batch=batch)
+        chooser = TokenChooser(DecodingSettings(max_new_tokens=new), [0], [0], self.vocabulary)
+        draw = np.random.default_rng(0)
+        for _ in range(batch):
+            ids = draw.integers(2, self.vocabulary, prompt)
+            engine.submit(Request(Prompt(ids, ["", ""], np.array([prompt - 2])), chooser))
+        return engine
+
+    def decode(self, batch: int, prompt: int, new: int) -> float:
+        """Seconds for `new` tokens of each of `batch` texts, after their prompts."""
+        engine = self._engine(batch, prompt, new + 1)
+        engine.step()
+        start = time.perf_counter()
+        for _ in range(new):
+            engine.step()
+        return time.perf_counter() - start
+
+    def prefill(self, tokens: int) -> float:
+        """Seconds until the first token after a prompt."""
+        engine = self._engine(1, tokens, 1)
+        start = time.perf_counter()
+        engine.step()
+        return time.perf_counter() - start
+
+
+class Transformers:
+    """GPT-2's `generate`."""
+
+    def __init__(self, kind: str, shape: tuple[int, ...], threads: int):
+        import torch
+
+        torch.set_num_threads(threads)
+        self.torch, self.model = torch, gpt2(shape).to(getattr(torch, kind))
+        self.model.generation_config.eos_token_id = None
+
+    def _generate(self, batch: int, prompt: int, new: int) -> float:
+        ids = self.torch.randint(2, self.model.config.vocab_size, (batch, prompt))
+        mask = self.torch.ones_like(ids)
+        start = time.perf_counter()
+        with self.torch.inference_mode():
+            self.model.generate(ids, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=0)  # fmt: skip
+        return time.perf_counter() - start
+
+    def decode(self, batch: int, prompt: int, new: int) -> float:
+        """See `Glmkit.decode`."""
+        return self._generate(batch, prompt, new + 1) - self._generate(batch, prompt, 1)
+
+    def prefill(self, tokens: int) -> float:
+        """See `Glmkit.prefill`."""
+        return self._generate(1, tokens, 1)
+
+
+class CTranslate2:
+    """CTranslate2's generator on a converted GPT-2."""
+
+    def __init__(self, kind: str, shape: tuple[int, ...], threads: int):
+        import ctranslate2
+
+        self.vocabulary = shape[3]
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder, "gpt2"), Path(folder, "ct2")
+            save_gpt2(shape, source)
+            ctranslate2.converters.TransformersConverter(str(source)).convert(
+                str(target), quantization=kind
+            )
+            self.generator = ctranslate2.Generator(
+                str(target), device="cpu", intra_threads=threads, compute_type=kind
+            )
+
+    def _generate(self, batch: int, prompt: int, new: int) -> float:
+        draw = np.random.default_rng(0)
+        texts = [[f"t{i}" for i in draw.integers(2, self.vocabulary, prompt)] for _ in range(batch)]
+        start = time.perf_counter()
+        self.generator.generate_batch(
+            texts,
+            max_length=new,
+            min_length=new,
+            sampling_topk=1,
+            include_prompt_in_result=False,
+            max_batch_size=batch,
+        )
+        return time.perf_counter() - start
+
+    def decode(self, batch: int, prompt: int, new: int) -> float:
+        """See `Glmkit.decode`."""
+        return self._generate(batch, prompt, new + 1) - self._generate(batch, prompt, 1)
+
+    def prefill(self, tokens: int) -> float:
+        """See `Glmkit.prefill`."""
+        return self._generate(1, tokens, 1)
+
+
+class Llama:
+    """llama.cpp on a GGUF of GPT-2, through its C interface; the likeliest token is found with NumPy."""
+
+    def __init__(self, kind: str, shape: tuple[int, ...], threads: int):
+        import ctypes
+
+        import llama_cpp
+
+        self.api, self.vocabulary = llama_cpp, shape[3]
+        self.kept = tempfile.TemporaryDirectory()
+        plain, path = Path(self.kept.name, "f32.gguf"), Path(self.kept.name, "model.gguf")
+        write_gguf(shape, plain)
+        if kind == "float32":
+            path = plain
+        else:
+            options = llama_cpp.llama_model_quantize_default_params()
+            options.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{LLAMA[kind]}")
+            options.pure = kind == "int4"  # in every layer
+            options.nthread = threads
+            failed = llama_cpp.llama_model_quantize(
+                str(plain).encode(), str(path).encode(), ctypes.byref(options)
+            )
+            if failed:
+                raise RuntimeError(f"llama.cpp cannot quantize to {kind}")
+            plain.unlink()
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.n_gpu_layers = 0
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
+        options = llama_cpp.llama_context_default_params()
+        options.n_ctx, options.n_batch, options.n_ubatch, options.n_seq_max = 8192, 2048, 512, 8
+        options.n_threads = options.n_threads_batch = threads
+        options.kv_unified = True
+        self.context = llama_cpp.llama_init_from_model(self.model, options)
+        self.batch = llama_cpp.llama_batch_init(2048, 0, 8)
+
+    def _read(self, tokens: list[tuple[int, int, int, bool]]) -> None:
+        """Tokens as (id, position, sequence, whether logits are wanted)."""
+        batch = self.batch
+        batch.n_tokens = len(tokens)
+        for place, (token, position, sequence, wanted) in enumerate(tokens):
+            batch.token[place], batch.pos[place] = token, position
+            batch.n_seq_id[place], batch.seq_id[place][0] = 1, sequence
+            batch.logits[place] = wanted
+        if self.api.llama_decode(self.context, batch):
+            raise RuntimeError("llama_decode failed")
+
+    def _likeliest(self, place: int) -> int:
+        pointer = self.api.llama_get_logits_ith(self.context, place)
+        return int(np.ctypeslib.as_array(pointer, (self.vocabulary,)).argmax())
+
+    def decode(self, batch: int, prompt: int, new: int) -> float:
+        """See `Glmkit.decode`."""
+        self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
+        draw, following = np.random.default_rng(0), []
+        for sequence in range(batch):
+            ids = draw.integers(2, self.vocabulary, prompt).tolist()
+            self._read([(one, i, sequence, i == prompt - 1) for i, one in enumerate(ids)])
+            following.append(self._likeliest(prompt - 1))
+        start = time.perf_counter()
+        for step in range(new):
+            self._read([(one, prompt + step, row, True) for row, one in enumerate(following)])
+            following = [self._likeliest(row) for row in range(batch)]
+        return time.perf_counter() - start
+
+    def prefill(self, tokens: int) -> float:
+        """See `Glmkit.prefill`."""
+        self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
+        ids = np.random.default_rng(0).integers(2, self.vocabulary, tokens).tolist()
+        start = time.perf_counter()
+        self._read([(one, i, 0, i == tokens - 1) for i, one in enumerate(ids)])
+        self._likeliest(tokens - 1)
+        return time.perf_counter() - start
+
+
+def glm_config(shape: tuple[int, ...]) -> Any:
+    """Returns the configuration of a GLM of the shape."""
+    from glmkit.model import GLMConfig
+
+    layers, hidden, heads, vocabulary, positions = shape
+    return GLMConfig(
+        num_layers=layers,
+        hidden_size=hidden,
+        num_attention_heads=heads,
+        vocab_size=vocabulary,
+        max_sequence_length=positions,
+        hidden_act="gelu",
+    )
+
+
+def gpt2(shape: tuple[int, ...]) -> Any:
+    """Returns a GPT-2 of the shape with random weights."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    layers, hidden, heads, vocabulary, positions = shape
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=layers,
+        n_embd=hidden,
+        n_head=heads,
+        vocab_size=vocabulary,
+        n_positions=positions,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+def save_gpt2(shape: tuple[int, ...], folder: Path) -> None:
+    """Saves it with a vocabulary of the words t0, t1 and so on."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    gpt2(shape).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(shape[3])}, unk_token="t1"))
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="t0", eos_token="t0", unk_token="t1"
+    ).save_pretrained(folder)
+
+
+def write_gguf(shape: tuple[int, ...], path: Path) -> None:
+    """Writes GPT-2 of the shape for llama.cpp, in float32."""
+    import gguf
+
+    layers, hidden, heads, vocabulary, positions = shape
+    draw = np.random.default_rng(0)
+    writer = gguf.GGUFWriter(str(path), "gpt2")
+    writer.add_block_count(layers)
+    writer.add_context_length(positions)
+    writer.add_embedding_length(hidden)
+    writer.add_feed_forward_length(4 * hidden)
+    writer.add_head_count(heads)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_vocab_size(vocabulary)
+    writer.add_tokenizer_model("no_vocab")
+
+    def random(name: str, *sizes: int) -> None:
+        writer.add_tensor(name, draw.standard_normal(sizes, np.float32) * np.float32(0.02))
+
+    def norm(name: str) -> None:
+        writer.add_tensor(f"{name}.weight", np.ones(hidden, np.float32))
+        writer.add_tensor(f"{name}.bias", np.zeros(hidden, np.float32))
+
+    random("token_embd.weight", vocabulary, hidden)
+    random("position_embd.weight", positions, hidden)
+    norm("output_norm")
+    for layer in range(layers):
+        name = f"blk.{layer}."
+        norm(f"{name}attn_norm")
+        norm(f"{name}ffn_norm")
+        sizes = {
+            "attn_qkv": (3 * hidden, hidden),
+            "attn_output": (hidden, hidden),
+            "ffn_up": (4 * hidden, hidden),
+            "ffn_down": (hidden, 4 * hidden),
+        }
+        for part, (rows, columns) in sizes.items():
+            random(f"{name}{part}.weight", rows, columns)
+            writer.add_tensor(f"{name}{part}.bias", np.zeros(rows, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+KINDS = {
+    "glmkit": Glmkit,
+    "llama.cpp": Llama,
+    "ctranslate2": CTranslate2,
+    "transformers": Transformers,
+}
+
+
+def answer(contender: Any) -> None:
+    """Does what standard input asks, until it ends."""
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        kind = asked.pop("do")
+        if kind == "memory":
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            now = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            value: Any = {"peak_mb": peak * 1024 / 1e6, "now_mb": now / 1e6}
+        else:
+            value = getattr(contender, kind)(**asked)
+        print(json.dumps({"value": value}), flush=True)
+
+
+def main() -> None:
+    """Makes the contender that the arguments name: NAME SHAPE THREADS."""
+    if sys.argv[1] == "glmkit stored":
+        shape, threads, folder = json.loads(sys.argv[2])
+        answer(Glmkit.stored(tuple(shape), threads, folder))
+        return
+    name, shape, threads = sys.argv[1:]
+    package, kind = name.split(" ", 1)
+    answer(KINDS[package](kind, SHAPES[shape], int(threads)))
+
+
+if __name__ == "__main__":
+    main()

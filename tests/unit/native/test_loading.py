@@ -1,0 +1,192 @@
+"""What `glmkit.load` returns: the native decoder where it is, torch where it is not, the same answers from both."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import torch
+from conftest import golden_folder
+from typer.testing import CliRunner
+
+import glmkit
+from glmkit.blanks.layout import Piece, collate, lay_out
+from glmkit.cli.main import build_app
+from glmkit.errors import CheckpointError, ConfigError
+from glmkit.model import GLMForConditionalGeneration
+from glmkit.native import library
+from glmkit.native.library import NativeError
+from glmkit.native.loading import quantize
+from glmkit.native.model import NativeModel
+from glmkit.native.weights import FILE
+
+TEXTS = [
+    "北京是[MASK]的首都，[MASK]。",
+    "今天天气很好，我们[gMASK]",
+    "The capital of France is [MASK].",
+]
+
+
+@pytest.fixture(scope="module")
+def folder():
+    return golden_folder("tiny-chinese").path
+
+
+@pytest.fixture(scope="module", params=["float32", "int8", "int4"])
+def pair(request, folder, tmp_path_factory):
+    """A GLM on the native decoder, and the same weights on torch."""
+    if (reason := library.why_not()) is not None:
+        pytest.skip(reason)
+    if request.param == "float32":
+        return glmkit.load(folder), glmkit.load(folder, backend="torch")
+    target = tmp_path_factory.mktemp("quantized") / request.param
+    quantize(folder, target, request.param)
+    return glmkit.load(target), glmkit.load(target, backend="torch")
+
+
+def test_each_runs_where_it_says(pair):
+    native, on_torch = pair
+    assert isinstance(native.model, NativeModel)
+    assert isinstance(on_torch.model, GLMForConditionalGeneration)
+    assert "torch_model" not in vars(native.model)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"do_sample": True, "seed": 3, "top_k": 5},
+        {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
+        {"num_beams": 3},
+        {"n": 3},
+    ],
+)
+def test_fills_as_torch_does(pair, settings):
+    native, on_torch = pair
+    found, expected = (glm.fill(TEXTS, max_new_tokens=9, **settings) for glm in pair)
+    exact = native.model.weights.quantization == "float32"
+    for one, other in zip(found, expected, strict=True):
+        if exact:
+            assert one.blanks == other.blanks
+            assert one.scores == pytest.approx(other.scores, abs=1e-3)
+        else:  # the weights are the same, activations are rounded: a near tie may fall otherwise
+            assert len(one.blanks) == len(other.blanks)
+
+
+def test_scores_and_reads_as_torch_does(pair):
+    tolerance = 1e-5 if pair[0].model.weights.quantization == "float32" else 0.03
+    native, on_torch = ([one.log_probability for one in glm.score(TEXTS)] for glm in pair)
+    assert native == pytest.approx(on_torch, rel=tolerance)
+    assert pair[0].perplexity(TEXTS) == pytest.approx(pair[1].perplexity(TEXTS), rel=5 * tolerance)
+    texts = ["很好", "不好，很差"]
+    native, on_torch = (glm.classify(texts, labels=["好", "差"]) for glm in pair)
+    for one, other in zip(native, on_torch, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=0.05)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_batch_with_padding_is_read_natively(pair, side, monkeypatch):
+    native, on_torch = pair
+    monkeypatch.setattr(
+        NativeModel, "torch_model", property(lambda self: pytest.fail("torch was asked"))
+    )
+    ids = native.tokenizer.special_ids
+    examples = [
+        lay_out(
+            [ids.cls, 40 + n, ids.mask, 50, 60 + n][: 3 + n], [Piece(2, [70, 71, 72][:n])], ids.sop
+        )
+        for n in range(1, 3)
+    ]
+    batch = {
+        name: torch.from_numpy(array)
+        for name, array in collate(examples, ids.pad, side=side).items()
+    }
+    del batch["labels"]
+    with torch.inference_mode():
+        found, expected = native.model(**batch).logits, on_torch.model(**batch).logits
+    real = batch["attention_mask"].bool()
+    tolerance = 1e-4 if native.model.weights.quantization == "float32" else 0.05
+    assert float((found - expected)[real].abs().max()) <= tolerance * float(
+        expected[real].abs().max()
+    )
+
+
+def test_what_the_decoder_does_not_do_torch_does(folder):
+    if (reason := library.why_not()) is not None:
+        pytest.skip(reason)
+    glm, on_torch = glmkit.load(folder), glmkit.load(folder, backend="torch")
+    ids = torch.tensor([glm.tokenizer.encode("你好", add_special_tokens=True)])
+    with torch.inference_mode():
+        found, expected = (
+            one.model(input_ids=ids, output_hidden_states=True).hidden_states
+            for one in (glm, on_torch)
+        )
+    assert len(found) == glm.model.config.num_layers + 1
+    assert torch.equal(found[-1], expected[-1])
+    assert sum(one.numel() for one in glm.model.parameters()) == glm.model.config.num_parameters
+    logits = glm.model(
+        input_ids=ids, position_ids=torch.zeros(1, 2, ids.shape[1], dtype=torch.long)
+    ).logits
+    assert logits.requires_grad
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = glm.model.no_such_thing
+    generated = glm.model.generate(ids[0].tolist(), max_new_tokens=5)
+    assert torch.equal(generated, on_torch.model.generate(ids[0].tolist(), max_new_tokens=5))
+
+
+def test_without_the_native_decoder_torch_gives_the_same_weights(
+    folder, tmp_path, monkeypatch, caplog
+):
+    quantize(folder, tmp_path / "q", "int8")
+    monkeypatch.setenv(library.OFF, "0")
+    with caplog.at_level(logging.WARNING):
+        glm = glmkit.load(tmp_path / "q")
+    assert isinstance(glm.model, GLMForConditionalGeneration)
+    assert "turned off (GLMKIT_NATIVE=0); weights of int8 are unpacked" in caplog.text
+    caplog.clear()
+    assert isinstance(glmkit.load(folder).model, GLMForConditionalGeneration)
+    assert not caplog.text
+    with pytest.raises(NativeError, match="turned off"):
+        glmkit.load(folder, backend="native")
+
+
+def test_wrong_wishes_say_what_there_is(folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"no quantization 'int3'; there are int8, int4"):
+        glmkit.load(folder, quantization="int3")
+    with pytest.raises(
+        ConfigError, match=r"no backend 'tourch'; there are native, torch.*did you mean 'torch'"
+    ):
+        glmkit.load(folder, backend="tourch")
+    quantize(folder, tmp_path / "q", "int8")
+    with pytest.raises(
+        ConfigError, match="is quantized to int8; for int4 load the model it was made of"
+    ):
+        glmkit.load(tmp_path / "q", quantization="int4")
+    with pytest.raises(CheckpointError, match="quantized already"):
+        quantize(tmp_path / "q", tmp_path / "again", "int8")
+    with pytest.raises(CheckpointError):
+        quantize(folder, tmp_path / "q", "int8")
+    assert not list(tmp_path.glob("again*"))
+    (tmp_path / "q" / FILE).write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="Quantize the model again"):
+        glmkit.load(tmp_path / "q")
+
+
+def test_the_command_writes_what_load_reads(folder, tmp_path):
+    app, run = build_app(), CliRunner().invoke
+    done = run(app, ["convert", str(folder), str(tmp_path / "q"), "--quantize", "int4"])
+    assert done.exit_code == 0, done.output
+    assert "13.5 MB ->" in done.output
+    assert (tmp_path / "q" / "cog-pretrain.model").is_file()
+    assert not list((tmp_path / "q").glob("*.bin"))
+    done = run(
+        app, ["fill", "北京是[MASK]", "-m", str(tmp_path / "q"), "--json", "--max-new-tokens", "3"]
+    )
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.output)["blanks"]) == 1
+    done = run(
+        app, ["fill", "北京是[MASK]", "-m", str(folder), "--dtype", "int8", "--max-new-tokens", "3"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "native decoder" in run(app, ["info"]).output
