@@ -7,10 +7,10 @@ import logging
 
 import pytest
 import torch
-from conftest import golden_folder
 from typer.testing import CliRunner
 
 import glmkit
+from conftest import golden_folder
 from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.cli.main import build_app
 from glmkit.errors import CheckpointError, ConfigError
