@@ -207,7 +207,7 @@ def _similar(places: Sequence[int], counts: Sequence[int]) -> Iterator[list[int]
     """Yields places in groups whose longest feed is little longer than the shortest, so that little is filled up."""
     group: list[int] = []
     for place in sorted(places, key=lambda one: counts[one]):
-        if group and counts[place] > 16 + 1.25 * counts[group[0]]:
+        if group and counts[place] > 16 + 1.5 * counts[group[0]]:
             yield group
             group = []
         group.append(place)
