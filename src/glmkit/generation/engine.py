@@ -85,6 +85,7 @@ class Engine:
             self._end(ticket)
             return ended
 
+    @torch.inference_mode()
     def step(self) -> list[Event]:
         """Lets waiting requests in as far as there is room, and reads all that run once.
 
@@ -133,14 +134,14 @@ class Engine:
 
     def _admit(self, events: list[Event]) -> None:
         """Lets requests in, in the order in which they came, up to the first that does not fit."""
-        reserved = sum(slot.request.tokens(self._max_positions) for slot in self._slots)
         while self._waiting:
             request = self._waiting[0].request
             samples = len(request.seeds)
-            reserved += samples * request.tokens(self._max_positions)
-            if len(self._slots) + samples > self._max_batch:
+            running = [slot.request for slot in self._slots] + [request] * samples
+            tokens = sum(one.tokens(self._max_positions) for one in running)
+            if len(running) > self._max_batch:
                 return
-            if self._max_tokens is not None and reserved > self._max_tokens:
+            if self._max_tokens is not None and tokens > self._max_tokens:
                 return
             ticket, longest = self._waiting.popleft(), request.longest(self._max_positions)
             slots = [Slot(ticket, sample, self._sop, longest) for sample in range(samples)]

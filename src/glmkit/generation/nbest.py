@@ -106,14 +106,9 @@ def search(
     longest = min(chooser.settings.max_new_tokens, max_positions - 1)
     first = Piece(int(prompt.mask_indices[0]), np.empty(0, np.int64), scored=False)
     example = lay_out(prompt.ids, [first], sop)
-    feeds = [
-        Feed(
-            runner.open(),
-            example.input_ids.tolist(),
-            *example.position_ids.tolist(),
-            prefix=example.prefix_length,
-        )
-    ]
+    positions, blocks = example.position_ids.tolist()
+    ids, prefix = example.input_ids.tolist(), example.prefix_length
+    feeds = [Feed(runner.open(), ids, positions, blocks, prefix)]
     running, finished = [Way(((),), (0.0,))], list[Way]()
     while running:
         logits = torch.cat(runner.forward(feeds))

@@ -166,7 +166,7 @@ class Slot:
         constraint = request.constraints[number] if request.constraints else None
         token, log_probability = chooser.choose(logits, blank, self._generator, constraint)
         blank.log_probabilities.append(log_probability)
-        blank.finished = token in chooser.ends
+        blank.finished = not chooser.writable[token]
         going_on = False
         if not blank.finished:
             blank.tokens.append(token)

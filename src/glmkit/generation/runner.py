@@ -5,8 +5,7 @@ them. `Runner` is what the engine and the search for the n likeliest ask of a mo
 device and in any number type. It knows no blanks, no settings and no text, and never chooses a token. A runner serves one
 caller at a time (the engine has the lock).
 
-Shapes: R rows of the cache, B rows of a pass, N heads, C capacity, P tokens of the longest row before the pass, Q tokens
-of the longest feed, D head size, H hidden, V vocabulary.
+Shapes: B rows of a pass, Q tokens of the longest feed, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,11 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from transformers.cache_utils import Cache
 
-STEP = 64
-"""Tokens by which the cache grows. Attention reads all of it for every token, so that a copy every 64 tokens costs a
-thirtieth of that, and what is reserved stays within 64 tokens of what is used."""
+from glmkit.generation.rows import Row, Rows
 
 
 @dataclass(frozen=True)
@@ -76,119 +72,6 @@ class Runner(Protocol):
         """
 
 
-@dataclass(eq=False)
-class _Row:
-    """A sequence's place in the cache, and how much of it counts."""
-
-    place: int
-    length: int = 0
-
-
-class _Rows(Cache):
-    """Keys and values [R, N, C, D] of each layer, of which a pass sees its own rows as far as they are filled.
-
-    Layers make room when a pass comes to them, on their own device, so that only one has both its old and its new tensors.
-    `places` [B, Q] are those of a pass's new tokens, None where all rows are equally long.
-    """
-
-    def __init__(self, num_layers: int):
-        self.layers = []
-        self.layer_class_to_replicate = None
-        self.offloading = False
-        self.buffers: list[torch.Tensor | None] = [None] * (2 * num_layers)  # keys, values, keys …
-        self.num_rows = 0
-        self.capacity = 0
-        self.first = self.count = self.past = self.queries = 0
-        self.places: torch.Tensor | None = None
-        self._flat: torch.Tensor | None = None
-
-    def begin(self, rows: Sequence[_Row], queries: int) -> None:
-        """Says which rows, side by side, the next pass reads."""
-        self.first, self.count, self.queries = rows[0].place, len(rows), queries
-        self.past = max(row.length for row in rows)
-        self.reserve(self.first + self.count, self.past + queries)
-        self.places = self._flat = None
-        if any(row.length < self.past for row in rows):
-            lengths = torch.tensor([row.length for row in rows])
-            self.places = lengths[:, None] + torch.arange(queries)
-
-    def reserve(self, rows: int, capacity: int) -> None:
-        """Makes room for rows and tokens from the next pass on."""
-        if rows > self.num_rows:
-            self.num_rows = max(rows, 2 * self.num_rows)
-        if (
-            capacity > self.capacity
-        ):  # at first what prompts take, while they are read with most memory
-            self.capacity = -(-capacity // STEP) * STEP if self.capacity else capacity
-
-    def free(self) -> None:
-        """Gives all memory back."""
-        self.buffers = [None] * len(self.buffers)
-        self.num_rows = self.capacity = 0
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Copies a row's first `length` tokens."""
-        for number, buffer in enumerate(self.buffers):
-            if buffer is not None and length:
-                buffer = self._roomy(number, buffer)
-                buffer[target, :, :length] = buffer[source, :, :length]
-
-    def swap(self, one: int, other: int, length: int) -> None:
-        """Exchanges two rows' first `length` tokens."""
-        for number, buffer in enumerate(self.buffers):
-            if buffer is not None and length:
-                buffer = self._roomy(number, buffer)
-                kept = buffer[one, :, :length].clone()
-                buffer[one, :, :length] = buffer[other, :, :length]
-                buffer[other, :, :length] = kept
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Returns P."""
-        return self.past
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        """Returns the number of keys and where they begin."""
-        return self.past + query_length, 0
-
-    def update(  # type: ignore[override]
-        self,
-        key_states: torch.Tensor,
-        value_states: torch.Tensor,
-        layer_idx: int,
-        *_: Any,
-        **__: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Adds [B, N, Q, D] behind what the rows have; returns all of it, [B, N, P + Q, D]."""
-        number = 2 * layer_idx
-        return self._add(number, key_states), self._add(number + 1, value_states)
-
-    def _add(self, number: int, new: torch.Tensor) -> torch.Tensor:
-        buffer = self._roomy(number, new)
-        rows = slice(self.first, self.first + self.count)
-        if self.places is None:
-            buffer[rows, :, self.past : self.past + self.queries] = new
-        else:
-            _, heads, capacity, size = buffer.shape
-            if self._flat is None:  # the same in every layer
-                row = torch.arange(self.first, rows.stop)[:, None, None]
-                head = row * heads + torch.arange(heads)[:, None]
-                self._flat = (head * capacity + self.places[:, None]).flatten()
-            self._flat = self._flat.to(new.device)
-            buffer.view(-1, size).index_copy_(0, self._flat, new.reshape(-1, size))
-        return buffer[rows, :, : self.past + self.queries]
-
-    def _roomy(self, number: int, like: torch.Tensor) -> torch.Tensor:
-        """Returns a layer's tensor, grown to what is reserved; zeros, as what a mask hides must still be finite."""
-        buffer = self.buffers[number]
-        if buffer is None or buffer.shape[0] < self.num_rows or buffer.shape[2] < self.capacity:
-            heads, size = like.shape[1], like.shape[3]
-            grown = like.new_zeros(self.num_rows, heads, self.capacity, size)
-            if buffer is not None:
-                grown[: buffer.shape[0], :, : buffer.shape[2]] = buffer
-            self.buffers[number] = buffer = grown
-        return buffer
-
-
 def make_runner(model: Any) -> Runner:
     """Returns a model's own runner (a `NativeModel` has one), or one on torch; it holds no sequence yet."""
     return model.make_runner() if hasattr(model, "make_runner") else TorchRunner(model)
@@ -204,14 +87,14 @@ class TorchRunner:
 
     def __init__(self, model: Any):
         self.model = model
-        self._cache = _Rows(len(model.glm.transformer.layers))
-        self._rows: list[_Row] = []
-        self._sequences: dict[int, _Row] = {}
+        self._cache = Rows(len(model.glm.transformer.layers))
+        self._rows: list[Row] = []
+        self._sequences: dict[int, Row] = {}
         self._opened = 0
 
     def open(self) -> int:
         """Returns the handle of a new, empty sequence."""
-        row = _Row(len(self._rows))
+        row = Row(len(self._rows))
         self._rows.append(row)
         self._opened += 1
         self._sequences[self._opened] = row
@@ -273,7 +156,7 @@ class TorchRunner:
             raise
         return results
 
-    def _together(self, group: list[int], rows: Sequence[_Row]) -> list[int]:
+    def _together(self, group: list[int], rows: Sequence[Row]) -> list[int]:
         """Returns a group in the order of its rows, which lie side by side in the cache afterwards."""
         group = sorted(group, key=lambda index: rows[index].place)
         first, last = rows[group[0]], rows[group[-1]]
@@ -286,7 +169,7 @@ class TorchRunner:
                     row.place, other.place = target, row.place
         return group
 
-    def _pass(self, feeds: Sequence[Feed], rows: Sequence[_Row]) -> Iterator[torch.Tensor]:
+    def _pass(self, feeds: Sequence[Feed], rows: Sequence[Row]) -> Iterator[torch.Tensor]:
         """Reads feeds of neighbouring rows, shorter ones filled up behind; returns logits [num_logits, V] of each."""
         device, cache = self.model.device, self._cache
         counts = [len(feed.ids) for feed in feeds]
@@ -312,21 +195,24 @@ class TorchRunner:
             input_ids=fed[:, 0], position_ids=fed[:, 1:], cache=cache, use_cache=True, **inputs
         ).last_hidden_state
         wanted = [feed.num_logits for feed in feeds]
-        row = [index for index, number in enumerate(wanted) for _ in range(number)]
-        column = [
-            place
-            for number, count in zip(wanted, counts, strict=True)
-            for place in range(count - number, count)
-        ]
-        logits = self.model.lm_head(hidden[row, column]).float().cpu()
-        return iter(logits.split(wanted))
+        if set(wanted) == {1} and min(counts) == queries:
+            hidden = hidden[:, -1]
+        else:
+            row = [index for index, number in enumerate(wanted) for _ in range(number)]
+            column = [
+                place
+                for number, count in zip(wanted, counts, strict=True)
+                for place in range(count - number, count)
+            ]
+            hidden = hidden[row, column]
+        return iter(self.model.lm_head(hidden).float().cpu().split(wanted))
 
 
 def _similar(places: Sequence[int], counts: Sequence[int]) -> Iterator[list[int]]:
     """Yields places in groups whose longest feed is little longer than the shortest, so that little is filled up."""
     group: list[int] = []
     for place in sorted(places, key=lambda one: counts[one]):
-        if group and counts[place] > 16 + 1.25 * counts[group[0]]:
+        if group and counts[place] > 16 + 1.5 * counts[group[0]]:
             yield group
             group = []
         group.append(place)

@@ -25,8 +25,7 @@ class DecodingSettings:
         repetition_penalty: Above 1 makes tokens of this blank less likely to come again.
         no_repeat_ngram_size: No n-gram of this size comes twice in a blank (0 = off).
         stop: Strings before which a blank ends; they are not part of it.
-        prompt_lookup_num_tokens: Tokens that are guessed from the text at each step and checked in one pass (0 = off): the same
-            tokens sooner where a blank repeats the text. Not with sampling or beams.
+        prompt_lookup_num_tokens: Tokens guessed from the text at each step and checked together (0 = off; greedy alone).
         seed: Seed of every text's own random stream; None draws one.
     """
 
