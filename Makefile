@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check style ship-mini card-mini evaluate-mini baselines clean
+.PHONY: help demo test test-all check style ship-mini card-mini evaluate-mini baselines bench-generate clean
 
 help:
 	@echo "make demo      install into .venv, then every application and a pretraining run, offline, about 2 minutes"
@@ -44,6 +44,10 @@ card-mini: $(VENV)/.dev
 # The embedded model (or MODEL=folder) on held-out data beside baselines and goals; about 12 minutes on one core.
 evaluate-mini: $(VENV)/.dev
 	$(BIN)/python benchmarks/evaluate_mini.py --data $(DATA) --model $(or $(MODEL),glm-mini) --save
+
+# Speed of generation beside llama.cpp, CTranslate2 and transformers; PEERS names an interpreter that has glmkit[bench].
+bench-generate: $(VENV)/.dev
+	$(BIN)/python benchmarks/bench_generate.py --save $(if $(PEERS),--peers $(PEERS))
 
 # What simple methods reach on the same data; a few minutes.
 baselines: $(VENV)/.dev

@@ -1,0 +1,102 @@
+"""The C++ sources in other builds: AVX-512 kernels on any x86 processor, and all of it under sanitizers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++"),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels for x86"),
+]
+
+EXERCISE = """
+import sys, torch
+from glmkit.native.library import instructions
+from native_samples import as_understood, feed, native, random_model, reference, sample
+
+expected_instructions, rounds = sys.argv[1], int(sys.argv[2])
+assert instructions() == expected_instructions, instructions()
+draw = torch.Generator().manual_seed(0)
+number = lambda low, high: int(torch.randint(low, high + 1, (), generator=draw))
+for round in range(rounds):
+    heads, quantization = number(1, 5), ("float32", "bfloat16", "int8", "int4")[round % 4]
+    model = random_model(
+        round, num_layers=number(1, 3), hidden_size=heads * number(1, 20), num_attention_heads=heads,
+        intermediate_size=number(1, 200), vocab_size=number(1, 300), hidden_act=("gelu", "gelu_new", "relu")[round % 3],
+    )
+    runner, prefix = native(model, quantization, threads=number(1, 3)), number(0, 80)
+    tokens = sample(model, prefix, 12, seed=round)
+    first = runner.open()
+    found = [runner.forward([feed(first, tokens, 0, prefix + 3, prefix)])[0]]
+    second = runner.fork(first)
+    runner.close(first)
+    runner.forward([feed(second, tokens, prefix + 3, prefix + 7)])
+    runner.truncate(second, prefix + 3)
+    other = runner.open()
+    for place in range(prefix + 3, prefix + 12):
+        found.append(runner.forward([feed(other, tokens, 0, 1), feed(second, tokens, place, place + 1)])[1])
+        runner.truncate(other, 0)
+    expected = reference(as_understood(model, quantization), tokens, prefix)
+    differences = (torch.cat(found) - expected).abs() / expected.abs().max()
+    most = {"float32": 3e-6, "bfloat16": 1e-4}.get(quantization, 6e-2)
+    assert float(differences.max()) <= most, (round, quantization, float(differences.max()))
+"""
+
+
+def build(folder: Path, *flags: str) -> Path:
+    """Copies the package with a library built with the flags; returns where it can be imported from."""
+    pytest.importorskip("hatchling", reason="the build's hook needs hatchling")
+    sys.path.insert(0, str(ROOT))
+    try:
+        import hatch_build
+    finally:
+        sys.path.remove(str(ROOT))
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copytree(ROOT / "native", folder / "native")
+    hatch_build.build(folder, extra=flags)
+    return folder / "src"
+
+
+def exercise(source: Path, instructions: str, rounds: int, **variables: str) -> None:
+    path = os.pathsep.join([str(source), str(Path(__file__).parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", EXERCISE, instructions, str(rounds)],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_avx512_kernels_compute_what_the_others_do(tmp_path: Path):
+    """Their one own instruction is emulated, everything else runs as it is compiled for this processor."""
+    exercise(build(tmp_path, "-DGLMKIT_EMULATE_AVX512"), "avx512", 24)
+
+
+@pytest.mark.parametrize("instructions", ["avx2", "portable"])
+def test_sanitizers_find_nothing(tmp_path: Path, instructions: str):
+    """No read or write beyond what is there, nothing undefined: over odd sizes, forks, truncations and threads."""
+    source = build(tmp_path, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1")
+    library = subprocess.run(
+        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    )
+    exercise(
+        source,
+        instructions,
+        24,
+        GLMKIT_INSTRUCTIONS=instructions,
+        LD_PRELOAD=library.stdout.strip(),
+        ASAN_OPTIONS="detect_leaks=0",
+    )
