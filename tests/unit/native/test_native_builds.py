@@ -62,7 +62,9 @@ def build(folder: Path, *flags: str) -> Path:
         import hatch_build
     finally:
         sys.path.remove(str(ROOT))
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copytree(
+        ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
     shutil.copytree(ROOT / "native", folder / "native")
     hatch_build.build(folder, extra=flags)
     return folder / "src"
