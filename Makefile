@@ -45,7 +45,7 @@ card-mini: $(VENV)/.dev
 evaluate-mini: $(VENV)/.dev
 	$(BIN)/python benchmarks/evaluate_mini.py --data $(DATA) --model $(or $(MODEL),glm-mini) --save
 
-# Speed of generation beside llama.cpp, CTranslate2 and transformers; PEERS names an interpreter that has glmkit[bench].
+# Speed of generation beside llama.cpp, OpenVINO, CTranslate2 and transformers; PEERS names an interpreter that has glmkit[bench].
 bench-generate: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench_generate.py --save $(if $(PEERS),--peers $(PEERS))
 

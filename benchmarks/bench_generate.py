@@ -1,4 +1,4 @@
-"""Speed and memory of generation: glmkit's number formats beside llama.cpp, CTranslate2 and transformers.
+"""Speed and memory of generation: glmkit's number formats beside llama.cpp, OpenVINO, CTranslate2 and transformers.
 
     python benchmarks/bench_generate.py [--smoke] [--threads 2] [--rounds 5] [--only TEXT …] [--peers PYTHON] [--save]
 
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from generate_contenders import CONTENDERS, SHAPES
-from results_page import environment, write_table_page
+from results_page import RESULTS, environment, write_table_page
 
 ASKED = {
     "decode 1": {"do": "decode", "batch": 1, "prompt": 128, "new": 128},
@@ -153,6 +153,54 @@ def table(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def draw(values: dict[str, Any], path: Path) -> None:
+    """Draws the roofline: tokens a second of one text over the bytes that a token reads, beside what memory allows."""
+    from matplotlib.figure import Figure
+
+    shape, speeds = values["shape"], values["bandwidth_gb_s"]
+    count = 12 * shape["layers"] * shape["hidden"] ** 2 + shape["vocabulary"] * shape["hidden"]
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    megabytes = np.geomspace(150, 1600, 50)
+    axes.fill_between(
+        megabytes,
+        min(speeds) * 1e3 / megabytes,
+        max(speeds) * 1e3 / megabytes,
+        color="#BBBBBB",
+        label=f"what memory allows ({min(speeds):.0f}–{max(speeds):.0f} GB/s)",
+    )
+    looks = {
+        "glmkit": ("o", "#0072B2"),
+        "llama.cpp": ("s", "#D55E00"),
+        "openvino": ("^", "#009E73"),
+        "ctranslate2": ("v", "#CC79A7"),
+        "transformers": ("D", "#E69F00"),
+    }
+    for package, (marker, colour) in looks.items():
+        points = [
+            (count * BYTES[kind.split("_")[0]] / 1e6, values["results"][name]["decode 1"])
+            for name in values["results"]
+            for owner, kind in [name.split(" ", 1)]
+            if owner == package and kind.split("_")[0] in BYTES
+        ]
+        if points:
+            axes.plot(
+                *zip(*sorted(points), strict=True), marker, color=colour, label=package, ls=":"
+            )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="MB of weights that a token reads (4, 8, 16, 32 bits a weight)",
+        ylabel="tokens a second, one text",
+        title=f"Decoding, {count / 1e6:.0f} M weights, {values['threads']} threads",
+    )
+    axes.set_xticks([200, 400, 800, 1600], ["200", "400", "800", "1,600"])
+    axes.set_yticks([5, 10, 20, 50, 100, 200], ["5", "10", "20", "50", "100", "200"])
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 GOALS = (
     ("16 bit, 1 text", "glmkit bfloat16", "decode 1", ("llama.cpp bfloat16",), 1.1),
     ("8 bit, 1 text", "glmkit int8", "decode 1", ("llama.cpp int8",), 1.3),
@@ -217,7 +265,11 @@ Memory was read at {", ".join(speeds)} GB/s in the rounds; the roofline is that 
 {f"Not measured: {absent}." if absent else ""}
 """
     command = "python benchmarks/bench_generate.py --save"
-    return write_table_page("generate", "Generation beside its peers", introduction, text, values, command)  # fmt: skip
+    title, folder = "Generation beside its peers", RESULTS
+    name = f"generate_cpu_{values['environment']['date'][:7]}.png"
+    draw(values, folder / name)
+    text += f"\n\n![Tokens a second over bytes a token, beside what memory allows]({name})"
+    return write_table_page("generate", title, introduction, text, values, command)
 
 
 if __name__ == "__main__":

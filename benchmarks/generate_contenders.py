@@ -27,11 +27,13 @@ SHAPES = {
 GLMKIT = ("torch", "float32", "bfloat16", "int8", "int4")
 TRANSFORMERS = ("float32", "bfloat16")
 CTRANSLATE2 = ("float32", "int8")
+OPENVINO = ("float32", "int8", "int4")
 LLAMA = {"float32": "F32", "bfloat16": "BF16", "int8": "Q8_0", "int4": "Q4_0", "int4_k": "Q4_K_M"}
 
 CONTENDERS = (
     *(f"glmkit {name}" for name in GLMKIT),
     *(f"llama.cpp {name}" for name in LLAMA),
+    *(f"openvino {name}" for name in OPENVINO),
     *(f"ctranslate2 {name}" for name in CTRANSLATE2),
     *(f"transformers {name}" for name in TRANSFORMERS),
 )
@@ -257,6 +259,124 @@ class Llama:
         return time.perf_counter() - start
 
 
+class OpenVINO:
+    """OpenVINO on a GPT-2 built from its operations: keys and values as state, fused attention, weights compressed by NNCF."""
+
+    def __init__(self, kind: str, shape: tuple[int, ...], threads: int):
+        import nncf
+        import openvino
+
+        self.vocabulary = shape[3]
+        model = openvino_gpt2(shape)
+        if kind == "int8":
+            model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
+        elif kind == "int4":  # in every layer
+            model = nncf.compress_weights(
+                model, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=32, ratio=1.0, all_layers=True
+            )  # fmt: skip
+        options = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self.request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+
+    def _read(self, ids: np.ndarray, first: int) -> np.ndarray:
+        """Ids [batch, n] at positions from `first` on; returns the likeliest tokens [batch, 1]."""
+        positions = np.tile(np.arange(first, first + ids.shape[1]), (len(ids), 1))
+        beams = np.arange(len(ids), dtype=np.int32)
+        found = self.request.infer({"ids": ids, "positions": positions, "beams": beams})
+        return next(iter(found.values()))[:, -1].argmax(-1)[:, None]
+
+    def decode(self, batch: int, prompt: int, new: int) -> float:
+        """See `Glmkit.decode`."""
+        self.request.reset_state()
+        following = self._read(
+            np.random.default_rng(0).integers(2, self.vocabulary, (batch, prompt)), 0
+        )
+        start = time.perf_counter()
+        for step in range(new):
+            following = self._read(following, prompt + step)
+        return time.perf_counter() - start
+
+    def prefill(self, tokens: int) -> float:
+        """See `Glmkit.prefill`."""
+        self.request.reset_state()
+        ids = np.random.default_rng(0).integers(2, self.vocabulary, (1, tokens))
+        start = time.perf_counter()
+        self._read(ids, 0)
+        return time.perf_counter() - start
+
+
+def openvino_gpt2(shape: tuple[int, ...]) -> Any:
+    """Returns GPT-2 of the shape with random weights as an OpenVINO model: ids, positions, beams -> logits after the last token."""
+    import openvino
+    from openvino import opset6
+    from openvino import opset13 as op
+
+    layers, hidden, heads, vocabulary, positions = shape
+    draw, size = np.random.default_rng(0), hidden // heads
+
+    def number(*values: int) -> Any:
+        return op.constant(np.array(values if len(values) > 1 else values[0]))
+
+    def random(*sizes: int) -> Any:
+        return op.constant(draw.standard_normal(sizes, np.float32) * np.float32(0.02))
+
+    def constant(value: float) -> Any:
+        return op.constant(np.full(hidden, value, np.float32))
+
+    def norm(x: Any) -> Any:
+        y = op.mvn(x, op.constant(np.array([-1])), True, 1e-5, "inside_sqrt")
+        return op.add(op.multiply(y, constant(1)), constant(0))
+
+    def linear(x: Any, rows: int, columns: int) -> Any:
+        bias = op.constant(np.zeros(rows, np.float32))
+        return op.add(op.matmul(x, random(rows, columns), False, True), bias)
+
+    def length(x: Any, axis: int) -> Any:
+        return op.gather(op.shape_of(x), number(axis), number(0))
+
+    def by_heads(x: Any) -> Any:
+        return op.transpose(op.reshape(x, number(0, 0, heads, size), True), number(0, 2, 1, 3))
+
+    ids, places = (op.parameter([-1, -1], np.int64, name=name) for name in ("ids", "positions"))
+    beams = op.parameter([-1], np.int32, name="beams")
+    words = random(vocabulary, hidden)
+    x = op.add(
+        op.gather(words, ids, number(0)), op.gather(random(positions, hidden), places, number(0))
+    )
+    batch = op.unsqueeze(length(ids, 0), number(0))
+    empty = op.broadcast(op.constant(np.float32(0)), op.concat([batch, number(heads, 0, size)], 0))
+    sinks = []
+    for layer in range(layers):
+        parts = op.split(linear(norm(x), 3 * hidden, hidden), number(2), 3).outputs()
+        query, *new = map(by_heads, parts)
+        kept = []
+        for name, values in zip(("keys", "values"), new, strict=True):
+            variable, form = f"{name}.{layer}", openvino.PartialShape([-1, heads, -1, size])
+            past = opset6.read_value(empty, variable, openvino.Type.f32, form)
+            grown = op.concat([op.gather(past, beams, number(0)), values], 2)
+            sinks.append(opset6.assign(grown, variable))
+            kept.append(grown)
+        read, all_read = length(query, 2), length(kept[0], 2)
+        rows = op.add(op.range(number(0), read, number(1), "i64"), op.subtract(all_read, read))
+        columns = op.range(number(0), all_read, number(1), "i64")
+        seen = op.less_equal(op.unsqueeze(columns, number(0)), op.unsqueeze(rows, number(1)))
+        mask = op.select(seen, op.constant(np.float32(0)), op.constant(np.float32(-1e9)))
+        mask = op.unsqueeze(op.unsqueeze(mask, number(0)), number(0))
+        context = op.transpose(
+            op.scaled_dot_product_attention(query, *kept, mask), number(0, 2, 1, 3)
+        )
+        context = op.reshape(context, number(0, 0, hidden), True)
+        x = op.add(x, linear(context, hidden, hidden))
+        wide = op.gelu(linear(norm(x), 4 * hidden, hidden), "erf")
+        x = op.add(x, linear(wide, hidden, 4 * hidden))
+    one = [op.constant(np.array([value])) for value in (-1, 2**31, 1, 1)]  # the last token
+    logits = op.matmul(norm(op.slice(x, *one)), words, False, True)
+    return openvino.Model([op.result(logits)], sinks, [ids, places, beams], "gpt2")
+
+
 def glm_config(shape: tuple[int, ...]) -> Any:
     """Returns the configuration of a GLM of the shape."""
     from glmkit.model import GLMConfig
@@ -351,6 +471,7 @@ def write_gguf(shape: tuple[int, ...], path: Path) -> None:
 KINDS = {
     "glmkit": Glmkit,
     "llama.cpp": Llama,
+    "openvino": OpenVINO,
     "ctranslate2": CTranslate2,
     "transformers": Transformers,
 }
