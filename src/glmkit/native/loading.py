@@ -95,7 +95,7 @@ def load_model(
             return model.to(device)
         weights = NativeWeights.of(model.config, model.state_dict(), format)
         config = model.config
-        del model
+        del model  # before its weights are needed twice
     else:
         config = GLMConfig.from_pretrained(path)
     if native:
@@ -106,7 +106,7 @@ def load_model(
             refusal,
             format,
         )
-    return unpacked(config, weights).to(device, dtype)
+    return unpacked(config, weights).to(dtype).to(device)  # type: ignore[arg-type]
 
 
 def _why_torch(device: torch.device, format: str, options: dict[str, Any]) -> str | None:

@@ -90,19 +90,18 @@ class NativeModel:
         ids, positions = batch["input_ids"], batch["position_ids"]
         mask, prefixes = batch.get("attention_mask"), batch.get("prefix_lengths")
         states = torch.zeros(*ids.shape, self.config.hidden_size)
-        feeds, places = [], []
+        runner, feeds, places = self.make_runner(), [], []
         for row in range(len(ids)):
             real = torch.arange(ids.shape[1]) if mask is None else mask[row].nonzero()[:, 0]
             if len(real) == 0:
                 continue
             first = int(real[0])
             prefix = 0 if prefixes is None else int(prefixes[row]) - first
-            feed = (ids[row, real], positions[row, 0, real], positions[row, 1, real])
-            feeds.append((*map(torch.Tensor.tolist, feed), max(0, prefix), len(real)))
+            position, block = positions[row, :, real].tolist()
+            tokens = (ids[row, real].tolist(), position, block)
+            feeds.append(Feed(runner.open(), *tokens, max(0, prefix), len(real)))
             places.append((row, real))
-        runner = self.make_runner()
-        found = runner.states([Feed(runner.open(), *feed) for feed in feeds])
-        for (row, real), values in zip(places, found, strict=True):
+        for (row, real), values in zip(places, runner.states(feeds), strict=True):
             states[row, real] = values
         return states
 

@@ -146,22 +146,18 @@ def _rows(flat: torch.Tensor, n_rows: int, together: int) -> torch.Tensor:
 def _grids(grouped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns for each group of [R, G, 32] its scale (float16) and zero point (float32), both [R, G]."""
     low, high = grouped.amin(2).clamp_max(0), grouped.amax(2).clamp_min(0)
-    best = None
+    least = torch.full_like(low, torch.inf)
+    best_scales, best_zeros = low.to(torch.float16), low
     for shrunk in SHRUNK:
         scales = ((high - low) * (shrunk / 15)).clamp_max(LARGEST).to(torch.float16)
         zeros = (-low * shrunk / _divisor(scales)).round().clamp(0, 15)
         steps = _steps(grouped, scales, zeros)
         errors = (scales.float()[..., None] * (steps - zeros[..., None]) - grouped).square().sum(2)
-        if best is None:
-            best = errors, scales, zeros
-        else:
-            better = errors < best[0]
-            best = tuple(
-                torch.where(better, new, old)
-                for new, old in zip((errors, scales, zeros), best, strict=True)
-            )
-    assert best is not None
-    return best[1], best[2]
+        better = errors < least
+        least = torch.where(better, errors, least)
+        best_scales = torch.where(better, scales, best_scales)
+        best_zeros = torch.where(better, zeros, best_zeros)
+    return best_scales, best_zeros
 
 
 def _steps(grouped: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:

@@ -179,7 +179,7 @@ class NativeRunner:
         results = torch.empty(
             sum(counts), self._decoder.vocabulary if logits else self._decoder.hidden
         )
-        arrays = [
+        arrays: list[np.ndarray] = [
             np.array([feed.sequence for feed in feeds], np.int64),
             np.array([len(feed.ids) for feed in feeds], np.int32),
             np.array([feed.prefix for feed in feeds], np.int32),
