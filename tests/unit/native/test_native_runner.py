@@ -52,11 +52,11 @@ def read(runner: NativeRunner, tokens, prefix: int, cuts: list[int]) -> torch.Te
     return torch.cat(found)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     layers=st.integers(1, 3),
     heads=st.integers(1, 5),
-    head_size=st.sampled_from([1, 3, 8, 10, 16]),
+    head_size=st.sampled_from([4, 6, 8, 10, 16, 20]),
     mlp=st.integers(1, 100),
     vocabulary=st.integers(1, 200),
     activation=st.sampled_from(["gelu", "gelu_new", "relu"]),
@@ -238,7 +238,9 @@ def test_a_forked_process_goes_on():
 
 @pytest.mark.parametrize("instructions", ["portable", "avx2"])
 def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
-    """The plain C++ loops and the vector instructions: integers exactly, sums of floats but for their order."""
+    """The plain C++ loops, and the vector instructions that are not this processor's best (which all other tests run)."""
+    if library.instructions() == instructions or library.instructions() == "portable":
+        pytest.skip(f"{library.instructions()} is what all other tests run here")
     code = (
         "import pickle, sys\n"
         "from native_samples import native, random_model, sample, feed\n"
@@ -258,8 +260,7 @@ def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
         timeout=100,
     )
     used, found = pickle.loads((tmp_path / "found").read_bytes())
-    if used != instructions:
-        pytest.skip(f"this processor has no {instructions}")
+    assert used == instructions
     model = random_model(num_layers=3, hidden_size=72, num_attention_heads=3)
     tokens = sample(model, 37, 9)
     for name, logits in found.items():
