@@ -1,0 +1,445 @@
+"""The way in: a text with blanks, or a text and a task -> `Explanation`.
+
+In: a model, its tokenizer, a text; for blanks their contents, given or filled in here; for a label a task. Out: the
+evidence of all methods. The model is left as it was: mode, weights, gradients, attention code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from glmkit.applications.calibration import Calibration
+from glmkit.applications.classification import prejudice
+from glmkit.applications.labels import as_records
+from glmkit.blanks.layout import Piece
+from glmkit.errors import ConfigError, GenerationError, UserError, nearest
+from glmkit.explain.attention import read_with_maps, rollout_of_units
+from glmkit.explain.attribution import METHODS, Attributor, baseline_vector, check_methods
+from glmkit.explain.examples import example_contributions, find_examples
+from glmkit.explain.lens import lens_and_steps
+from glmkit.explain.questions import asked
+from glmkit.explain.results import Attention, Attribution, Evidence, Explanation, Unit
+from glmkit.explain.rows import Rows, filling_rows
+from glmkit.explain.scoring import Objective, content_objective, label_objective, scores_of
+from glmkit.explain.units import (
+    NOWHERE,
+    Grouping,
+    Span,
+    encode_pieces_with_spans,
+    encode_with_spans,
+    group,
+    shown,
+    token_text,
+    unit_of,
+)
+from glmkit.generation.infill import fill
+from glmkit.generation.prompts import Prompt, build_prompt, split_at_blanks
+from glmkit.generation.settings import DecodingSettings
+from glmkit.model import GLMForSequenceClassification
+from glmkit.special_tokens import GMASK
+from glmkit.tasks.rendering import asked_language
+from glmkit.tasks.task import Language, Task
+from glmkit.tokens.blanked import encode_content
+from glmkit.tokens.tokenizer import well_formed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How texts are explained.
+
+    Attributes:
+        methods: Of attribution; names of `METHODS`.
+        baseline: What stands for a word that is not known: "mask", "pad" or "mean".
+        unit: "word" (tokens of a word together) or "token".
+        top_k: Alternatives to each token.
+        attention: Whether the maps are kept; a rollout is made from them anyway.
+    """
+
+    methods: Sequence[str] | str = METHODS
+    baseline: str = "mask"
+    unit: Grouping = "word"
+    top_k: int = 5
+    attention: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "methods", check_methods(self.methods))  # type: ignore[arg-type]
+        if self.unit not in ("word", "token"):
+            raise UserError(f"unit={self.unit!r} must be 'word' or 'token'")
+        if not isinstance(self.top_k, int) or self.top_k < 1:
+            raise UserError(f"top_k={self.top_k!r} must be a whole number, at least 1")
+
+
+def explain(
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    *,
+    blanks: Sequence[str] | None = None,
+    settings: Settings | None = None,
+    separator: str | None = None,
+    decoding: DecodingSettings | None = None,
+) -> Explanation:
+    """Says why the blanks of a text are filled as they are.
+
+    Args:
+        model: A `GLMForConditionalGeneration`.
+        tokenizer: Its `GLMTokenizer`.
+        text: The text; without a blank it gets `[gMASK]` at its end. One that is too long is cut on the left, as `fill`
+            does.
+        blanks: The contents, one for each blank; by default what the model writes.
+        settings: How to explain.
+        separator: What stands between the examples of a prompt (see `examples.find_examples`).
+        decoding: How the model fills the blanks.
+
+    Raises:
+        UserError: Unknown settings, or contents that do not match the blanks.
+        GenerationError: As `build_prompt`; contents longer than the model's positions.
+        MissingDependencyError: A method of captum's without `glmkit[explain]`.
+    """
+    chosen = settings or Settings()
+    with unchanged(model):
+        filling = _Filling.of(model, tokenizer, text, blanks, decoding or DecodingSettings())
+        rows, units = filling.rows(chosen.unit)
+        sources = [unit.source for unit in units]
+        shots = find_examples(filling.pieces, separator)
+        examples = example_contributions(model, filling.text, shots, rows, filling.rebuilt)
+        maps, hidden = read_with_maps(model, rows)
+        baseline = baseline_vector(model, tokenizer.special_ids, chosen.baseline)
+        scores = scores_of(model, [rows])[0]
+        evidence = []
+        for number, content in enumerate(filling.contents):
+            earlier = {"text", *(f"blank {n + 1}" for n in range(number))}
+            allowed = np.array([source in earlier for source in sources], bool)
+            methods = _attributions(
+                model, rows, allowed, content_objective(number), number, float(scores[number]), baseline, maps, chosen
+            )  # fmt: skip
+            lens, steps = lens_and_steps(model, tokenizer, hidden, rows, number, chosen.top_k)
+            kept = np.flatnonzero(allowed)
+            evidence.append(
+                Evidence(
+                    name=f"blank {number + 1}",
+                    content=content,
+                    score=float(scores[number]),
+                    probability=float(np.exp(scores[number])),
+                    units=tuple(units[n] for n in kept),
+                    attributions={name: _of_units(one, kept) for name, one in methods.items()},
+                    steps=steps,
+                    lens=lens,
+                    examples=examples[number],
+                )
+            )
+    return Explanation(
+        text=filling.text,
+        filled=filling.prompt.assemble(list(filling.contents)),
+        kind="blanks",
+        evidence=tuple(evidence),
+        blanks=tuple(filling.blank_spans()),
+        attention=_attention(tokenizer, rows, maps) if chosen.attention else (),
+        facts={
+            **_facts(model, chosen),
+            "explained": "log-probability of the blank's content and its end, in nats",
+            "given": blanks is not None,
+        },
+    )
+
+
+def explain_label(
+    model: Any,
+    tokenizer: Any,
+    text: str | Mapping[str, Any],
+    task: Task,
+    *,
+    label: str | None = None,
+    settings: Settings | None = None,
+    language: Language | None = None,
+    calibration: Calibration | None = None,
+    contextual: bool = False,
+    names: Mapping[str, str] | None = None,
+) -> Explanation:
+    """Says why a text has a label.
+
+    What is explained are the label's log-odds, log p(label) - log p(all other labels), from the mean log-probability of
+    its word over the task's patterns, before any calibration.
+
+    Args:
+        model: A `GLMForConditionalGeneration`, or a head whose outputs are in the order of the task's labels.
+        tokenizer: Its `GLMTokenizer`.
+        text: A text, or a record with the task's fields. A long one is shortened as the task says.
+        task: A classification.
+        label: The label to explain; by default the likeliest one.
+        settings: How to explain.
+        language: Of the patterns; by default the text's.
+        calibration: Of the probabilities that are reported.
+        contextual: Whether to take off what a text without content gets.
+        names: Label -> the name that people read.
+
+    Raises:
+        ConfigError: A task that is no classification, or a label that it has not.
+        DataError: A record without a field.
+        GenerationError: A text that cannot be shortened enough.
+        MissingDependencyError: As `explain`.
+    """
+    chosen = settings or Settings()
+    if task.kind != "classification":
+        raise ConfigError(f"the task {task.name!r} is not a classification but a {task.kind}")
+    [given] = as_records(task, [text])
+    record = {name: _plain_text(value) for name, value in given.items()}
+    spoken = asked_language(task, record, language)
+    with unchanged(model):
+        free = prejudice(model, tokenizer, task)[spoken] if contextual else None
+        question = asked(model, tokenizer, record, task, spoken, chosen.unit)
+        rows, units, labels = question.rows, question.units, list(task.labels)
+        scores = scores_of(model, [rows])[0] - (0.0 if free is None else free)
+        shares = (calibration or Calibration()).probabilities(scores[None], labels)[0]
+        number = _label_number(label, labels, names or {}, shares)
+        objective = label_objective(number, free)
+        everything = np.ones(len(units), bool)
+        maps, hidden = read_with_maps(model, rows)
+        baseline = baseline_vector(model, tokenizer.special_ids, chosen.baseline)
+        odds = float(scores[number] - np.logaddexp.reduce(np.delete(scores, number)))
+        methods = _attributions(
+            model, rows, everything, objective, number, odds, baseline, maps, chosen
+        )
+        lens, steps = None, ()
+        if not isinstance(model, GLMForSequenceClassification):
+            lens, steps = lens_and_steps(model, tokenizer, hidden, rows, number, chosen.top_k)  # type: ignore[assignment]
+    public = {one: (names or {}).get(one, one) for one in labels}
+    whole = "\n".join(question.fields.values())
+    evidence = Evidence(
+        name=public[labels[number]],
+        content=task.labels[labels[number]][spoken],
+        score=odds,
+        probability=float(shares[number]),
+        units=units,
+        attributions=methods,
+        steps=steps,
+        lens=lens,
+    )
+    return Explanation(
+        text=whole,
+        filled=whole,
+        kind="label",
+        evidence=(evidence,),
+        probabilities={public[one]: float(share) for one, share in zip(labels, shares, strict=True)},
+        attention=_attention(tokenizer, rows, maps) if chosen.attention else (),
+        facts={
+            **_facts(model, chosen),
+            "explained": "log p(label) - log p(all other labels), in nats, before calibration",
+            "task": task.name,
+            "questions": list(question.questions),
+            "fields": dict(question.fields),
+        },
+    )  # fmt: skip
+
+
+@contextmanager
+def unchanged(model: Any) -> Iterator[None]:
+    """Runs a model in evaluation mode and gives it back in the mode that it had; gradients are those of inputs alone."""
+    modes = [(one, one.training) for one in model.modules()]
+    model.eval()
+    try:
+        # Inside inference_mode nothing has a gradient.
+        with torch.inference_mode(False):
+            yield
+    finally:
+        for one, training in modes:
+            one.training = training
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """A text with blanks and their contents, as ids with spans.
+
+    `pieces` join to `text`, which is what the model reads of it: beyond its positions it is cut on the left.
+    """
+
+    model: Any
+    tokenizer: Any
+    pieces: list[str]
+    contents: list[str]
+    ended: list[bool]
+    prompt: Prompt
+
+    @property
+    def text(self) -> str:
+        """The text with its blanks."""
+        return "".join(self.pieces)
+
+    def blank_spans(self) -> Iterator[Span]:
+        """Yields where the masks stand in the text."""
+        start = 0
+        for number, piece in enumerate(self.pieces):
+            if number % 2:
+                yield start, start + len(piece)
+            start += len(piece)
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        text: str,
+        blanks: Sequence[str] | None,
+        decoding: DecodingSettings,
+    ) -> _Filling:
+        """Prepares a text, and fills its blanks where their contents are not given."""
+        pieces = split_at_blanks(tokenizer, _checked(text))
+        if len(pieces) == 1:
+            pieces = [*pieces, GMASK, ""]
+        limit = model.config.max_sequence_length
+        prompt = build_prompt(tokenizer, "".join(pieces), limit)
+        kept = _kept(tokenizer, pieces, len(prompt.ids) - 2)
+        if kept != pieces:
+            pieces, prompt = kept, build_prompt(tokenizer, "".join(kept), limit)
+        count = len(prompt.mask_indices)
+        if blanks is None:
+            filled = fill(model, tokenizer, [prompt], decoding)[0]
+            return cls(model, tokenizer, pieces, filled.blanks, filled.finished, prompt)
+        if isinstance(blanks, str) or len(blanks) != count:
+            given = repr(blanks) if isinstance(blanks, str) else f"{len(blanks)} contents"
+            raise UserError(
+                f"blanks: the text has {count} blanks, given was {given}; give a list with one text for each blank"
+            )
+        contents = [_checked(one) for one in blanks]
+        return cls(model, tokenizer, pieces, contents, [True] * count, prompt)
+
+    def rows(self, grouping: Grouping) -> tuple[Rows, tuple[Unit, ...]]:
+        """Returns what the model reads, and its units: of the text, then of each blank's contents."""
+        ids, spans = encode_pieces_with_spans(self.tokenizer, self.pieces)
+        assert [*self.prompt.ids[1:-1]] == ids, "spans are those of the prompt's tokens"
+        groups = group(spans, self.text, grouping)
+        units = [Unit(shown(self.text[a:b]), a, b, "text") for a, b in groups]
+        units_a = [-1, *(unit_of(one, groups) for one in spans), -1]
+        pieces, units_b = [], []
+        for number, content in enumerate(self.contents):
+            piece, places = self._piece(number, content)
+            parts = group(places, content, grouping)
+            units_b.append([n if n < 0 else n + len(units) for n in (unit_of(one, parts) for one in places)])  # fmt: skip
+            units += [Unit(shown(content[a:b]), a, b, f"blank {number + 1}") for a, b in parts]
+            pieces.append(piece)
+        rows = filling_rows(
+            self.prompt.ids, pieces, units_a, units_b, self.tokenizer.special_ids.sop
+        )
+        return rows, tuple(units)
+
+    def rebuilt(self, text: str) -> Rows:
+        """Returns the rows of another text with the same blanks and contents."""
+        pieces = split_at_blanks(self.tokenizer, text)
+        prompt = build_prompt(self.tokenizer, text, self.model.config.max_sequence_length)
+        other = _Filling(self.model, self.tokenizer, pieces, self.contents, self.ended, prompt)
+        return other.rows("token")[0]
+
+    def _piece(self, number: int, content: str) -> tuple[Piece, list[Span]]:
+        """Returns a blank's contents as ids, and the characters of each token."""
+        mask = int(self.prompt.mask_indices[number])
+        before, mask_id = self.prompt.parts[number], int(self.prompt.ids[mask])
+        ids = encode_content(self.tokenizer, before, mask_id, content)
+        for lead in ("", " "):
+            again, spans = encode_with_spans(self.tokenizer, lead + content)
+            if again == ids:
+                break
+        skip = len(lead)
+        spans = [(max(0, a - skip), b - skip) if b > skip else NOWHERE for a, b in spans]
+        limit = self.model.config.max_sequence_length - 1
+        if len(ids) > limit:
+            raise GenerationError(
+                f"the contents of blank {number + 1} are {len(ids)} tokens, but a blank of this model holds {limit}; "
+                "shorten them"
+            )
+        end = self.tokenizer.special_ids.eop if self.ended[number] or not ids else None
+        return Piece(mask, np.asarray(ids, np.int64), end), spans
+
+
+def _kept(tokenizer: Any, pieces: list[str], count: int) -> list[str]:
+    """Returns the pieces without the characters of all tokens but the last `count`, so that they encode to these."""
+    _, spans = encode_pieces_with_spans(tokenizer, pieces)
+    cut = len(spans) - count
+    if cut <= 0:
+        return pieces
+    # Text that begins at a token's start may be tokenized otherwise: cut further until the rest fits as it is.
+    starts = [start for start, _ in spans[cut:] if start >= 0]
+    for start in starts:
+        rest = [pieces[0][start:], *pieces[1:]]
+        if start > len(pieces[0]):
+            break
+        if len(encode_pieces_with_spans(tokenizer, rest)[0]) <= count:
+            return rest
+    return ["", *pieces[1:]]
+
+
+def _attributions(
+    model: Any,
+    rows: Rows,
+    evidence: np.ndarray,
+    objective: Objective,
+    content: int,
+    score: float,
+    baseline: torch.Tensor,
+    maps: list[np.ndarray],
+    settings: Settings,
+) -> dict[str, Attribution]:
+    """Returns method -> attribution of all units."""
+    found: dict[str, Attribution] = {}
+    attributor = None
+    for method in settings.methods:
+        if method == "attention_rollout":
+            values = rollout_of_units(model, rows, maps, content, len(evidence))
+            found[method] = Attribution(method, values, score)
+            continue
+        if attributor is None:
+            attributor = Attributor(model, rows, evidence, objective, baseline)
+        compute: Callable[[], Attribution] = getattr(attributor, method)
+        found[method] = compute()
+    return found
+
+
+def _of_units(one: Attribution, kept: np.ndarray) -> Attribution:
+    return Attribution(one.method, one.values[kept], one.score, one.baseline_score, one.gap, one.complete, one.steps)  # fmt: skip
+
+
+def _attention(tokenizer: Any, rows: Rows, maps: list[np.ndarray]) -> tuple[Attention, ...]:
+    return tuple(
+        Attention(
+            tuple(token_text(tokenizer, token) for token in rows.ids[row, :size].tolist()),
+            int(rows.prefix_lengths[row]),
+            maps[row],
+        )
+        for row, size in enumerate(rows.lengths.tolist())
+    )
+
+
+def _facts(model: Any, settings: Settings) -> dict[str, Any]:
+    return {
+        "model": str(model.config.name_or_path or type(model).__name__),
+        "layers": model.config.num_layers,
+        "heads": model.config.num_attention_heads,
+        "baseline": settings.baseline,
+        "unit": settings.unit,
+    }
+
+
+def _label_number(
+    label: str | None, labels: list[str], names: Mapping[str, str], shares: np.ndarray
+) -> int:
+    if label is None:
+        return int(np.argmax(shares))
+    known = {**{names.get(one, one): n for n, one in enumerate(labels)}, **{one: n for n, one in enumerate(labels)}}  # fmt: skip
+    if label not in known:
+        raise ConfigError(f"the label {label!r} is not one of {', '.join(known)}{nearest(str(label), known)}")  # fmt: skip
+    return known[label]
+
+
+def _checked(text: Any) -> str:
+    if not isinstance(text, str):
+        raise GenerationError(f"a text must be a string, not {type(text).__name__}")
+    return well_formed(text)
+
+
+def _plain_text(value: Any) -> Any:
+    return well_formed(value) if isinstance(value, str) else value
