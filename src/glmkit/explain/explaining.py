@@ -104,7 +104,7 @@ def explain(
     """
     chosen = settings or Settings()
     with unchanged(model):
-        filling = _Filling.of(model, tokenizer, text, blanks, decoding or DecodingSettings())
+        filling = Filling.of(model, tokenizer, text, blanks, decoding)
         rows, units = filling.rows(chosen.unit)
         sources = [unit.source for unit in units]
         shots = find_examples(filling.pieces, separator)
@@ -253,7 +253,7 @@ def unchanged(model: Any) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Filling:
+class Filling:
     """A text with blanks and their contents, as ids with spans.
 
     `pieces` join to `text`, which is what the model reads of it: beyond its positions it is cut on the left.
@@ -286,8 +286,8 @@ class _Filling:
         tokenizer: Any,
         text: str,
         blanks: Sequence[str] | None,
-        decoding: DecodingSettings,
-    ) -> _Filling:
+        decoding: DecodingSettings | None = None,
+    ) -> Filling:
         """Prepares a text, and fills its blanks where their contents are not given."""
         pieces = split_at_blanks(tokenizer, _checked(text))
         if len(pieces) == 1:
@@ -299,7 +299,7 @@ class _Filling:
             pieces, prompt = kept, build_prompt(tokenizer, "".join(kept), limit)
         count = len(prompt.mask_indices)
         if blanks is None:
-            filled = fill(model, tokenizer, [prompt], decoding)[0]
+            filled = fill(model, tokenizer, [prompt], decoding or DecodingSettings())[0]
             return cls(model, tokenizer, pieces, filled.blanks, filled.finished, prompt)
         if isinstance(blanks, str) or len(blanks) != count:
             given = repr(blanks) if isinstance(blanks, str) else f"{len(blanks)} contents"
@@ -332,7 +332,7 @@ class _Filling:
         """Returns the rows of another text with the same blanks and contents."""
         pieces = split_at_blanks(self.tokenizer, text)
         prompt = build_prompt(self.tokenizer, text, self.model.config.max_sequence_length)
-        other = _Filling(self.model, self.tokenizer, pieces, self.contents, self.ended, prompt)
+        other = Filling(self.model, self.tokenizer, pieces, self.contents, self.ended, prompt)
         return other.rows("token")[0]
 
     def _piece(self, number: int, content: str) -> tuple[Piece, list[Span]]:

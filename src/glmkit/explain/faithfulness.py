@@ -1,15 +1,16 @@
 """Is an explanation true to the model? Words are taken away in the order that it gives, and put back.
 
-In: a question's rows and an order of its units. Out: curves of the model's probability, and numbers of them, to be set
-against random orders. What a word's absence is, is a choice: "drop" leaves it out of the text (no method here looks at
+In: a question's rows and an order of its units. Out: curves of the model's belief in what it explains, and numbers of
+them, to be set against random orders. What a word's absence is, is a choice: "drop" leaves it out of the text (no method here looks at
 such texts), "mask" puts the baseline's token in its place.
 
-    deletion             area under the probability while the first units go, one tenth after the other: low is good
+    deletion             area under the belief while the first units go, one tenth after the other: low is good
     insertion            the same while they come back into an empty text: high is good
-    comprehensiveness    probability of the text - without the first 10, 20, 50 % of units, the mean: high is good
-    sufficiency          probability of the text - with these alone: low is good
+    comprehensiveness    belief with the text - without the first 10, 20, 50 % of units, the mean: high is good
+    sufficiency          belief with the text - with these alone: low is good
 
-The probability is a label's; of a blank's content the geometric mean of its tokens' (so that long ones count alike).
+The belief in a label is its probability; in a blank's content the mean log-probability of its tokens, in nats, because
+probabilities of contents are so small that a few texts would make the mean.
 
 Sources: DeYoung et al. 2020 (ERASER, arXiv 1911.03429) section 4.2, whose 1 and 5 % are less than a word of a sentence and
 left out; Petsiuk et al. 2018 (RISE, arXiv 1806.07421) for the curves.
@@ -24,10 +25,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from glmkit.applications.labels import as_records
 from glmkit.errors import UserError
 from glmkit.evaluation.resampling import bootstrap_interval
+from glmkit.explain.explaining import Filling
+from glmkit.explain.questions import asked
+from glmkit.explain.results import Explanation
 from glmkit.explain.rows import Rows
-from glmkit.explain.scoring import Objective, scores_of
+from glmkit.explain.scoring import Objective, content_objective, label_objective, scores_of
+from glmkit.tasks.rendering import asked_language
+from glmkit.tasks.task import Task
 
 Removal = Literal["drop", "mask"]
 
@@ -58,7 +65,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Curves:
-    """Probabilities while the units of an order go or come, at 0, 10 … 100 % of them.
+    """The belief while the units of an order go or come, at 0, 10 … 100 % of them.
 
     Attributes:
         deletion: float64 [11].
@@ -77,6 +84,35 @@ class Curves:
             "comprehensiveness": float((whole - self.deletion[bins]).mean()),
             "sufficiency": float((whole - self.insertion[bins]).mean()),
         }
+
+
+def question_of(
+    model: Any, tokenizer: Any, explanation: Explanation, task: Task | None = None, number: int = 0
+) -> Question:
+    """Returns the question that an explanation answers; its orders rank the units of `explanation.evidence[number]`.
+
+    Args:
+        model: As it was explained.
+        tokenizer: Its tokenizer.
+        explanation: Of a text's blanks, or of a label (of a task with one text, without `labels=`).
+        task: Of a label.
+        number: Of the blank.
+    """
+    grouping = explanation.facts["unit"]
+    if task is None:
+        contents = [one.content for one in explanation.evidence]
+        filling = Filling.of(model, tokenizer, explanation.text, contents)
+        rows, units = filling.rows(grouping)
+        earlier = {"text", *(f"blank {n + 1}" for n in range(number))}
+        evidence = np.array([unit.source in earlier for unit in units], bool)
+        tokens = len(rows.predictions.of(number))
+        return Question(rows, evidence, content_objective(number), tokens)
+    [record] = as_records(task, [explanation.text])
+    spoken = asked_language(task, record)
+    found = asked(model, tokenizer, record, task, spoken, grouping)
+    words = [one[spoken] for one in task.labels.values()]
+    label = words.index(explanation.evidence[0].content)
+    return Question(found.rows, np.ones(len(found.units), bool), label_objective(label))
 
 
 def area(curve: np.ndarray) -> float:
@@ -131,7 +167,7 @@ def curves(
         else question.rows.replaced(gone, mask or 0)
         for gone in different
     ]
-    known = dict(zip(different, _probabilities(model, question, rows), strict=True))
+    known = dict(zip(different, _beliefs(model, question, rows), strict=True))
     values = np.array([known[gone] for gone in wanted]).reshape(len(orders), 2, len(TENTHS))
     return [Curves(one[0], one[1]) for one in values]
 
@@ -168,8 +204,8 @@ def compare(
     return found
 
 
-def _probabilities(model: Any, question: Question, rows: Sequence[Rows]) -> list[float]:
+def _beliefs(model: Any, question: Question, rows: Sequence[Rows]) -> list[float]:
     scores = question.objective(torch.from_numpy(scores_of(model, rows))).numpy()
     if question.tokens:
-        return np.exp(scores / question.tokens).tolist()
+        return (scores / question.tokens).tolist()
     return (1 / (1 + np.exp(-scores))).tolist()
