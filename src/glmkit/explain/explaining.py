@@ -20,7 +20,13 @@ from glmkit.applications.labels import as_records
 from glmkit.blanks.layout import Piece
 from glmkit.errors import ConfigError, GenerationError, UserError, nearest
 from glmkit.explain.attention import read_with_maps, rollout_of_units
-from glmkit.explain.attribution import METHODS, Attributor, baseline_vector, check_methods
+from glmkit.explain.attribution import (
+    BASELINES,
+    METHODS,
+    Attributor,
+    baseline_vector,
+    check_methods,
+)
 from glmkit.explain.examples import example_contributions, find_examples
 from glmkit.explain.lens import lens_and_steps
 from glmkit.explain.questions import asked
@@ -69,6 +75,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", check_methods(self.methods))  # type: ignore[arg-type]
+        if self.baseline not in BASELINES:
+            raise UserError(f"baseline={self.baseline!r} must be one of {', '.join(BASELINES)}")
         if self.unit not in ("word", "token"):
             raise UserError(f"unit={self.unit!r} must be 'word' or 'token'")
         if not isinstance(self.top_k, int) or self.top_k < 1:
@@ -92,7 +100,8 @@ def explain(
         tokenizer: Its `GLMTokenizer`.
         text: The text; without a blank it gets `[gMASK]` at its end. One that is too long is cut on the left, as `fill`
             does.
-        blanks: The contents, one for each blank; by default what the model writes.
+        blanks: The contents, one for each blank; by default what the model writes. They are explained as their text is
+            encoded, which may be other tokens than those that were written one by one.
         settings: How to explain.
         separator: What stands between the examples of a prompt (see `examples.find_examples`).
         decoding: How the model fills the blanks.
@@ -346,14 +355,17 @@ class Filling:
                 break
         skip = len(lead)
         spans = [(max(0, a - skip), b - skip) if b > skip else NOWHERE for a, b in spans]
-        limit = self.model.config.max_sequence_length - 1
+        limit, end = self.model.config.max_sequence_length - 1, self.tokenizer.special_ids.eop
+        if len(ids) > limit and not self.ended[number]:
+            # The model wrote as much as there is room for; pieces of characters (U+FFFD) take more when read again.
+            ids, spans = ids[:limit], spans[:limit]
         if len(ids) > limit:
             raise GenerationError(
                 f"the contents of blank {number + 1} are {len(ids)} tokens, but a blank of this model holds {limit}; "
                 "shorten them"
             )
-        end = self.tokenizer.special_ids.eop if self.ended[number] or not ids else None
-        return Piece(mask, np.asarray(ids, np.int64), end), spans
+        ends = self.ended[number] or not ids
+        return Piece(mask, np.asarray(ids, np.int64), end if ends else None), spans
 
 
 def _kept(tokenizer: Any, pieces: list[str], count: int) -> list[str]:

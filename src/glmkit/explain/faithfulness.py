@@ -122,7 +122,7 @@ def area(curve: np.ndarray) -> float:
 
 def order_of(values: np.ndarray) -> np.ndarray:
     """Returns units from the one that speaks most for the score to the one that speaks most against it."""
-    return np.argsort(-np.asarray(values), kind="stable")
+    return np.argsort(-np.asarray(values, float), kind="stable")
 
 
 def random_orders(num_units: int, seeds: Sequence[int]) -> list[np.ndarray]:
