@@ -212,36 +212,18 @@ class GLM(Writing, Understanding, Poems):
         single = isinstance(texts, str | Mapping)
         some = [texts] if single else list(texts)
         if task is None and labels is None and head is None:
-            for name, value in (("label", label), ("template", template), ("language", language)):
-                if value is not None:
-                    raise UserError(
-                        f"{name}={value!r} is of a classification: give a task or labels with it, or leave it out"
-                    )
-            contents = [blanks] if single or blanks is None else list(blanks)
-            contents = contents * len(some) if blanks is None else contents
-            if len(contents) != len(some):
-                raise UserError(
-                    f"blanks: contents for {len(contents)} texts were given, but there are {len(some)}; give a list of "
-                    "contents for each text"
-                )
-            results = [
-                explaining.explain(
-                    self.model,
-                    self.tokenizer,
-                    one,
-                    blanks=given,
-                    settings=chosen,
-                    separator=separator,
-                    decoding=DecodingSettings.from_arguments(**decoding),
-                )
-                for one, given in zip(some, contents, strict=True)
-            ]
+            _refuse({"label": label, "template": template, "language": language}, "is of a classification: give a task or labels with it")  # fmt: skip
+            results = explaining.explain_texts(
+                self.model,
+                self.tokenizer,
+                some,
+                blanks=[blanks] if single else blanks,
+                settings=chosen,
+                separator=separator,
+                decoding=DecodingSettings.from_arguments(**decoding),
+            )
         else:
-            extra = [*decoding, *(["blanks"] if blanks is not None else [])]
-            if extra:
-                raise UserError(
-                    f"{', '.join(extra)}: a label is not written into a text; leave out what says how blanks are filled"
-                )
+            _refuse({"blanks": blanks, **decoding}, "says how blanks are filled, and a label is not written into a text")  # fmt: skip
             meant, model, tokenizer, calibration = self._classifier(
                 self._task(task, labels, template, head), head
             )
@@ -330,6 +312,13 @@ def _complete(config: GLMConfig, tokenizer: GLMTokenizer) -> None:
 
 def _as_list(texts: Any) -> list[str]:
     return [texts] if isinstance(texts, str) else list(texts)
+
+
+def _refuse(arguments: Mapping[str, Any], why: str) -> None:
+    """Complains about arguments that were given and say nothing here."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise UserError(f"{name}={value!r} {why}, or leave it out")
 
 
 def _like(texts: Any, results: list[Any]) -> Any:

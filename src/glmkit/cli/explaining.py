@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from glmkit.cli.language import say
-from glmkit.cli.understanding import Language, _language
+from glmkit.cli.understanding import Language, check_language
 from glmkit.cli.writing import Device, Dtype, Json, Model, load_model, print_json, read_texts
 from glmkit.embedded import DEFAULT_MODEL
 from glmkit.errors import UserError
@@ -111,9 +111,9 @@ def explain(
     names = [name.strip() for name in (labels or "").replace("，", ",").split(",") if name.strip()]
     settings: dict[str, Any] = {"blanks": blank or None, "methods": method or None, "baseline": baseline}  # fmt: skip
     if task or names:
-        settings |= {"task": task, "labels": names or None, "label": label, "language": _language(language)}  # fmt: skip
+        settings |= {"task": task, "labels": names or None, "label": label, "language": check_language(language)}  # fmt: skip
     else:
-        settings |= {"label": label, "language": _language(language)}
+        settings |= {"label": label, "language": check_language(language)}
         if not blank:
             settings["max_new_tokens"] = max_new_tokens
     glm = load_model(model, device, dtype)

@@ -28,7 +28,7 @@ import torch
 from glmkit.applications.labels import as_records
 from glmkit.errors import UserError
 from glmkit.evaluation.resampling import bootstrap_interval
-from glmkit.explain.explaining import Filling
+from glmkit.explain.filling import Filling
 from glmkit.explain.questions import asked
 from glmkit.explain.results import Explanation
 from glmkit.explain.rows import Rows

@@ -157,7 +157,7 @@ def _draw_bars(axes: Any, one: Evidence, method: str) -> None:
     sign = "" if method == "attention_rollout" else "+"
     axes.bar_label(bars, [f"{value:{sign}.3f}" for value in values], padding=2, fontsize=7.5)
     axes.invert_yaxis()
-    axes.margins(x=0.28)
+    axes.margins(x=0.34)
     if method == "attention_rollout":
         axes.set_xlim(left=0)
     axes.axvline(0, color=FRAME, linewidth=0.8)

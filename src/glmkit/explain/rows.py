@@ -189,8 +189,8 @@ def choice_rows(
             asked += [
                 (number, size + node, token, content) for node, token in _path(tree, end, eop)
             ]
-    table = np.asarray(asked, np.int64)
-    return stack(rows, Predictions(*table.T, num_contents=len(contents[0])))
+    owners, places, tokens, whose = np.asarray(asked, np.int64).T
+    return stack(rows, Predictions(owners, places, tokens, whose, len(contents[0])))
 
 
 def head_rows(questions: Sequence[tuple[np.ndarray, Sequence[int], int]], num_labels: int) -> Rows:

@@ -14,7 +14,7 @@ from glmkit.applications.heads import Head
 from glmkit.errors import GenerationError, MissingDependencyError, UserError
 from glmkit.explain import results
 from glmkit.explain.attention import read_with_maps, rollout
-from glmkit.explain.explaining import Filling
+from glmkit.explain.filling import Filling
 from glmkit.explain.lens import layer_log_probabilities
 from glmkit.explain.scoring import scores_of
 from glmkit.generation.choices import score_choices
@@ -197,8 +197,8 @@ def test_a_text_that_is_too_long_is_cut_on_the_left(caplog):
         ({"top_k": 0}, "top_k=0 must be a whole number"),
         ({"label": "好"}, "label='好' is of a classification"),
         ({"max_tokens": 3}, "max_tokens"),
-        ({"task": "sentiment", "num_beams": 2}, "num_beams: a label is not written"),
-        ({"task": "sentiment", "blanks": ["a", "b"]}, "blanks: a label is not written"),
+        ({"task": "sentiment", "num_beams": 2}, "num_beams=2 says how blanks are filled"),
+        ({"task": "sentiment", "blanks": ["a", "b"]}, "says how blanks are filled"),
         (
             {"task": "sentiment", "label": "goood"},
             "the label 'goood' is not one of positive, negative",
