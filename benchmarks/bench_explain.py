@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--described", help="what the page calls the model; by default --model")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=200)
+    parser.add_argument("--kinds", default="sentiment,poems", help="of texts, separated by commas")
     parser.add_argument(
         "--baselines", type=int, default=40, help="texts that compare baselines (0 = none)"
     )
@@ -199,18 +200,18 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="two texts of each kind")
     arguments = parser.parse_args()
     if arguments.smoke:
-        arguments.texts = arguments.baselines = arguments.seeds = 2
+        arguments.texts, arguments.baselines, arguments.seeds = 2, 1, 2
     start = time.perf_counter()
     glm = glmkit.load(arguments.model, device=arguments.device)
     values: dict[str, Any] = {"benchmark": "explain", "model": arguments.described or arguments.model, "methods": METHODS, "seeds": arguments.seeds}  # fmt: skip
     pages = []
-    for kind in ("sentiment", "poems"):
+    for kind in arguments.kinds.split(","):
         found = measure(glm, arguments.data, kind, arguments.texts, ("mask",), arguments.seeds, ("drop", "mask"))  # fmt: skip
         values[kind] = found
         pages.append(f"## {kind}\n\n{facts(kind, found)}\n{table(found)}\n")
         print(pages[-1], flush=True)
     if arguments.baselines:
-        for kind in ("sentiment", "poems"):
+        for kind in arguments.kinds.split(","):
             found = measure(glm, arguments.data, kind, arguments.baselines, BASELINES, arguments.seeds, ("drop",))  # fmt: skip
             values[f"{kind}_baselines"] = found
             pages.append(f"## Baselines of the attributions: {kind}, {found['texts']} texts\n{table(found)}\n")  # fmt: skip
@@ -218,7 +219,7 @@ def main() -> None:
     values["seconds"] = round(time.perf_counter() - start)
     if arguments.write:
         values["environment"] = environment()
-        command = f"python benchmarks/bench_explain.py --model MODEL --data DATA --texts {arguments.texts} --baselines {arguments.baselines} --seeds {arguments.seeds} --write"  # fmt: skip
+        command = f"python benchmarks/bench_explain.py --model MODEL --data DATA --kinds {arguments.kinds} --texts {arguments.texts} --baselines {arguments.baselines} --seeds {arguments.seeds} --write"  # fmt: skip
         page = write_table_page(
             "explain",
             "Are explanations faithful?",
