@@ -18,6 +18,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,14 @@ class Process:
 
     def __init__(self, name: str, shape: str, threads: int, python: str):
         self.name = name
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - a pipe that nobody reads would stop it
         script = Path(__file__).with_name("generate_contenders.py")
         variables = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(
             [python, str(script), name, shape, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.log,
             text=True,
             env=variables,
         )
@@ -67,13 +69,14 @@ class Process:
         for line in self.process.stdout:
             if line.startswith("{"):  # libraries print what they like
                 return json.loads(line)
-        assert self.process.stderr is not None
-        self.errors = self.process.stderr.read().strip()[-300:]
+        self.log.seek(0)
+        self.errors = self.log.read().strip()[-300:]
         return None
 
     def end(self) -> None:
         """Lets it go."""
-        self.process.terminate()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         self.process.wait()
 
 
@@ -97,6 +100,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     names = [name for name in CONTENDERS if not arguments.only or any(one in name for one in arguments.only)]  # fmt: skip
     processes, missing = {}, {}
     for name in names:
+        if name in arguments.without:
+            missing[name] = "left out: minutes a prompt on this processor"
+            continue
         python = sys.executable if name.startswith("glmkit") else arguments.peers
         process = Process(name, shape, arguments.threads, python)
         if process.alive:
@@ -238,6 +244,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="*", default=(), help="contenders with these words in their name"
     )
+    parser.add_argument("--without", nargs="*", default=(), help="contenders to leave out")
     parser.add_argument("--peers", default=sys.executable, help="interpreter that has the peers")
     parser.add_argument("--save", action="store_true", help="write docs/results")
     arguments = parser.parse_args()

@@ -10,6 +10,7 @@ The folders are the pipeline, in the order in which data flows:
     training    batches -> weights
     generation  text with blanks -> filled text
     evaluation  weights -> numbers
+    explain     text and what was written -> why
     choosing    a task and a machine -> which model
     applications  chat, articles, poems, answers, summaries, labels
     cli         the command
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from glmkit.api import GLM, load
     from glmkit.applications.poetry.checking import check_poem
     from glmkit.choosing.ranking import Choice, choose
+    from glmkit.explain.results import Explanation
     from glmkit.generation.results import Answer, Candidate, Classification, Filled, Poem, Score
     from glmkit.model import (
         GLMConfig,
@@ -54,6 +56,7 @@ _LAZY = {
     "Answer": "glmkit.generation.results",
     "Classification": "glmkit.generation.results",
     "Candidate": "glmkit.generation.results",
+    "Explanation": "glmkit.explain.results",
     "Filled": "glmkit.generation.results",
     "Score": "glmkit.generation.results",
     "GLMConfig": "glmkit.model",
@@ -77,6 +80,7 @@ __all__ = [
     "Classification",
     "ConfigError",
     "DataError",
+    "Explanation",
     "Filled",
     "GLMConfig",
     "GLMForConditionalGeneration",

@@ -6,7 +6,7 @@ result, or a list and returns a list; a batch gives what its texts give one by o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -14,12 +14,13 @@ from typing import Any, Literal, overload
 from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.applications.chat_template import chat_template
 from glmkit.applications.heads import Head, is_classifier, load_head, stored_tasks
+from glmkit.applications.labels import SENTIMENTS
 from glmkit.applications.poems import Poems
 from glmkit.applications.understanding import Understanding
 from glmkit.applications.writing import Writing
 from glmkit.checkpoint import resolve
 from glmkit.embedded import DEFAULT_MODEL
-from glmkit.errors import GenerationError
+from glmkit.errors import GenerationError, UserError
 from glmkit.evaluation.perplexity import bits_per_character, perplexity, score_texts
 from glmkit.generation import infill
 from glmkit.generation.prompts import split_at_blanks
@@ -156,6 +157,94 @@ class GLM(Writing, Understanding, Poems):
         results = infill.fill(self.model, self.tokenizer, _as_list(texts), chosen)
         return _like(texts, [result.blanks[0] for result in results])
 
+    def explain(
+        self,
+        texts: Any,
+        *,
+        blanks: Sequence[Any] | None = None,
+        task: str | Path | Task | None = None,
+        labels: Sequence[str] | Mapping[str, str] | None = None,
+        template: str | None = None,
+        label: str | None = None,
+        head: str | Path | Head | None = None,
+        language: Any = None,
+        methods: Sequence[str] | str | None = None,
+        baseline: str = "mask",
+        unit: Any = "word",
+        top_k: int = 5,
+        attention: bool = True,
+        separator: str | None = None,
+        **decoding: Any,
+    ) -> Any:
+        """Says why blanks are filled as they are, or with `task` or `labels` why a text has its label.
+
+        Args:
+            texts: A text or a list of texts; one without a blank gets `[gMASK]` at its end. With a task a text, a record
+                or a list of them.
+            blanks: Contents to explain, one for each blank (for a list of texts a list of such lists); by default what
+                the model writes.
+            task: Explain a classification: a task of the catalog, the path of one's own, a `Task`.
+            labels: In place of a task: labels, or label -> word, as in `classify`.
+            template: With labels: how to ask.
+            label: The label to explain; by default the likeliest.
+            head: A folder with a classification head, used instead of the blank.
+            language: Of the task's patterns, "zh" or "en".
+            methods: Of "integrated_gradients", "ablation" and "attention_rollout"; by default all.
+            baseline: What stands for a word that is not known: "mask", "pad" or "mean" (of the vocabulary).
+            unit: "word": tokens of a word together; "token".
+            top_k: Alternatives to each token.
+            attention: Whether the attention maps are kept.
+            separator: What stands between the examples of a prompt; by default empty lines, or else lines.
+            **decoding: Where the model writes: fields of `DecodingSettings`, as in `fill`.
+
+        Returns:
+            `glmkit.explain.results.Explanation` for each text; it prints, `.to_dict()`, `.save("x.html")`, `.show()`.
+
+        Raises:
+            UserError: Settings or contents that do not exist or do not match.
+            GenerationError, DataError, ConfigError: As `fill` and `classify`.
+            MissingDependencyError: Without `glmkit[explain]`; "attention_rollout" alone does not need it.
+        """
+        from glmkit.explain import explaining
+
+        chosen = explaining.Settings(
+            explaining.METHODS if methods is None else methods, baseline, unit, top_k, attention
+        )
+        single = isinstance(texts, str | Mapping)
+        some = [texts] if single else list(texts)
+        if task is None and labels is None and head is None:
+            _refuse({"label": label, "template": template, "language": language}, "is of a classification: give a task or labels with it")  # fmt: skip
+            results = explaining.explain_texts(
+                self.model,
+                self.tokenizer,
+                some,
+                blanks=[blanks] if single else blanks,
+                settings=chosen,
+                separator=separator,
+                decoding=DecodingSettings.from_arguments(**decoding),
+            )
+        else:
+            _refuse({"blanks": blanks, **decoding}, "says how blanks are filled, and a label is not written into a text")  # fmt: skip
+            meant, model, tokenizer, calibration = self._classifier(
+                self._task(task, labels, template, head), head
+            )
+            results = [
+                explaining.explain_label(
+                    model,
+                    tokenizer,
+                    one,
+                    meant,
+                    label=label,
+                    settings=chosen,
+                    language=language,
+                    calibration=calibration,
+                    contextual=labels is not None,
+                    names=SENTIMENTS if meant.name == "sentiment" else None,
+                )
+                for one in some
+            ]
+        return results[0] if single else results
+
     @overload
     def score(self, texts: str) -> Score: ...  # type: ignore[overload-overlap]
     @overload
@@ -235,6 +324,13 @@ def _complete(config: GLMConfig, tokenizer: GLMTokenizer) -> None:
 
 def _as_list(texts: Any) -> list[str]:
     return [texts] if isinstance(texts, str) else list(texts)
+
+
+def _refuse(arguments: Mapping[str, Any], why: str) -> None:
+    """Complains about arguments that were given and say nothing here."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise UserError(f"{name}={value!r} {why}, or leave it out")
 
 
 def _like(texts: Any, results: list[Any]) -> Any:

@@ -39,10 +39,11 @@ ALLOWED = {
     "harness": {"api", "tokens", "blanks", "generation", "evaluation"},
     # Of what it chooses between it knows sizes and costs alone.
     "choosing": {"tasks", "model.configuration", "generation.memory", "training.memory", "training.adapter_memory", "training.flops"},
-    "api": {"native", "tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications"},
+    "explain": {"tokens", "blanks", "tasks", "model", "generation", "applications", "evaluation.resampling"},
+    "api": {"native", "tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications", "explain"},
     # What joins training and evaluation outside the command: objectives beside each other.
     "comparison": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus", "training", "evaluation"},
-    "cli": {"native", "api", "harness", "applications", "choosing", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
+    "cli": {"native", "api", "harness", "applications", "explain", "choosing", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
     "__main__": {"cli"},
 }  # fmt: skip
 

@@ -121,7 +121,7 @@ def classify(
     """
     scores = label_scores(model, tokenizer, texts, task, language=language, **settings)
     if contextual and len(texts):
-        free = _prejudice(model, tokenizer, task)
+        free = prejudice(model, tokenizer, task)
         spoken = [asked_language(task, record, language) for record in as_records(task, texts)]
         scores = scores - np.stack([free[one] for one in spoken])
     labels = list(task.labels)
@@ -234,8 +234,14 @@ def _text_field(task: Task) -> str:
     return task.shorten.field if task.shorten else next(n for n in task.fields if n != task.label)
 
 
-def _prejudice(model: Any, tokenizer: Any, task: Task) -> dict[Language, np.ndarray]:
-    """Returns for each language float64 [labels]: the mean score of each label for texts that say nothing."""
+def prejudice(model: Any, tokenizer: Any, task: Task) -> dict[Language, np.ndarray]:
+    """Returns for each language float64 [labels]: the mean score of each label for texts that say nothing.
+
+    Args:
+        model: As in `label_scores`.
+        tokenizer: Its tokenizer.
+        task: The task.
+    """
     names = [name for name in task.fields if name != task.label]
     records = [dict.fromkeys(names, text) for text in CONTENT_FREE]
     found: dict[Language, np.ndarray] = {}

@@ -220,25 +220,24 @@ class Understanding:
             return self.tasks[task]
         return resolve_task(task, labels, template)
 
-    def _classified(
-        self, task: Task | None, texts: Any, given: str | Path | Head | None, **settings: Any
-    ) -> list[Any]:
+    def _classifier(
+        self, task: Task | None, given: str | Path | Head | None
+    ) -> tuple[Task, Any, Any, Calibration | None]:
+        """Returns what tells labels: the task, a model (perhaps a head), its tokenizer, its calibration."""
         head = self.head if task is None or self.head and self.head.task.name == task.name else None
         if isinstance(given, Head):
             head = given
         elif given is not None:
             head = load_head(given, self.model, task)
         if head is not None:
-            meant, model, tokenizer, calibration = (
-                head.task,
-                head.model,
-                head.tokenizer,
-                head.calibration,
-            )
-        else:
-            assert task is not None
-            meant, model, tokenizer = task, self.model, self.tokenizer
-            calibration = self.calibrations.get(task.name)
+            return head.task, head.model, head.tokenizer, head.calibration
+        assert task is not None
+        return task, self.model, self.tokenizer, self.calibrations.get(task.name)
+
+    def _classified(
+        self, task: Task | None, texts: Any, given: str | Path | Head | None, **settings: Any
+    ) -> list[Any]:
+        meant, model, tokenizer, calibration = self._classifier(task, given)
         return classification.classify(
             model, tokenizer, _as_list(texts), meant, calibration=calibration, **settings
         )

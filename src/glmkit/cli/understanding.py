@@ -47,7 +47,7 @@ def sentiment(
     lines = read_texts(texts)
     glm = load_model(model, device, dtype)
     results = glm.sentiment(
-        lines, language=_language(language), long_texts=long_texts, batch_size=batch_size
+        lines, language=check_language(language), long_texts=long_texts, batch_size=batch_size
     )
     _print_labels(lines, results, as_json)
 
@@ -100,7 +100,7 @@ def classify(
         task or usual,
         labels=[name.strip() for name in names if name.strip()] or None,
         template=template,
-        language=_language(language),
+        language=check_language(language),
         long_texts=long_texts,
         batch_size=batch_size,
     )
@@ -163,7 +163,7 @@ def answer(
         mode=mode,
         no_answer_threshold=no_answer_threshold,
         no_answer=no_answer,
-        language=_language(language),
+        language=check_language(language),
     )
     if as_json:
         print_json({"question": question, **dataclasses.asdict(result)})
@@ -204,7 +204,7 @@ def summarize(
         lines,
         max_characters=max_characters,
         min_characters=min_characters,
-        language=_language(language),
+        language=check_language(language),
         batch_size=batch_size,
     )
     for line, result in zip(lines, results, strict=True):
@@ -303,7 +303,8 @@ def _print_labels(lines: list[str], results: list[Any], as_json: bool) -> None:
             typer.echo(f"{result}\t{short}")
 
 
-def _language(given: str | None) -> Any:
+def check_language(given: str | None) -> Any:
+    """Returns the language of --language; complains about one that there is not."""
     if given not in (None, "zh", "en"):
         raise UserError(
             say(f"--language {given}: choose zh or en", f"--language {given}：请选 zh 或 en")
