@@ -28,7 +28,7 @@ from glmkit.generation.results import Filled, Score
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.native.loading import load_model
-from glmkit.native.model import NativeModel
+from glmkit.native.model import NativeModel, as_torch
 from glmkit.runtime import choose_device, choose_dtype
 from glmkit.tasks.task import Task, load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
@@ -215,7 +215,7 @@ class GLM(Writing, Understanding, Poems):
         if task is None and labels is None and head is None:
             _refuse({"label": label, "template": template, "language": language}, "is of a classification: give a task or labels with it")  # fmt: skip
             results = explaining.explain_texts(
-                self.model,
+                as_torch(self.model),
                 self.tokenizer,
                 some,
                 blanks=[blanks] if single else blanks,
@@ -230,7 +230,7 @@ class GLM(Writing, Understanding, Poems):
             )
             results = [
                 explaining.explain_label(
-                    model,
+                    as_torch(model),
                     tokenizer,
                     one,
                     meant,

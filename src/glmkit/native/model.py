@@ -72,9 +72,7 @@ class NativeModel:
         if not _readable(batch):
             return self.torch_model(**batch)
         states = self._states(batch)
-        return CausalLMOutputWithPast(
-            logits=self.lm_head(states.flatten(0, 1)).view(*states.shape[:2], -1)
-        )
+        return CausalLMOutputWithPast(logits=self.lm_head(states))
 
     @property
     def glm(self) -> Any:
@@ -82,8 +80,10 @@ class NativeModel:
         return _Backbone(self)
 
     def lm_head(self, states: torch.Tensor) -> torch.Tensor:
-        """Returns the logits [n, V] of hidden states [n, H]."""
-        return self.decoder.head(states)
+        """Returns the logits […, V] of hidden states […, H]."""
+        if states.requires_grad:
+            return self.torch_model.lm_head(states)
+        return self.decoder.head(states.flatten(0, -2)).unflatten(0, states.shape[:-1])
 
     def _states(self, batch: dict[str, Any]) -> torch.Tensor:
         """Returns [B, L, H], zero where a row is filled up."""
@@ -104,6 +104,11 @@ class NativeModel:
         for (row, real), values in zip(places, runner.states(feeds), strict=True):
             states[row, real] = values
         return states
+
+
+def as_torch(model: Any) -> Any:
+    """Returns a model through which gradients flow and whose attention can be looked at: itself, or its torch model."""
+    return model.torch_model if isinstance(model, NativeModel) else model
 
 
 def unpacked(config: GLMConfig, weights: NativeWeights) -> GLMForConditionalGeneration:

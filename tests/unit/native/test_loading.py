@@ -129,6 +129,11 @@ def test_what_the_decoder_does_not_do_torch_does(folder):
         input_ids=ids, position_ids=torch.zeros(1, 2, ids.shape[1], dtype=torch.long)
     ).logits
     assert logits.requires_grad
+    states = torch.ones(1, 2, glm.model.config.hidden_size, requires_grad=True)
+    assert glm.model.lm_head(states).requires_grad
+    assert torch.allclose(
+        glm.model.lm_head(states.detach()), on_torch.model.lm_head(states), atol=1e-4
+    )
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = glm.model.no_such_thing
     generated = glm.model.generate(ids[0].tolist(), max_new_tokens=5)
