@@ -165,7 +165,7 @@ def serve(
         log_text=log_text,
     )
     try:
-        from glmkit.serving.app import serve as run
+        from glmkit.serving.app import make_server
     except ImportError as error:
         if (error.name or "").split(".")[0] not in ("fastapi", "starlette", "uvicorn", "prometheus_client", "pydantic"):  # fmt: skip
             raise
@@ -182,4 +182,4 @@ def serve(
             err=True,
         )
 
-    run(glm, settings, [ready])
+    make_server(glm, settings, ready).run()

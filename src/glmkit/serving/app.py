@@ -12,12 +12,13 @@ import base64
 import functools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -377,28 +378,28 @@ def _vector(values: np.ndarray, encoding: str) -> list[float] | str:
     return values.tolist()
 
 
-def serve(
-    glm: Any, settings: ServingSettings, on_ready: Sequence[Callable[[str], None]] = ()
-) -> None:
-    """Serves until the process is told to stop (SIGTERM, Ctrl-C); what runs then may go on for `settings.grace` seconds.
+def make_server(
+    glm: Any, settings: ServingSettings, on_ready: Callable[[str], None] | None = None
+) -> uvicorn.Server:
+    """Returns a server; its `run` serves until the process is told to stop (SIGTERM, Ctrl-C), or `should_exit` is set.
+
+    What runs then may go on for `settings.grace` seconds.
 
     Args:
         glm: What `glmkit.load` returns.
         settings: The server's settings.
         on_ready: Called with the server's address when it takes requests.
     """
-    import uvicorn
 
     class Announcing(uvicorn.Server):
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
-            if self.started:
+            if self.started and on_ready is not None:
                 port = self.servers[0].sockets[0].getsockname()[1]
                 host = f"[{settings.host}]" if ":" in settings.host else settings.host
-                for call in on_ready:
-                    call(f"http://{host}:{port}")
+                on_ready(f"http://{host}:{port}")
 
-    Announcing(
+    return Announcing(
         uvicorn.Config(
             make_app(glm, settings),
             host=settings.host,
@@ -408,4 +409,4 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=max(1, int(settings.grace)),
         )
-    ).run()
+    )

@@ -6,6 +6,7 @@ piece is an event with OpenAI's error and ends the stream. A client that goes aw
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -37,7 +38,8 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends all pieces."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await unless_gone(receive, self._send_all(scope["state"]["request_id"], send))
+        with contextlib.suppress(ClientGone):
+            await unless_gone(receive, self._send_all(scope["state"]["request_id"], send))
 
     async def _send_all(self, request_id: str, send: Send) -> None:
         async def event(text: str, more: bool = True) -> None:
@@ -49,8 +51,6 @@ class EventStream(Response):
                 await event(_json(piece))
             async for piece in self._later:
                 await event(_json(piece))
-        except ClientGone:
-            raise
         except Exception as error:
             await event(_json(failure_of(error, request_id).body), more=False)
         else:
