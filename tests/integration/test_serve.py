@@ -5,14 +5,19 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import logging
+import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import numpy as np
 import pytest
 
@@ -434,3 +439,51 @@ def test_without_keys_other_names_are_refused_and_the_rate_is_limited_and_runnin
         assert text == one.glm.generate("今天", max_new_tokens=120, min_new_tokens=120)
         with pytest.raises(httpx.ConnectError):
             http.get("/healthz")
+
+
+@pytest.mark.slow
+def test_the_command_serves_and_finishes_what_runs_when_it_is_told_to_stop(tmp_path: Path):
+    """A process of its own, told by SIGTERM in the middle of a stream."""
+    folder = golden_folder("tiny-chinese").path
+    command = [
+        sys.executable,
+        "-m",
+        "glmkit",
+        "serve",
+        str(folder),
+        "--name",
+        "tiny",
+        "--port",
+        "0",
+        "--max-queue",
+        "400",
+    ]
+    environment = {**os.environ, "GLMKIT_LANG": "en", "GLMKIT_API_KEYS": KEY}
+    with open(tmp_path / "log", "w+", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stderr=log, stdout=log, env=environment)
+        try:
+            written = lambda: (tmp_path / "log").read_text(encoding="utf-8")
+            assert until(lambda: "/v1, its page" in written(), 60)
+            address = re.findall(r"tiny at (http://127.0.0.1:\d+)/v1", written())[0]
+            client = openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0)
+            chunks = client.completions.create(
+                model="tiny",
+                prompt=["今天"] * 40,
+                stream=True,
+                max_tokens=120,
+                extra_body={"min_tokens": 120},
+            )
+            texts: dict[int, str] = {}
+            for number, chunk in enumerate(chunks):
+                if number == 0:
+                    process.send_signal(signal.SIGTERM)
+                texts[chunk.choices[0].index] = (
+                    texts.get(chunk.choices[0].index, "") + chunk.choices[0].text
+                )
+            assert len(texts) == 40
+            assert len(set(texts.values())) == 1
+            assert process.wait(20) == -signal.SIGTERM
+        finally:
+            process.kill()
+        assert KEY not in written()
+        assert "Traceback" not in written()
