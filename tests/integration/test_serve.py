@@ -260,6 +260,15 @@ def test_every_mistake_has_the_same_shape(
         assert leak not in answer.text
 
 
+def test_a_request_that_would_take_all_memory_is_refused(http: httpx.Client):
+    """Each blank may have as many tokens as the model has positions."""
+    answer = http.post("/v1/fill", json={"texts": "[MASK]和" * 30, "max_tokens": 127})
+    assert answer.status_code == 400, answer.text
+    assert "more than max_tokens=1024" in answer.json()["error"]["message"]
+    answer = http.post("/v1/fill", json={"texts": "天气" * 200 + "[MASK]", "n": 2})
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
 def test_other_paths_and_mistakes_in_what_the_pool_does(
     one: Running, http: httpx.Client, client: Any
 ):
@@ -404,7 +413,7 @@ def test_a_slow_or_broken_sender_holds_up_nobody(one: Running, http: httpx.Clien
 
 
 def test_without_keys_other_names_are_refused_and_the_rate_is_limited_and_running_requests_are_finished(
-    one: Running,
+    one: Running, caplog: pytest.LogCaptureFixture
 ):
     """A server of its own: the shared one has keys, and must not be stopped."""
     settings = {
@@ -437,11 +446,13 @@ def test_without_keys_other_names_are_refused_and_the_rate_is_limited_and_runnin
             assert time.monotonic() - began < 10
             text = answer.result().json()["choices"][0]["text"]
         assert text == one.glm.generate("今天", max_new_tokens=120, min_new_tokens=120)
+        assert text in caplog.text  # log_text
         with pytest.raises(httpx.ConnectError):
             http.get("/healthz")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_the_command_serves_and_finishes_what_runs_when_it_is_told_to_stop(tmp_path: Path):
     """A process of its own, told by SIGTERM in the middle of a stream."""
     folder = golden_folder("tiny-chinese").path
@@ -463,7 +474,7 @@ def test_the_command_serves_and_finishes_what_runs_when_it_is_told_to_stop(tmp_p
         process = subprocess.Popen(command, stderr=log, stdout=log, env=environment)
         try:
             written = lambda: (tmp_path / "log").read_text(encoding="utf-8")
-            assert until(lambda: "/v1, its page" in written(), 60)
+            assert until(lambda: "/v1, its page" in written(), 90)
             address = re.findall(r"tiny at (http://127.0.0.1:\d+)/v1", written())[0]
             client = openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0)
             chunks = client.completions.create(

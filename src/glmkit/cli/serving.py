@@ -144,7 +144,7 @@ def serve(
     from glmkit.serving.settings import ServingSettings, read_keys
 
     settings = ServingSettings(
-        name=name or Path(model).name,
+        name=name or Path(model).name or Path(model).resolve().name,
         host=host,
         port=port,
         api_keys=read_keys(api_key or (), api_key_file, os.environ),

@@ -62,7 +62,12 @@ class Server:
     def __init__(self, glm: Any, settings: ServingSettings):
         self.glm, self.settings, self.metrics = glm, settings, Metrics()
         self.created = int(time.time())
-        limits = {"max_batch": settings.max_batch, "max_tokens": settings.max_cache_tokens}
+        # Without a limit a text of many blanks could come to as many tokens as the model has positions, squared.
+        usual = 2 * settings.max_batch * glm.model.config.max_sequence_length
+        limits = {
+            "max_batch": settings.max_batch,
+            "max_tokens": settings.max_cache_tokens or usual,
+        }
         self.scheduler = Scheduler(
             functools.partial(make_engine, glm.model, glm.tokenizer, **limits),
             max_batch=settings.max_batch,
@@ -137,6 +142,9 @@ class Server:
                 job, longest, bool(options and options.include_usage)
             ):
                 yield chunk
+            if self.settings.log_text:
+                choices = answering.whole(job).choices
+                self.log(request, "got", [one.model_dump() for one in choices])
 
         later = pieces()
         return EventStream(await unless_gone(request.receive, first_piece(later)), later)
@@ -290,7 +298,12 @@ def _add_own(app: FastAPI, server: Server) -> None:
         server.log(request, "asked", asked.model_dump(exclude_none=True))
         if asked.n is not None:
             texts, chosen = server.asking.texts(asked.texts), server.asking.fill_settings(asked)
-            found = await server.work(request, lambda: glm.fill(texts, n=asked.n, **asdict(chosen)))
+            found = await server.work(
+                request,
+                lambda: glm.fill(
+                    [server.asking.prompt(text) for text in texts], n=asked.n, **asdict(chosen)
+                ),
+            )
             data = [
                 {
                     "text": one.text,
@@ -406,6 +419,8 @@ def make_server(
             port=settings.port,
             log_config=None,
             access_log=False,
+            ws="none",
+            proxy_headers=False,  # a client must not choose the address by which it is counted
             server_header=False,
             timeout_graceful_shutdown=max(1, int(settings.grace)),
         )

@@ -53,7 +53,7 @@ class Asking:
                     "a completion fills one blank, but the prompt has several; POST /v1/fill fills all of them"
                 )
         settings = self._decoding(asked, asked.max_tokens, asked.n)
-        return self._requests(map(self._prompt, texts), settings, asked, asked.logprobs or 0)
+        return self._requests(map(self.prompt, texts), settings, asked, asked.logprobs or 0)
 
     def chat(self, asked: ChatRequest) -> list[Request]:
         """Returns the request for a conversation's next reply; the earliest turns give way where they do not fit.
@@ -88,7 +88,7 @@ class Asking:
             Failure, GenerationError: As `completion`.
         """
         settings = self._decoding(asked, asked.max_tokens, 1)
-        return self._requests(map(self._prompt, self.texts(asked.texts)), settings, asked, 0)
+        return self._requests(map(self.prompt, self.texts(asked.texts)), settings, asked, 0)
 
     def fill_settings(self, asked: FillRequest) -> DecodingSettings:
         """Returns the settings of a search for the n likeliest."""
@@ -164,8 +164,12 @@ class Asking:
         seeds = [None if asked.seed is None else asked.seed + one for one in range(n or 1)]
         return [Request(prompt, chooser, seeds=seeds) for prompt in prompts]
 
-    def _prompt(self, text: str) -> Prompt:
-        """Returns a text's prompt; unlike the library a server does not cut it: the client shall know."""
+    def prompt(self, text: str) -> Prompt:
+        """Returns a text's prompt; unlike the library a server does not cut it: the client shall know.
+
+        Raises:
+            Failure: It is longer than the model reads.
+        """
         prompt = build_prompt(self._tokenizer, text, UNCUT)
         if len(prompt.ids) > self._positions:
             raise Failure(

@@ -107,12 +107,17 @@ def failure_of(error: BaseException, request_id: str) -> Failure:
         return _refused(error)
     if isinstance(error, UserError):
         return Failure(400, str(error), "invalid_value")
-    frames = traceback.extract_tb(error.__traceback__)
-    places = " < ".join(f"{one.name}:{one.lineno}" for one in reversed(frames[-8:]))
-    logger.error("request %s failed with %s at %s", request_id, type(error).__name__, places)
+    logger.error("request %s failed with %s", request_id, described(error))
     return Failure(
         500, f"the server made a mistake; its log has it as request {request_id}", "internal_error"
     )
+
+
+def described(error: BaseException) -> str:
+    """Returns an error's type and where it came from, without its message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = " < ".join(f"{one.name}:{one.lineno}" for one in reversed(frames[-8:]))
+    return f"{type(error).__name__} at {places}"
 
 
 def _invalid(error: RequestValidationError) -> Failure:

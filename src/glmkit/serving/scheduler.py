@@ -23,7 +23,7 @@ from glmkit.errors import GenerationError
 from glmkit.generation.decoding import BlankTokens
 from glmkit.generation.engine import Engine
 from glmkit.generation.request import Event, Request, Ticket
-from glmkit.serving.failures import Closing, DeadlineExceeded, QueueFull
+from glmkit.serving.failures import Closing, DeadlineExceeded, QueueFull, described
 
 logger = logging.getLogger(__name__)
 
@@ -226,9 +226,7 @@ class Scheduler:
             try:
                 self._step()
             except Exception as error:
-                logger.error(
-                    "the engine failed with %s; a new one takes over", type(error).__name__
-                )
+                logger.error("a new engine takes over: %s", described(error))
                 self._engine = self._make_engine()
                 for job in self._running():
                     self._end(job, error)

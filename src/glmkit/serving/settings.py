@@ -29,7 +29,8 @@ class ServingSettings:
         open_to_all: Whether a server that other machines reach may be without keys.
         max_batch: Most texts that are written at once.
         max_queue: Most texts that wait for that; beyond it a request gets status 429.
-        max_cache_tokens: Most tokens that running texts may come to together (None: whatever `max_batch` allows).
+        max_cache_tokens: Most tokens that running texts may come to together (None: twice the model's positions for each of
+            `max_batch`).
         max_new_tokens: Most tokens of one blank that a request may ask for (None: as many as the model has positions).
         max_samples: Largest `n`.
         max_texts: Most texts of one request.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from glmkit.errors import ConfigError
+from glmkit.cli.main import build_app
+from glmkit.errors import ConfigError, MissingDependencyError
 from glmkit.serving.security import MOST_CLIENTS, Keys, RateLimit
 from glmkit.serving.settings import ServingSettings, is_loopback, read_keys
 
@@ -23,6 +26,14 @@ def test_all_that_is_wrong_is_said_at_once():
     names = {"127.0.0.1": True, "127.9.9.9": True, "::1": True, "[::1]": True, "localhost": True}
     names |= {"0.0.0.0": False, "::": False, "example.org": False, "localhost.example.org": False}
     assert {name: is_loopback(name) for name in names} == names
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "glmkit.serving.app", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    found = CliRunner().invoke(build_app(), ["serve"])
+    assert isinstance(found.exception, MissingDependencyError)
+    assert 'pip install "glmkit[serve]"' in str(found.exception)
 
 
 def test_keys_come_from_arguments_a_file_and_the_environment(tmp_path: Path):
@@ -43,7 +54,15 @@ def test_a_key_has_an_owner_and_nothing_else_has():
     assert keys
     assert not Keys([])
     assert keys.owner("Bearer first") != keys.owner("bearer second") is not None
-    for wrong in ("", "first", "Bearer", "Bearer ", "Basic first", "Bearer firs", "Bearer \udcff"):
+    for wrong in (
+        "",
+        "first",
+        "Bearer",
+        "Bearer ",
+        "Basic first",
+        "Bearer first-",
+        "Bearer \udcff",
+    ):
         assert keys.owner(wrong) is None
 
 
