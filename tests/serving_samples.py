@@ -95,7 +95,7 @@ def running(glm: glmkit.GLM, **settings: Any) -> Iterator[Running]:
     one.thread = threading.Thread(target=one.server.run, daemon=True)
     one.thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(60)
         one.address = addresses[0]
         yield one
     finally:
