@@ -11,8 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
+
 from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.applications.chat_template import chat_template
+from glmkit.applications.embeddings import embed
 from glmkit.applications.heads import Head, is_classifier, load_head, stored_tasks
 from glmkit.applications.labels import SENTIMENTS
 from glmkit.applications.poems import Poems
@@ -262,6 +265,22 @@ class GLM(Writing, Understanding, Poems):
     def bits_per_character(self, texts: str | Sequence[str]) -> float:
         """Returns the mean number of bits that the model needs for a character of the texts."""
         return bits_per_character(self.model, self.tokenizer, _as_list(texts))
+
+    @overload
+    def embed(self, texts: str, *, batch_size: int = 16) -> np.ndarray: ...  # type: ignore[overload-overlap]
+    @overload
+    def embed(self, texts: Sequence[str], *, batch_size: int = 16) -> list[np.ndarray]: ...
+    def embed(self, texts: Any, *, batch_size: int = 16) -> Any:
+        """Returns a vector for each text, float32 of length 1: the mean of the final hidden states over its tokens.
+
+        Every token sees the whole text. Dot products of vectors say how similar texts are in words and topic.
+
+        Args:
+            texts: A text or a list of texts, of any length.
+            batch_size: Rows read together.
+        """
+        vectors = embed(self.model, self.tokenizer, _as_list(texts), batch_size=batch_size)
+        return _like(texts, vectors)
 
 
 def load(

@@ -36,6 +36,8 @@ ALLOWED = {
     "tasks": {"tokens", "blanks", "corpus"},
     "applications": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation"},
     "training": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus"},
+    # A GLM is given to it; how that is loaded the command says.
+    "serving": {"tokens", "blanks", "tasks", "generation", "applications"},
     "harness": {"api", "tokens", "blanks", "generation", "evaluation"},
     # Of what it chooses between it knows sizes and costs alone.
     "choosing": {"tasks", "model.configuration", "generation.memory", "training.memory", "training.adapter_memory", "training.flops"},
@@ -43,7 +45,7 @@ ALLOWED = {
     "api": {"native", "tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications", "explain"},
     # What joins training and evaluation outside the command: objectives beside each other.
     "comparison": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus", "training", "evaluation"},
-    "cli": {"native", "api", "harness", "applications", "explain", "choosing", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation"},
+    "cli": {"native", "api", "harness", "applications", "explain", "choosing", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation", "serving"},
     "__main__": {"cli"},
 }  # fmt: skip
 

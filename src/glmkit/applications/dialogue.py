@@ -58,9 +58,7 @@ def chat(
     Raises:
         GenerationError: As `read_conversation` and `conversation_prompt`.
     """
-    task = load_task("dialogue")
-    prompts = _prompts(model, tokenizer, task, conversations, settings)
-    chosen = with_stops(settings, task)
+    prompts, chosen = prepare(model, tokenizer, conversations, settings)
     filled = infill.fill(model, tokenizer, prompts, chosen, batch_size=batch_size)
     return [one.blanks[0] for one in filled]
 
@@ -69,9 +67,25 @@ def stream_chat(
     model: Any, tokenizer: Any, conversation: Any, settings: DecodingSettings
 ) -> Iterator[str]:
     """Returns the reply in pieces as they are written; joined and stripped they are what `chat` returns."""
-    task = load_task("dialogue")
-    [prompt] = _prompts(model, tokenizer, task, [conversation], settings)
-    return infill.stream(model, tokenizer, prompt, with_stops(settings, task))
+    [prompt], chosen = prepare(model, tokenizer, [conversation], settings)
+    return infill.stream(model, tokenizer, prompt, chosen)
+
+
+def prepare(
+    model: Any, tokenizer: Any, conversations: Sequence[Any], settings: DecodingSettings
+) -> tuple[list[Prompt], DecodingSettings]:
+    """Returns the prompt of each conversation's next reply, and the settings with which the replies are written.
+
+    Raises:
+        GenerationError: As `read_conversation` and `conversation_prompt`.
+    """
+    task, positions = load_task("dialogue"), model.config.max_sequence_length
+    # Training rows hold the history and the reply together.
+    room = positions - min(settings.max_new_tokens, positions // 4)
+    prompts = [
+        conversation_prompt(tokenizer, read_conversation(one), task, room) for one in conversations
+    ]
+    return prompts, with_stops(settings, task)
 
 
 def read_conversation(messages: Any) -> Conversation:
@@ -154,21 +168,6 @@ def with_stops(settings: DecodingSettings, task: Task) -> DecodingSettings:
     # A Chinese marker stands for nothing else; "A:" may be a part of a sentence, so it counts at a line's start only.
     stops = [f"\n{one}" if one.isascii() else one for one in markers if one]
     return replace(settings, stop=(*settings.stop, *stops))
-
-
-def _prompts(
-    model: Any,
-    tokenizer: Any,
-    task: Task,
-    conversations: Sequence[Any],
-    settings: DecodingSettings,
-) -> list[Prompt]:
-    positions = model.config.max_sequence_length
-    # Training rows hold the history and the reply together.
-    room = positions - min(settings.max_new_tokens, positions // 4)
-    return [
-        conversation_prompt(tokenizer, read_conversation(one), task, room) for one in conversations
-    ]
 
 
 def _written(tokenizer: Any, conversation: Conversation, task: Task) -> Prompt:

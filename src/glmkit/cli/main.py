@@ -19,6 +19,7 @@ from glmkit.cli import (
     explaining,
     measuring,
     poems,
+    serving,
     tuning,
     understanding,
     writing,
@@ -50,6 +51,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("bench", comparing.bench, "GLM, BERT and GPT on the same budget.", "相同预算下比较 GLM、BERT 与 GPT 的预训练目标。"),
     ("harness", measuring.harness, "Run EleutherAI's lm-evaluation-harness on a GLM.", "用 lm-evaluation-harness 评测 GLM。"),
     ("convert", building.convert, "Convert a checkpoint to another format.", "转换检查点格式。"),
+    ("serve", serving.serve, "Serve a model to others, as OpenAI's interface does.", "启动服务：兼容 OpenAI 接口。"),
     ("info", building.info, "What a model folder or this machine is.", "查看模型或本机信息。"),
     ("demo", demo.demo, "Every application, then a pretraining run; two minutes, offline.", "两分钟离线演示：每种应用与一次预训练。"),
 )  # fmt: skip

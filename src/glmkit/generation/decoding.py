@@ -40,12 +40,15 @@ class BlankTokens:
         log_probabilities: One for each token, and one for the end marker if the blank ended by itself.
         finished: Whether it ended by itself, or before a stop string.
         text: The contents where a stop string cut them, perhaps within a token.
+        likeliest: For each log-probability the likeliest tokens there with theirs, best first; empty unless the chooser
+            was told to note them.
     """
 
     tokens: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
     finished: bool = False
     text: str | None = None
+    likeliest: list[list[tuple[int, float]]] = field(default_factory=list)
 
 
 class TokenChooser:
@@ -58,6 +61,7 @@ class TokenChooser:
         ends: Sequence[int],
         num_tokens: int,
         stop: StopStrings | None = None,
+        num_likeliest: int = 0,
     ):
         """Prepares the processors.
 
@@ -67,8 +71,10 @@ class TokenChooser:
             ends: Ids that end a blank.
             num_tokens: Real tokens of the vocabulary; padding rows from there on are never written.
             stop: Strings before which a blank ends.
+            num_likeliest: Of how many tokens `choose` notes the log-probabilities in the blank, beside the chosen one's.
         """
         self.settings = settings
+        self.num_likeliest = num_likeliest
         self.forbidden = torch.tensor(sorted(forbidden), dtype=torch.long)
         self.ends = torch.tensor(sorted(ends), dtype=torch.long)
         self.num_tokens = num_tokens
@@ -115,6 +121,9 @@ class TokenChooser:
             GenerationError: The constraint and the settings together leave no token.
         """
         logits = scores = self.masked(logits, len(blank.tokens))
+        if self.num_likeliest:
+            values, best = torch.log_softmax(logits, -1).topk(self.num_likeliest)
+            blank.likeliest.append(list(zip(best.tolist(), values.tolist(), strict=True)))
         ids = None if constraint is None else constraint.allowed(blank.tokens)
         if ids is not None and len(ids) == 1 and not self.settings.no_repeat_ngram_size:
             token = int(ids[0])  # no choice: nothing to weigh or to draw

@@ -62,6 +62,11 @@ class Engine:
         """Whether there is something to be written."""
         return bool(self._waiting or self._slots)
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for room."""
+        return len(self._waiting)
+
     def submit(self, request: Request) -> Ticket:
         """Puts a request at the end of the line.
 

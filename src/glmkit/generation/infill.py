@@ -26,6 +26,7 @@ from glmkit.generation.decoding import (
     nothing_allowed,
 )
 from glmkit.generation.engine import Engine
+from glmkit.generation.pieces import TextPieces
 from glmkit.generation.prompts import Prompt, build_prompt
 from glmkit.generation.request import Event, Request
 from glmkit.generation.results import Candidate, Filled
@@ -120,22 +121,16 @@ def stream(
     prompt = build_prompt(tokenizer, text, model.config.max_sequence_length)
     prompt = Prompt(prompt.ids, prompt.parts, prompt.mask_indices[:1])
     chooser = make_chooser(model, tokenizer, settings)
-    sent = written = ""
+    pieces, written = TextPieces(chooser.stop), ""
     [limits] = _limits([prompt], [constraint])
     engine = make_engine(model, tokenizer, max_batch=1)
     [[blank]] = engine.submit(Request(prompt, chooser, limits)).samples
     for _ in _unfailed(engine.run()):
-        written = _text(tokenizer, blank)
-        # A character of several byte tokens shows as U+FFFD until it is whole; a space may still be cleaned up.
-        ready = written.rstrip("�")
-        if chooser.stop and not blank.finished:
-            ready = ready[: len(ready) - chooser.stop.held_back(ready)]
-        ready = ready.rstrip()
-        if ready.startswith(sent) and len(ready) > len(sent):
-            yield ready[len(sent) :]
-            sent = ready
-    if len(written) > len(sent):
-        yield written[len(sent) :]
+        written = blank_text(tokenizer, blank)
+        if piece := pieces.add(written, blank.finished):
+            yield piece
+    if piece := pieces.rest(written):
+        yield piece
     return blank.finished
 
 
@@ -159,13 +154,24 @@ def make_engine(model: Any, tokenizer: Any, **limits: Any) -> Engine:
     return Engine(make_runner(model), sop, positions, **limits)
 
 
-def make_chooser(model: Any, tokenizer: Any, settings: DecodingSettings) -> TokenChooser:
-    """Returns the chooser for this vocabulary: no special token but the ends, no padding row is written."""
+def make_chooser(
+    model: Any, tokenizer: Any, settings: DecodingSettings, *, num_likeliest: int = 0
+) -> TokenChooser:
+    """Returns the chooser for this vocabulary: no special token but the ends, no padding row is written.
+
+    Args:
+        model: A `GLMForConditionalGeneration`.
+        tokenizer: Its `GLMTokenizer`.
+        settings: How to choose.
+        num_likeliest: So many of the likeliest tokens are noted at each place (`BlankTokens.likeliest`).
+    """
     ids = tokenizer.special_ids
     ends = {ids.eop, ids.eos}
     forbidden = (set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)) - ends
     stop = StopStrings(tokenizer, settings.stop)
-    return TokenChooser(settings, sorted(forbidden), sorted(ends), len(tokenizer), stop)
+    return TokenChooser(
+        settings, sorted(forbidden), sorted(ends), len(tokenizer), stop, num_likeliest
+    )
 
 
 def _limits(
@@ -183,14 +189,15 @@ def _limits(
     ]
 
 
-def _text(tokenizer: Any, blank: BlankTokens) -> str:
+def blank_text(tokenizer: Any, blank: BlankTokens) -> str:
+    """Returns the contents of a blank, also of one that is still being written."""
     if blank.text is not None:
         return blank.text
     return tokenizer.decode(blank.tokens, skip_special_tokens=True)
 
 
 def _filled(tokenizer: Any, prompt: Prompt, blanks: list[BlankTokens]) -> Filled:
-    texts = [_text(tokenizer, blank) for blank in blanks]
+    texts = [blank_text(tokenizer, blank) for blank in blanks]
     return Filled(
         text=prompt.assemble(texts),
         blanks=[text.strip() for text in texts],
@@ -214,7 +221,7 @@ def _fill_n_best(
     together: dict[tuple[str, ...], float] = {}
     single: list[dict[str, float]] = [{} for _ in prompt.mask_indices]
     for way in ways:
-        texts = tuple(_text(tokenizer, BlankTokens(list(blank))) for blank in way.blanks)
+        texts = tuple(blank_text(tokenizer, BlankTokens(list(blank))) for blank in way.blanks)
         together[texts] = float(np.logaddexp(together.get(texts, -np.inf), way.score))
         for place, text in enumerate(texts):
             known = single[place].get(text.strip(), -np.inf)
@@ -294,7 +301,7 @@ def _fill_with_beams(
         alternatives.append(
             [
                 (
-                    _text(tokenizer, candidate).strip(),
+                    blank_text(tokenizer, candidate).strip(),
                     sum(candidate.log_probabilities),
                 )
                 for candidate in candidates

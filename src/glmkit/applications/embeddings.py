@@ -1,0 +1,67 @@
+"""Texts -> vectors: the mean of the final hidden states over a text's tokens.
+
+In: a model, its tokenizer, texts. Out: one vector of length 1 for each. A text is read as part A, where every token sees all others,
+without a blank; its markers ([CLS], the end) are read but do not count. A text that is too long is read in windows side by side, and
+the mean is over the tokens of all. GLM was not trained for it: near vectors mean similar words and topics, not the same meaning.
+
+Shapes: B rows, L tokens of a row, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from glmkit.blanks.layout import collate, lay_out
+from glmkit.errors import GenerationError
+
+
+def embed(
+    model: Any, tokenizer: Any, texts: Sequence[str], *, batch_size: int = 16
+) -> list[np.ndarray]:
+    """Returns float32 [H] for each text; an empty text has the mean of its two markers.
+
+    Args:
+        model: A `GLMForConditionalGeneration` in evaluation mode.
+        tokenizer: Its `GLMTokenizer`.
+        texts: The texts; special tokens' strings in them are plain text.
+        batch_size: Rows read together, those of similar length.
+
+    Raises:
+        GenerationError: A text that is no string.
+    """
+    ids, room = tokenizer.special_ids, model.config.max_sequence_length - 2
+    rows: list[tuple[int, np.ndarray]] = []
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise GenerationError(f"a text must be a string, not {type(text).__name__}")
+        body = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        for start in range(0, max(1, len(body)), room):
+            window = [ids.cls, *body[start : start + room], ids.eos]
+            rows.append((number, np.asarray(window, np.int64)))
+    rows.sort(key=lambda row: len(row[1]))
+    sums = np.zeros((len(texts), model.config.hidden_size))
+    for start in range(0, len(rows), batch_size):
+        some = rows[start : start + batch_size]
+        for (number, _), states in zip(some, _states(model, ids, [row for _, row in some]), strict=True):  # fmt: skip
+            sums[number] += states
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    return list((sums / np.maximum(lengths, 1e-12)).astype(np.float32))
+
+
+@torch.inference_mode()
+def _states(model: Any, ids: Any, rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns float64 [B, H]: the sums of the final hidden states of the rows' tokens, markers aside."""
+    batch = collate([lay_out(row, [], ids.sop) for row in rows], ids.pad)
+    del batch["labels"]
+    inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
+    states = model.glm(**inputs).last_hidden_state.double().cpu()  # [B, L, H]
+    counted = np.zeros(states.shape[:2])
+    for place, (row, mask) in enumerate(zip(rows, batch["attention_mask"], strict=True)):
+        first = int(np.flatnonzero(mask)[0])
+        inner = 1 if len(row) > 2 else 0
+        counted[place, first + inner : first + len(row) - inner] = 1
+    return np.einsum("blh,bl->bh", states.numpy(), counted)

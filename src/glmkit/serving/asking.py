@@ -1,0 +1,189 @@
+"""What a client asked -> what the engine is asked: decoding settings, prompts, seeds.
+
+In: checked requests (`schemas`), a model and its tokenizer. Out: `generation` requests. The settings are those that `glm.generate`,
+`glm.chat` and `glm.fill` have with the same arguments. Knows no HTTP; runs in a thread, because a long text takes long to encode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from glmkit.applications import defaults, dialogue
+from glmkit.errors import GenerationError
+from glmkit.generation.infill import make_chooser
+from glmkit.generation.prompts import Prompt, build_prompt, split_at_blanks
+from glmkit.generation.request import Request
+from glmkit.generation.settings import DecodingSettings
+from glmkit.serving.failures import Failure
+from glmkit.serving.schemas import ChatRequest, CompletionRequest, Decoding, FillRequest
+from glmkit.serving.settings import ServingSettings
+
+SAME_NAMES = ("top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size")
+
+UNCUT = 1 << 30
+"""More positions than any text has."""
+
+
+class Asking:
+    """Makes requests for one model.
+
+    Args:
+        model: A `GLMForConditionalGeneration` or what stands in its place.
+        tokenizer: Its `GLMTokenizer`.
+        settings: The server's limits.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, settings: ServingSettings):
+        self._model, self._tokenizer, self._settings = model, tokenizer, settings
+        self._positions = model.config.max_sequence_length
+        self._longest = min(settings.max_new_tokens or self._positions - 1, self._positions - 1)
+
+    def completion(self, asked: CompletionRequest) -> list[Request]:
+        """Returns one request for each prompt, of `n` samples.
+
+        Raises:
+            Failure: It is beyond a limit.
+            GenerationError: Impossible settings, or a prompt with several blanks.
+        """
+        texts = self.texts(asked.prompt)
+        for text in texts:
+            if len(split_at_blanks(self._tokenizer, text)) > 3:
+                raise GenerationError(
+                    "a completion fills one blank, but the prompt has several; POST /v1/fill fills all of them"
+                )
+        settings = self._decoding(asked, asked.max_tokens, asked.n)
+        return self._requests(map(self.prompt, texts), settings, asked, asked.logprobs or 0)
+
+    def chat(self, asked: ChatRequest) -> list[Request]:
+        """Returns the request for a conversation's next reply; the earliest turns give way where they do not fit.
+
+        Raises:
+            Failure, GenerationError: As `completion`; roles out of order.
+        """
+        messages = [
+            {
+                "role": "system" if one.role == "developer" else one.role,
+                "content": one.content
+                if isinstance(one.content, str)
+                else "\n".join(part.text for part in one.content),
+            }
+            for one in asked.messages
+        ]
+        self._check_characters(message["content"] for message in messages)
+        limits = {asked.max_tokens, asked.max_completion_tokens} - {None}
+        if len(limits) > 1:
+            raise GenerationError("max_tokens and max_completion_tokens differ; give one of them")
+        if asked.top_logprobs and not asked.logprobs:
+            raise GenerationError("top_logprobs needs logprobs=true")
+        most = limits.pop() if limits else None
+        settings = self._decoding(asked, most, asked.n, defaults.CHAT)
+        prompts, chosen = dialogue.prepare(self._model, self._tokenizer, [messages], settings)
+        return self._requests(prompts, chosen, asked, asked.top_logprobs or 0)
+
+    def fill(self, asked: FillRequest) -> list[Request]:
+        """Returns one request for each text.
+
+        Raises:
+            Failure, GenerationError: As `completion`.
+        """
+        settings = self._decoding(asked, asked.max_tokens, 1)
+        return self._requests(map(self.prompt, self.texts(asked.texts)), settings, asked, 0)
+
+    def fill_settings(self, asked: FillRequest) -> DecodingSettings:
+        """Returns the settings of a search for the n likeliest."""
+        return self._decoding(asked, asked.max_tokens, 1)
+
+    def texts(self, given: str | Sequence[str]) -> list[str]:
+        """Returns a list of texts within the server's limits.
+
+        Raises:
+            Failure: Too many, or too long together.
+        """
+        texts = [given] if isinstance(given, str) else list(given)
+        if len(texts) > self._settings.max_texts:
+            raise Failure(
+                400,
+                f"the request has {len(texts)} texts; at most {self._settings.max_texts} at a time",
+                "too_many_texts",
+            )
+        self._check_characters(texts)
+        return texts
+
+    def longest(self, request: Request) -> int:
+        """Returns the most tokens of a blank."""
+        return request.longest(self._positions)
+
+    def _decoding(
+        self,
+        asked: Decoding,
+        max_tokens: int | None,
+        n: int,
+        usual: dict[str, Any] = {},  # noqa: B006 - read alone
+    ) -> DecodingSettings:
+        if max_tokens is not None and max_tokens > self._longest:
+            raise Failure(
+                400,
+                f"max_tokens={max_tokens} is more than the {self._longest} that a blank may have here; ask for less",
+                "max_tokens_too_large",
+                param="max_tokens",
+            )
+        if n > min(self._settings.max_samples, self._settings.max_batch):
+            most = min(self._settings.max_samples, self._settings.max_batch)
+            raise Failure(
+                400, f"n={n} is more than {most}; ask several times", "n_too_large", param="n"
+            )
+        given = {name: getattr(asked, name) for name in SAME_NAMES}
+        wants_draws = (asked.temperature, asked.top_k, asked.top_p) != (None, None, None) or n > 1
+        draws = wants_draws and asked.temperature != 0
+        arguments = dict(usual) | {
+            name: value for name, value in given.items() if value is not None
+        }
+        if draws:
+            arguments["temperature"] = 1.0 if asked.temperature is None else asked.temperature
+        else:
+            arguments = {
+                name: value for name, value in arguments.items() if name not in ("top_k", "top_p")
+            }
+        if max_tokens is not None:
+            arguments["max_new_tokens"] = max_tokens
+        arguments.setdefault("max_new_tokens", DecodingSettings.max_new_tokens)
+        arguments["max_new_tokens"] = min(arguments["max_new_tokens"], self._longest)
+        if asked.min_tokens is not None:
+            arguments["min_new_tokens"] = asked.min_tokens
+        stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
+        return DecodingSettings.from_arguments(
+            do_sample=draws, seed=asked.seed, stop=stop, **arguments
+        )
+
+    def _requests(
+        self, prompts: Any, settings: DecodingSettings, asked: Decoding, num_likeliest: int
+    ) -> list[Request]:
+        chooser = make_chooser(self._model, self._tokenizer, settings, num_likeliest=num_likeliest)
+        n = getattr(asked, "n", None) if not isinstance(asked, FillRequest) else None
+        seeds = [None if asked.seed is None else asked.seed + one for one in range(n or 1)]
+        return [Request(prompt, chooser, seeds=seeds) for prompt in prompts]
+
+    def prompt(self, text: str) -> Prompt:
+        """Returns a text's prompt; unlike the library a server does not cut it: the client shall know.
+
+        Raises:
+            Failure: It is longer than the model reads.
+        """
+        prompt = build_prompt(self._tokenizer, text, UNCUT)
+        if len(prompt.ids) > self._positions:
+            raise Failure(
+                400,
+                f"the text has {len(prompt.ids)} tokens, the model reads {self._positions}; shorten it",
+                "context_length_exceeded",
+            )
+        return prompt
+
+    def _check_characters(self, texts: Any) -> None:
+        characters, most = sum(map(len, texts)), self._settings.max_characters
+        if characters > most:
+            raise Failure(
+                400,
+                f"the texts have {characters} characters together; at most {most} at a time",
+                "too_many_characters",
+            )

@@ -1,0 +1,222 @@
+"""What every request passes: who it is, how much it sends, how long it may take; and what every answer leaves behind.
+
+In: an ASGI application. Out: one before it that refuses wrong keys, too many and too large requests, knows a client that goes away,
+and counts and logs answers: method, path of the table, status, time; never a text, a key or a query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Collection, Coroutine, MutableMapping
+from typing import Any, TypeVar
+
+from starlette.responses import JSONResponse
+
+from glmkit.serving.failures import DeadlineExceeded, Failure, failure_of
+from glmkit.serving.metrics import Metrics
+from glmkit.serving.security import Keys, RateLimit
+from glmkit.serving.settings import ServingSettings, is_loopback
+
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Result = TypeVar("Result")
+
+OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
+"""Paths that need no key: they say nothing that a user wrote, and load balancers and browsers have no key."""
+
+TIMEOUT_HEADER = b"x-request-timeout"
+
+
+class ClientGone(Exception):
+    """The client has gone; nobody reads an answer."""
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """Returns what `work` returns; cancels it as soon as the client goes.
+
+    Raises:
+        ClientGone: The client went first.
+        Exception: What `work` raises.
+    """
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Gate:
+    """The application behind its gate.
+
+    Args:
+        app: The application.
+        settings: Limits, keys.
+        metrics: Is told of every answer.
+        paths: The endpoints' paths, as they are counted; anything else is counted as "other".
+    """
+
+    def __init__(
+        self, app: App, settings: ServingSettings, metrics: Metrics, paths: Collection[str]
+    ):
+        self._app, self._settings, self._metrics, self._paths = app, settings, metrics, set(paths)
+        self._keys = Keys(settings.api_keys)
+        self._limit = RateLimit(settings.requests_per_minute)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        began, status, request_id = time.monotonic(), 499, uuid.uuid4().hex  # 499: the client left
+        scope.setdefault("state", {}).update(request_id=request_id)
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        try:
+            body = await self._admit(scope, receive, began)
+            await self._app(scope, _replay(body, receive), answer)
+        except ClientGone:
+            pass
+        except Exception as error:
+            failure = failure_of(error, request_id)
+            if status == 499:
+                response = JSONResponse(failure.body, failure.status, failure.headers)
+                if failure.status in (
+                    408,
+                    413,
+                ):  # what was not read must not be taken for a request
+                    response.headers["Connection"] = "close"
+                await response(scope, receive, answer)
+        finally:
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            seconds = time.monotonic() - began
+            self._metrics.answered(path, status, seconds)
+            logger.info(
+                "%s %s %d %.3f s request %s", scope["method"], path, status, seconds, request_id
+            )
+
+    async def _admit(self, scope: Scope, receive: Receive, began: float) -> bytes:
+        """Checks a request and returns its body.
+
+        Raises:
+            Failure: It is refused.
+        """
+        headers = dict(scope["headers"])
+        self._check_host(headers)
+        scope["state"]["deadline"] = began + self._seconds(headers)
+        if scope["path"] not in OPEN:
+            client = (scope.get("client") or ("unknown",))[0]
+            if self._keys:
+                given = headers.get(b"authorization", b"").decode("latin-1")
+                owner = self._keys.owner(given)
+                if owner is None:
+                    raise Failure(
+                        401,
+                        "the API key is missing or wrong; send one as Authorization: Bearer KEY",
+                        "invalid_api_key",
+                    )
+                client = owner
+            if wait := self._limit.wait(client):
+                raise Failure(
+                    429,
+                    f"more than {self._settings.requests_per_minute} requests a minute; ask again after the seconds in "
+                    "Retry-After",
+                    "rate_limit_exceeded",
+                    retry_after=wait,
+                )
+        try:
+            reading = self._body(headers, receive)
+            return await asyncio.wait_for(reading, scope["state"]["deadline"] - began)
+        except (TimeoutError, asyncio.TimeoutError):
+            raise DeadlineExceeded from None
+
+    def _check_host(self, headers: dict[bytes, bytes]) -> None:
+        """Refuses other names than this machine's where no key protects a server on loopback.
+
+        A web page could otherwise let its own name mean 127.0.0.1 and read what the server answers.
+        """
+        if self._keys or not is_loopback(self._settings.host):
+            return
+        host = headers.get(b"host", b"localhost").decode("latin-1")
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if not is_loopback(name):
+            raise Failure(
+                403,
+                "this server answers to the names 127.0.0.1 and localhost alone; start it with API keys to reach it by others",
+                "wrong_host",
+            )
+
+    def _seconds(self, headers: dict[bytes, bytes]) -> float:
+        given = headers.get(TIMEOUT_HEADER)
+        if given is None:
+            return self._settings.timeout
+        try:
+            seconds = float(given)
+        except ValueError:
+            seconds = 0.0
+        if not seconds > 0:
+            raise Failure(
+                400, "X-Request-Timeout must be seconds, a number above 0", "invalid_value"
+            )
+        return min(seconds, self._settings.timeout)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        most = self._settings.max_body_bytes
+        too_large = Failure(
+            413, f"the body is larger than {most} bytes; send less at a time", "request_too_large"
+        )
+        with contextlib.suppress(ValueError):
+            if int(headers.get(b"content-length", b"0")) > most:
+                raise too_large
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > most:
+                raise too_large
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Returns a `receive` that gives the body first."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again

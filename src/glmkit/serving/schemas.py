@@ -1,0 +1,301 @@
+"""What clients send and get: pydantic models, from which the OpenAPI page is made.
+
+In: JSON. Out: checked values, with the limits that hold for every server (those of one server are in `settings`). As with OpenAI an
+unknown field is refused, with its name. OpenAI's fields that change nothing about the text (`user`, `metadata`, `store`,
+`service_tier`) are ignored; those that would, and that GLM does not do (penalties by frequency, biases), may have their neutral
+value alone. Fields beyond OpenAI's have transformers' or vLLM's names.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Text = Annotated[str, Field(max_length=1 << 20)]
+Texts = Text | Annotated[list[Text], Field(min_length=1)]
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+Stop = StopString | Annotated[list[StopString], Field(max_length=16)] | None
+Probability = Annotated[float, Field(gt=0, le=1)]
+
+
+class Strict(BaseModel):
+    """An object without unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Decoding(Strict):
+    """How text is chosen; in place of what is not given `glm.generate`'s defaults hold.
+
+    The likeliest token is taken where none of `temperature`, `top_p` and `top_k` is given; with `n` above 1 tokens are drawn.
+    """
+
+    temperature: float | None = Field(None, ge=0, le=10, description="0 takes the likeliest token.")
+    top_p: Probability | None = None
+    top_k: int | None = Field(None, ge=0, le=1_000_000)
+    seed: int | None = Field(
+        None, ge=-(2**62), le=2**62, description="Sample i draws with seed + i."
+    )
+    stop: Stop = None
+    min_tokens: int | None = Field(None, ge=0, le=1_000_000)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    no_repeat_ngram_size: int | None = Field(None, ge=0, le=100)
+
+
+class OpenAIRequest(Decoding):
+    """What both of OpenAI's endpoints take."""
+
+    model: str = Field(max_length=256)
+    max_tokens: int | None = Field(None, ge=1, description="Most tokens that are written.")
+    n: int = Field(1, ge=1)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    presence_penalty: Literal[0] | None = Field(None, description="Only 0.")
+    frequency_penalty: Literal[0] | None = Field(None, description="Only 0.")
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = Field(
+        None, description="Only empty."
+    )
+    user: str | None = Field(None, description="Ignored.")
+    metadata: dict[str, str] | None = Field(None, description="Ignored.")
+    store: bool | None = Field(None, description="Ignored.")
+    service_tier: str | None = Field(None, description="Ignored.")
+
+
+class StreamOptions(Strict):
+    include_usage: bool = Field(False, description="A last chunk has the usage.")
+    include_obfuscation: bool | None = Field(None, description="Ignored.")
+
+
+class CompletionRequest(OpenAIRequest):
+    """Goes on with each prompt, or fills its only blank ([MASK], [sMASK] or [gMASK])."""
+
+    prompt: Texts
+    echo: bool = Field(False, description="The prompt, its blank filled, in place of what is new.")
+    logprobs: int | None = Field(
+        None, ge=0, le=5, description="So many likeliest tokens at each place."
+    )
+    best_of: Literal[1] | None = Field(None, description="Only 1.")
+
+
+class TextPart(Strict):
+    type: Literal["text"]
+    text: Text
+
+
+class Message(Strict):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart]
+    name: str | None = Field(None, description="Ignored.")
+
+
+class ChatRequest(OpenAIRequest):
+    """The next reply of a conversation: perhaps a system message, then user and assistant in turn, the user last."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1, description="Another name of max_tokens.")
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+
+
+class FillRequest(Decoding):
+    """Fills every blank of each text: a few words ([MASK]), a sentence ([sMASK]), to the end ([gMASK])."""
+
+    model: str | None = Field(None, max_length=256)
+    texts: Texts
+    max_tokens: int | None = Field(None, ge=1, description="Most tokens of each blank.")
+    n: int | None = Field(
+        None,
+        ge=1,
+        le=20,
+        description="Search for the n likeliest ways to fill all blanks together.",
+    )
+
+
+class ClassifyRequest(Strict):
+    """Says which label each text has: of a task of the catalog, or of labels of one's own."""
+
+    model: str | None = Field(None, max_length=256)
+    texts: Texts
+    labels: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
+        None, min_length=2, max_length=100
+    )
+    task: str | None = Field(None, max_length=200, description="Such as topics or sentiment.")
+    template: str | None = Field(
+        None, max_length=2000, description="With labels: how to ask, with {text} and [MASK]."
+    )
+    language: Literal["zh", "en"] | None = None
+    long_texts: Literal["shorten", "windows"] = "shorten"
+
+
+class ScoreRequest(Strict):
+    """The log-probability of each text, read left to right."""
+
+    model: str | None = Field(None, max_length=256)
+    texts: Texts
+
+
+class EmbeddingsRequest(Strict):
+    """A vector for each text: the mean of the final hidden states of its tokens, of length 1."""
+
+    model: str = Field(max_length=256)
+    input: Texts
+    encoding_format: Literal["float", "base64"] = "float"
+    user: str | None = Field(None, description="Ignored.")
+
+
+class Usage(BaseModel):
+    """Tokens read (part A, its markers included) and written (end markers included)."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class TextLogprobs(BaseModel):
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
+class CompletionChoice(BaseModel):
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"] | None
+    logprobs: TextLogprobs | None = None
+
+
+class Completion(BaseModel):
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | None = None
+
+
+class TopLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(BaseModel):
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class Reply(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(BaseModel):
+    index: int
+    message: Reply
+    finish_reason: Literal["stop", "length"]
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class ModelCard(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "glmkit"
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class FilledCandidate(BaseModel):
+    text: str
+    blanks: list[str]
+    score: float
+    probability: float
+
+
+class FilledText(BaseModel):
+    text: str
+    blanks: list[str]
+    scores: list[float]
+    finished: list[bool]
+    candidates: list[FilledCandidate] = []
+
+
+class FillResponse(BaseModel):
+    model: str
+    data: list[FilledText]
+    usage: Usage | None = Field(None, description="Absent with n: a search counts no tokens.")
+
+
+class Labelled(BaseModel):
+    label: str
+    probabilities: dict[str, float]
+
+
+class ClassifyResponse(BaseModel):
+    model: str
+    data: list[Labelled]
+
+
+class Scored(BaseModel):
+    log_probability: float
+    perplexity: float
+    tokens: list[str]
+    token_log_probabilities: list[float]
+
+
+class ScoreResponse(BaseModel):
+    model: str
+    data: list[Scored]
+
+
+class Embedding(BaseModel):
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(BaseModel):
+    object: Literal["list"] = "list"
+    model: str
+    data: list[Embedding]
+    usage: EmbeddingUsage
+
+
+class ErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(BaseModel):
+    """The shape of every error."""
+
+    error: ErrorBody
+
+
+Body = dict[str, Any]
