@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from glmkit.errors import GenerationError
+from glmkit.generation.spelling import token_texts
 from glmkit.tokens.blanked import encode_plain
 
 NOTHING = np.empty(0, np.int64)
@@ -38,7 +39,15 @@ class Constraint(Protocol):
         """
 
 
-class Choices:
+class Rule:
+    """What glmkit's own constraints share: `a & b` is `All(a, b)`."""
+
+    def __and__(self, other: Constraint) -> All:
+        """Returns the constraint that both are kept."""
+        return All(self, other)  # type: ignore[arg-type]
+
+
+class Choices(Rule):
     """The blank is one of the given token sequences."""
 
     def __init__(self, sequences: Iterable[Sequence[int]], end: int):
@@ -77,7 +86,7 @@ class Choices:
         return self._following.get(tuple(tokens), NOTHING)
 
 
-class Length:
+class Length(Rule):
     """The blank has between `minimum` and `maximum` tokens or characters."""
 
     def __init__(
@@ -144,7 +153,7 @@ class _Lengths:
         self.ends_in_space = np.array([text != text.rstrip() for text in texts], bool)
 
 
-class All:
+class All(Rule):
     """The blank obeys several constraints at once; a pair that contradicts itself ends in a `GenerationError`."""
 
     def __init__(self, *constraints: Constraint):
@@ -165,21 +174,6 @@ def _lengths(tokenizer: Any) -> tuple[_Lengths, _Lengths]:
     if tokenizer not in _lengths_of:
         _lengths_of[tokenizer] = _Lengths(tokenizer, False), _Lengths(tokenizer, True)
     return _lengths_of[tokenizer]
-
-
-def token_texts(tokenizer: Any, later: bool = True) -> list[str]:
-    """Returns what each id adds to a text; incomplete bytes show as U+FFFD.
-
-    Args:
-        tokenizer: A `GLMTokenizer`.
-        later: In a text that it continues; otherwise at the start, where a vocabulary may strip a space or not put
-            one between words.
-    """
-    before = encode_plain(tokenizer, "a")[-1:] if later else []
-    decode = tokenizer.backend_tokenizer.decode_batch
-    (base,) = decode([before], skip_special_tokens=False)
-    rows = [[*before, index] for index in range(len(tokenizer))]
-    return [text[len(base) :] for text in decode(rows, skip_special_tokens=False)]
 
 
 def per_blank(
