@@ -10,7 +10,6 @@ change, is taken out of it beforehand. In a schema or grammar such a place is an
 from __future__ import annotations
 
 import json
-import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
@@ -21,7 +20,7 @@ import numpy as np
 
 from glmkit.errors import GenerationError, missing_dependency
 from glmkit.generation.constraints import NOTHING, Rule
-from glmkit.generation.spelling import CLEANED, Spelling, spelling_of
+from glmkit.generation.spelling import CLEANED, Spelling, literal, spelling_of
 
 _HEAD = '%llguidance {"no_forcing": true}\n'
 """Any tokens that spell a forced text may come, not only those of llguidance's choice."""
@@ -107,13 +106,13 @@ class Regex(_Limited):
     text that matches in any case).
     """
 
-    def __init__(self, tokenizer: Any, pattern: str, patterns: Iterable[str] = ()):
+    def __init__(self, tokenizer: Any, pattern: str, others: Iterable[str] = ()):
         """Compiles the expression.
 
         Args:
             tokenizer: A `GLMTokenizer`.
             pattern: The expression.
-            patterns: Others that the text matches too.
+            others: Terms of llguidance (`Rule.terms`) that the text matches too.
 
         Raises:
             GenerationError: It is no such expression, or no text of this vocabulary matches.
@@ -122,8 +121,7 @@ class Regex(_Limited):
         ours = _llguidance()
         if not isinstance(pattern, str):
             raise GenerationError(f"regex={pattern!r} must be a string")
-        self._tokenizer, self._pattern, self._patterns = tokenizer, pattern, tuple(patterns)
-        every = [pattern, *self._patterns]
+        self._tokenizer, self._pattern, self._others = tokenizer, pattern, tuple(others)
         # Alone first: an error then shows the user's expression, not all that is joined with it.
         check = ours.LLMatcher.validate_grammar(ours.LLMatcher.grammar_from_regex(pattern))
         if check and not check.startswith("WARNING"):
@@ -132,25 +130,24 @@ class Regex(_Limited):
                 "(no look-around, back-references or anchors)"
             )
         spelling = spelling_of(tokenizer)
-        terms = [f"/{ours.regex_to_lark(one, '')}/" for one in every]
+        terms = [*self.terms(), *self._others]
         terms += [f"~/{_SPACE}(?s:.*)/", f"~/(?s:.*){_SPACE}/"]
         if spelling.patterns:
             terms.append(f"~/(?s:.*)({'|'.join(map(literal, CLEANED))})(?s:.*)/")
         if spelling.alphabet is not None:
             terms.append(f"/[{_ranges(spelling.alphabet)}]*/")
         given = f"regex={pattern!r}"
-        if self._patterns:
+        if self._others:
             given += " with the other constraints"
         super().__init__(tokenizer, f"start: TEXT\nTEXT: {' & '.join(terms)}\n", given)
 
-    def joined(self, patterns: Iterable[str]) -> Regex:
-        """Returns the constraint that the text matches other expressions too, without dead ends between them."""
-        return Regex(self._tokenizer, self._pattern, [*self._patterns, *patterns])
+    def joined(self, others: Iterable[str]) -> Regex:
+        """Returns the constraint that the text matches other terms too, without dead ends between them."""
+        return Regex(self._tokenizer, self._pattern, [*self._others, *others])
 
-    @property
-    def pattern(self) -> str | None:
-        """The expression."""
-        return self._pattern
+    def terms(self) -> list[str]:
+        """Returns the constraint as terms of llguidance."""
+        return [f"/{_llguidance().regex_to_lark(self._pattern, '')}/"]
 
 
 class JsonSchema(_Limited):
@@ -262,11 +259,6 @@ def _check(matcher: Any, given: str) -> None:
     if matcher.is_error():
         message = matcher.get_error().replace("<non-verbose/>", "").replace(_HEAD, "").strip()
         raise GenerationError(f"{given} cannot be used: {message}")
-
-
-def literal(text: str) -> str:
-    """Returns the regular expression that matches `text` alone."""
-    return re.sub(r"[^\w]|_", lambda found: f"\\x{{{ord(found[0]):x}}}", text)
 
 
 def _ranges(characters: Iterable[str]) -> str:

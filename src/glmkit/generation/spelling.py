@@ -198,6 +198,11 @@ def ends_of(text: bytes, pattern: bytes) -> list[bytes]:
     return [pattern[n:] for n in range(1, most + 1) if text.endswith(pattern[:n])]
 
 
+def literal(text: str) -> str:
+    """Returns the regular expression that matches `text` alone."""
+    return re.sub(r"[^\w]|_", lambda found: f"\\x{{{ord(found[0]):x}}}", text)
+
+
 _spellings: WeakKeyDictionary[Any, Spelling] = WeakKeyDictionary()
 
 
