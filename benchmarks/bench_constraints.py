@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,9 @@ def main() -> None:
         command = f"python benchmarks/bench_constraints.py --tokenizer FOLDER --layers {arguments.layers} --hidden {arguments.hidden} --save"
         introduction = (
             f"The cost of a mask for each token, beside a decode step ({step:.1f} ms, median; one sequence behind 128 tokens, {arguments.layers} "
-            f"layers of {arguments.hidden}, vocabulary 50048, float32, random weights, {torch.get_num_threads()} threads). {__doc__.split('one JSON line:')[1].strip()}"
+            f"layers of {arguments.hidden}, vocabulary 50048, float32, random weights, {torch.get_num_threads()} threads, llguidance {version('llguidance')}). A mask is one call of `Constraint.allowed`, the "
+            "state's update included, while blanks of random allowed tokens are written; the first masks of a constraint are its slowest. "
+            "Building leaves out the vocabulary's tables, which are made once."
         )
         write_table_page(
             "constraints",

@@ -297,7 +297,7 @@ class All(Rule):
         """Returns what all of them allow."""
         answers = [constraint.allowed(tokens) for constraint in self._constraints]
         limited = [answer for answer in answers if answer is not None]
-        return reduce(np.intersect1d, limited) if limited else None
+        return reduce(_both, limited) if limited else None
 
     def room(self) -> Room:
         """Returns what all of them leave."""
@@ -320,6 +320,15 @@ def _lengths(tokenizer: Any) -> tuple[_Lengths, _Lengths]:
     if tokenizer not in _lengths_of:
         _lengths_of[tokenizer] = _Lengths(tokenizer, False), _Lengths(tokenizer, True)
     return _lengths_of[tokenizer]
+
+
+def _both(ids: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the ids that are among `others` too; quicker than sorting them."""
+    if not len(ids) or not len(others):
+        return NOTHING
+    known = np.zeros(max(int(ids.max()), int(others.max())) + 1, bool)
+    known[others] = True
+    return ids[known[ids]]
 
 
 def sizes_of(tokenizer: Any) -> np.ndarray:

@@ -26,6 +26,8 @@ _HEAD = '%llguidance {"no_forcing": true}\n'
 """Any tokens that spell a forced text may come, not only those of llguidance's choice."""
 _KEPT = 256
 """Beginnings of blanks whose state is remembered; others are read again."""
+_FUEL = 10_000_000
+"""Steps of llguidance for one mask at most; its own limits are less than lengths and words joined can take."""
 _SPACE = r"[\s\x1c-\x1f]"
 """What Python's `str.strip` takes away."""
 _SPACED = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -49,7 +51,9 @@ class _Limited(Rule):
         self._given = given
         self._vocabulary = _vocabulary(tokenizer)
         ours = _llguidance()
-        limits = ours.LLParserLimits(verbose_errors=False)
+        limits = ours.LLParserLimits(
+            initial_lexer_fuel=_FUEL, step_lexer_fuel=_FUEL, verbose_errors=False
+        )
         tokens = self._vocabulary.tokens
         matcher = ours.LLMatcher(tokens, _HEAD + lark, log_level=0, limits=limits)
         _check(matcher, given)
@@ -134,7 +138,8 @@ class Regex(_Limited):
         terms += [f"~/{_SPACE}(?s:.*)/", f"~/(?s:.*){_SPACE}/"]
         if spelling.patterns:
             terms.append(f"~/(?s:.*)({'|'.join(map(literal, CLEANED))})(?s:.*)/")
-        if spelling.alphabet is not None:
+        # Joined with others it would make too many states; what cannot be written is an error where it is come to then.
+        if spelling.alphabet is not None and not self._others:
             terms.append(f"/[{_ranges(spelling.alphabet)}]*/")
         given = f"regex={pattern!r}"
         if self._others:

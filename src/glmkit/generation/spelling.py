@@ -56,6 +56,7 @@ class Spelling:
         later: Bytes of each id behind others; b"" for what no text is made of (special tokens).
         first: The same at the start of a blank, without space before it.
         num_characters: int64 [V], characters that begin in `later`.
+        last_bytes: int64 [V], the last byte of `later`, -1 where there is none.
         usable: bool [V], what a limited blank may begin with or go on with: not empty, not a byte that decoding would spoil.
         alphabet: The characters that can be written, or None where every one can.
     """
@@ -85,6 +86,7 @@ class Spelling:
         self.num_characters = np.array(
             [sum(byte & 0xC0 != 0x80 for byte in one) for one in self.later], np.int64
         )
+        self.last_bytes = np.array([one[-1] if one else -1 for one in self.later], np.int64)
         self.usable = np.array([bool(one) for one in self.later])
         self.usable_first = np.array([bool(one) for one in self.first])
         if "ByteFallback" in kinds:  # a run of such tokens that is no text spoils all of itself

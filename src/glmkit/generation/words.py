@@ -89,7 +89,7 @@ class Include(Rule):
         for ids in self._spelled:
             lasts = {one[-1] for one in _openings(self._spelling.later[ids[0]], forbidden)}
             if lasts:
-                self._risky |= [bool(one) and one[-1] in lasts for one in self._spelling.later]
+                self._risky |= np.isin(self._spelling.last_bytes, list(lasts))
         self._check()
 
     def within(self, room: Room) -> Include:

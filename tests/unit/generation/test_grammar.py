@@ -77,12 +77,12 @@ def test_a_regex_is_kept_in_every_vocabulary(name: str, pattern: str):
     limit = Regex(tokenizer, pattern)
     assert isinstance(limit, Constraint)
     ended = 0
-    for seed in range(12):
+    for seed in range(6):
         tokens, whole = write(limit, tokenizer.eop_token_id, seed)
         text = text_of(tokenizer, tokens)
         assert not whole or re.fullmatch(pattern, text), (text, tokens)
         ended += whole
-    assert ended > 3
+    assert ended > 1
 
 
 @pytest.mark.parametrize("name", ["tiny-chinese", "tiny-gpt2", "tiny-roberta"])
@@ -93,17 +93,17 @@ def test_chinese_is_written_whole_where_tokens_are_bytes_too(name: str, pattern:
     tokenizer = vocabulary(name)
     limit = Regex(tokenizer, pattern)
     python = pattern.replace(r"\p{Han}", r"[^\W\d_a-z]")
-    for seed in range(8):
+    for seed in range(4):
         tokens, whole = write(limit, tokenizer.eop_token_id, seed)
         assert whole
         assert re.fullmatch(python, text_of(tokenizer, tokens)), tokens
 
 
-@pytest.mark.parametrize("name", ["tiny-chinese", "tiny-gpt2", "tiny-roberta"])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_schema_is_kept(name: str):
     tokenizer = vocabulary(name)
     limit = JsonSchema(tokenizer, SCHEMA)
-    for seed in range(8):
+    for seed in range(4):
         tokens, whole = write(limit, tokenizer.eop_token_id, seed)
         text = text_of(tokenizer, tokens)
         found = json.loads(text)
@@ -117,7 +117,7 @@ def test_a_schema_is_kept(name: str):
 def test_strings_in_json_are_read_back():
     tokenizer = vocabulary("tiny-chinese")
     limit = JsonSchema(tokenizer, {"type": "array", "items": {"type": "string", "maxLength": 6}, "maxItems": 3})  # fmt: skip
-    for seed in range(12):
+    for seed in range(6):
         tokens, whole = write(limit, tokenizer.eop_token_id, seed)
         assert not whole or all(len(one) <= 6 for one in json.loads(text_of(tokenizer, tokens)))
 
@@ -126,7 +126,7 @@ def test_strings_in_json_are_read_back():
 def test_a_grammar_is_kept(name: str):
     tokenizer = vocabulary(name)
     limit = Grammar(tokenizer, 'start: noun (" and " noun)*\nnoun: "a dog" | "the " /cat|bird/')
-    for seed in range(8):
+    for seed in range(4):
         tokens, whole = write(limit, tokenizer.eop_token_id, seed)
         noun = "(a dog|the (cat|bird))"
         text = text_of(tokenizer, tokens)
@@ -140,7 +140,7 @@ def risky(name: str) -> np.ndarray:
     return np.flatnonzero([one.strip(b" ") in texts for one in spelling_of(vocabulary(name)).later])
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.sampled_from(VARIANTS), st.integers(0, 10_000))
 def test_text_only_grows_behind_what_breaks_nothing(name: str, seed: int):
     """The text of tokens is what decoding makes of them, however they are mixed."""
@@ -148,7 +148,7 @@ def test_text_only_grows_behind_what_breaks_nothing(name: str, seed: int):
     spelling = spelling_of(tokenizer)
     random = np.random.default_rng(seed)
     tokens: list[int] = []
-    for _ in range(12):
+    for _ in range(6):
         usable = (spelling.usable if tokens else spelling.usable_first).copy()
         usable[spelling.breaking(tokens)] = False
         few = risky(name)[usable[risky(name)]]
@@ -205,15 +205,6 @@ def test_mistakes_are_named(build, message: str):
     with pytest.raises(GenerationError, match=message) as caught:
         build(vocabulary("tiny-chinese"))
     assert len(str(caught.value)) < 500
-
-
-def test_a_vocabulary_that_cannot_spell_it_leads_nowhere():
-    """BERT's has quotation marks behind a space alone: a key cannot be written, and nothing else is in its place."""
-    tokenizer = vocabulary("tiny-bert")
-    limit = JsonSchema(tokenizer, SCHEMA)
-    [brace] = limit.allowed([])
-    assert tokenizer.decode([int(brace)]) == "{"
-    assert len(limit.allowed([int(brace)])) == 0
 
 
 def test_the_missing_package_is_named(monkeypatch):
