@@ -195,7 +195,7 @@ def test_what_does_not_match_cannot_be_continued():
         (lambda t: Regex(t, "a "), "matches no text"),
         (lambda t: JsonSchema(t, "{"), "is not JSON"),
         (lambda t: JsonSchema(t, 3), "must be a JSON object"),
-        (lambda t: JsonSchema(t, {"type": "objct"}), "Invalid type: objct"),
+        (lambda t: JsonSchema(t, {"type": "thing"}), "Invalid type: thing"),
         (lambda t: JsonSchema(t, {"not": {}}), "Unimplemented keys"),
         (lambda t: Grammar(t, 'start: "a'), "grammar cannot be used"),
         (lambda t: Grammar(t, 3), "must be a string in Lark's form"),
