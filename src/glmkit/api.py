@@ -111,34 +111,48 @@ class GLM(Writing, Understanding, Poems):
                 constraints that do not match or leave nothing.
         """
         chosen = DecodingSettings.from_arguments(**settings)
-        limits = (
-            [constraints] if isinstance(texts, str) and constraints is not None else constraints
-        )
         results = infill.fill(
             self.model,
             self.tokenizer,
             _as_list(texts),
             chosen,
             batch_size=batch_size,
-            constraints=limits,
+            constraints=_limits(texts, constraints),
             n=n,
         )
         return _like(texts, results)
 
     @overload
-    def generate(self, texts: str, *, stream: Literal[False] = False, **settings: Any) -> str: ...
-    @overload
-    def generate(self, texts: str, *, stream: Literal[True], **settings: Any) -> Iterator[str]: ...
+    def generate(
+        self,
+        texts: str,
+        *,
+        stream: Literal[False] = False,
+        constraints: Any = None,
+        **settings: Any,
+    ) -> str: ...
     @overload
     def generate(
-        self, texts: Sequence[str], *, stream: Literal[False] = False, **settings: Any
+        self, texts: str, *, stream: Literal[True], constraints: Any = None, **settings: Any
+    ) -> Iterator[str]: ...
+    @overload
+    def generate(
+        self,
+        texts: Sequence[str],
+        *,
+        stream: Literal[False] = False,
+        constraints: Any = None,
+        **settings: Any,
     ) -> list[str]: ...
-    def generate(self, texts: Any, *, stream: bool = False, **settings: Any) -> Any:
+    def generate(
+        self, texts: Any, *, stream: bool = False, constraints: Any = None, **settings: Any
+    ) -> Any:
         """Writes what follows a text, or what its only blank contains.
 
         Args:
             texts: A text or a list of texts, with at most one blank each; none means `[gMASK]` at the end.
             stream: For one text: return an iterator of pieces, as they are written.
+            constraints: What is written, as in `fill`.
             **settings: As in `fill`.
 
         Returns:
@@ -156,8 +170,11 @@ class GLM(Writing, Understanding, Poems):
         if stream:
             if not isinstance(texts, str) or chosen.num_beams > 1:
                 raise GenerationError("stream=True takes one text and num_beams=1")
-            return infill.stream(self.model, self.tokenizer, texts, chosen)
-        results = infill.fill(self.model, self.tokenizer, _as_list(texts), chosen)
+            return infill.stream(self.model, self.tokenizer, texts, chosen, constraints)
+        limits = _limits(texts, constraints)
+        results = infill.fill(
+            self.model, self.tokenizer, _as_list(texts), chosen, constraints=limits
+        )
         return _like(texts, [result.blanks[0] for result in results])
 
     def explain(
@@ -350,6 +367,11 @@ def _refuse(arguments: Mapping[str, Any], why: str) -> None:
     for name, value in arguments.items():
         if value is not None:
             raise UserError(f"{name}={value!r} {why}, or leave it out")
+
+
+def _limits(texts: Any, constraints: Any) -> Any:
+    """Returns constraints as a list with one item for each text."""
+    return [constraints] if isinstance(texts, str) and constraints is not None else constraints
 
 
 def _like(texts: Any, results: list[Any]) -> Any:

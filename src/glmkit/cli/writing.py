@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from glmkit.cli.controlling import constraint_of, with_constraints
 from glmkit.cli.language import say
 from glmkit.embedded import DEFAULT_MODEL
 from glmkit.errors import UserError
@@ -97,9 +98,11 @@ def with_decoding_settings(
     return verb
 
 
+@with_constraints
 @with_decoding_settings
 def fill(
     settings: DecodingSettings,
+    control: dict[str, Any],
     texts: Texts = None,
     model: Model = DEFAULT_MODEL,
     n_best: Annotated[
@@ -119,7 +122,9 @@ def fill(
     """Fills every [MASK], [sMASK] and [gMASK] of each text."""
     glm = load_model(model, device, dtype)
     arguments = dataclasses.asdict(settings)
-    results = glm.fill(read_texts(texts), n=n_best, batch_size=batch_size, **arguments)
+    lines, limit = read_texts(texts), constraint_of(glm.tokenizer, control)
+    limits = None if limit is None else [limit] * len(lines)
+    results = glm.fill(lines, n=n_best, batch_size=batch_size, constraints=limits, **arguments)
     for result in results:
         if as_json:
             print_json(dataclasses.asdict(result))
@@ -137,9 +142,11 @@ def fill(
                 )
 
 
+@with_constraints
 @with_decoding_settings
 def generate(
     settings: DecodingSettings,
+    control: dict[str, Any],
     texts: Texts = None,
     model: Model = DEFAULT_MODEL,
     as_json: Json = False,
@@ -149,15 +156,16 @@ def generate(
     """Continues each text; in a terminal the continuation appears as it is written."""
     glm = load_model(model, device, dtype)
     arguments = dataclasses.asdict(settings)
+    limit = constraint_of(glm.tokenizer, control)
     for text in read_texts(texts):
         if as_json or settings.num_beams > 1:
-            continuation = glm.generate(text, **arguments)
+            continuation = glm.generate(text, constraints=limit, **arguments)
             if as_json:
                 print_json({"prompt": text, "text": continuation})
             else:
                 typer.echo(continuation)
             continue
-        for piece in glm.generate(text, stream=True, **arguments):
+        for piece in glm.generate(text, stream=True, constraints=limit, **arguments):
             typer.echo(piece, nl=False)
             sys.stdout.flush()
         typer.echo()

@@ -10,6 +10,7 @@ A blank that stops at `max_new_tokens` is the beginning of something allowed; it
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -17,6 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from glmkit.errors import GenerationError
+from glmkit.generation.spelling import token_texts
 from glmkit.tokens.blanked import encode_plain
 
 NOTHING = np.empty(0, np.int64)
@@ -38,7 +40,53 @@ class Constraint(Protocol):
         """
 
 
-class Choices:
+@dataclass(frozen=True)
+class Room:
+    """How much may be written in a blank.
+
+    Attributes:
+        tokens: Most tokens.
+        characters: Most characters.
+        excluded: Words that must not be written.
+        whole: Whether tokens that are a part of a character are not written.
+    """
+
+    tokens: float = np.inf
+    characters: float = np.inf
+    excluded: tuple[str, ...] = ()
+    whole: bool = False
+
+    def smaller(self, other: Room) -> Room:
+        """Returns what both leave."""
+        return Room(
+            min(self.tokens, other.tokens),
+            min(self.characters, other.characters),
+            tuple(dict.fromkeys((*self.excluded, *other.excluded))),
+            self.whole or other.whole,
+        )
+
+
+class Rule:
+    """What glmkit's own constraints share; `a & b` is `All(a, b)`."""
+
+    def __and__(self, other: Constraint) -> All:
+        """Returns the constraint that both are kept."""
+        return All(self, other)  # type: ignore[arg-type]
+
+    def room(self) -> Room:
+        """Returns what it leaves to other constraints of the blank."""
+        return Room()
+
+    def within(self, room: Room) -> Any:
+        """Returns the constraint for a blank that has no more room than this."""
+        return self
+
+    def terms(self) -> list[str]:
+        """Returns the constraint as terms of llguidance that a text matches; empty where it is none of text."""
+        return []
+
+
+class Choices(Rule):
     """The blank is one of the given token sequences."""
 
     def __init__(self, sequences: Iterable[Sequence[int]], end: int):
@@ -51,16 +99,10 @@ class Choices:
         Raises:
             GenerationError: There is nothing to choose from.
         """
-        following: dict[tuple[int, ...], set[int]] = {}
-        for sequence in sequences:
-            ids = (*map(int, sequence), end)
-            for place, token in enumerate(ids):
-                following.setdefault(ids[:place], set()).add(token)
-        if not following:
+        self._whole = [(*map(int, sequence), end) for sequence in sequences]
+        if not self._whole:
             raise GenerationError("Choices: at least one thing to choose from is needed")
-        self._following = {
-            prefix: np.array(sorted(tokens), np.int64) for prefix, tokens in following.items()
-        }
+        self._following = _trie(self._whole)
 
     @classmethod
     def of_texts(cls, tokenizer: Any, texts: Iterable[str]) -> Choices:
@@ -76,16 +118,40 @@ class Choices:
         """Returns the tokens that continue one of the choices."""
         return self._following.get(tuple(tokens), NOTHING)
 
+    def keeping(self, others: Sequence[Constraint]) -> Choices:
+        """Returns the choices that other constraints allow, perhaps none."""
+        kept = Choices.__new__(Choices)
+        kept._whole = [
+            ids
+            for ids in self._whole
+            if all(
+                (following := other.allowed(ids[:place])) is None or token in following
+                for place, token in enumerate(ids)
+                for other in others
+            )
+        ]
+        kept._following = _trie(kept._whole)
+        return kept
 
-class Length:
-    """The blank has between `minimum` and `maximum` tokens or characters."""
+
+def _trie(sequences: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], np.ndarray]:
+    """Returns beginning -> the ids that follow it in some sequence."""
+    following: dict[tuple[int, ...], set[int]] = {}
+    for ids in sequences:
+        for place, token in enumerate(ids):
+            following.setdefault(ids[:place], set()).add(token)
+    return {prefix: np.array(sorted(tokens), np.int64) for prefix, tokens in following.items()}
+
+
+class Length(Rule):
+    """The blank has between `minimum` and `maximum` tokens, characters or lines."""
 
     def __init__(
         self,
         tokenizer: Any,
         minimum: int = 0,
         maximum: int | None = None,
-        unit: Literal["tokens", "characters"] = "characters",
+        unit: Literal["tokens", "characters", "lines"] = "characters",
     ):
         """Prepares the table of the vocabulary.
 
@@ -94,11 +160,15 @@ class Length:
             minimum: Fewest units.
             maximum: Most units; None is no limit.
             unit: What is counted. Characters are those of the decoded, stripped text; tokens that are only a part of
-                a character (bytes) are not written then, because their number says nothing about characters.
+                a character (bytes) are not written then, because their number says nothing about characters. Lines
+                are one more than the line ends in that text.
 
         Raises:
-            GenerationError: Limits that contradict each other.
+            GenerationError: An unknown unit, limits that contradict each other, or several lines in a vocabulary
+                without an end of line.
         """
+        if unit not in ("tokens", "characters", "lines"):
+            raise GenerationError(f"Length: unit={unit!r} must be tokens, characters or lines")
         if minimum < 0 or (maximum is not None and maximum < max(minimum, 1)):
             raise GenerationError(
                 f"Length: minimum={minimum} must be at least 0 and maximum={maximum} at least 1 and not below it"
@@ -108,6 +178,10 @@ class Length:
         ids = tokenizer.special_ids
         self._end = np.array([ids.eop], np.int64)
         self._first, self._later = _lengths(tokenizer)
+        if unit == "lines" and minimum > 1 and not self._later.line_ends.any():
+            raise GenerationError(
+                f"Length: minimum={minimum} lines; this vocabulary has no end of line, so that a text is one line"
+            )
 
     def allowed(self, tokens: Sequence[int]) -> np.ndarray | None:
         """Returns the tokens that still fit, and the end once there is enough."""
@@ -115,6 +189,10 @@ class Length:
         if self._unit == "tokens":
             written = enough = len(tokens)
             cost, fits = np.ones_like(table.lengths), ~table.special
+        elif self._unit == "lines":
+            text = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+            written, enough = 1 + text.lstrip().count("\n"), 1 + text.strip().count("\n")
+            cost, fits = table.line_ends, ~table.special
         else:
             text = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
             written, enough = len(text.lstrip()), len(text.strip())
@@ -125,6 +203,26 @@ class Length:
         following = np.flatnonzero(fits)
         return np.concatenate((following, self._end)) if enough >= self._minimum else following
 
+    def room(self) -> Room:
+        """Returns the most tokens or characters."""
+        if self._unit == "lines":
+            return Room()
+        most = np.inf if self._maximum is None else self._maximum
+        return Room(tokens=most) if self._unit == "tokens" else Room(characters=most, whole=True)
+
+    def terms(self) -> list[str]:
+        """Returns the constraint as terms of llguidance."""
+        if self._unit == "tokens":
+            return []
+        if self._unit == "characters":
+            return [f"/(?s:.){_times(self._minimum, self._maximum)}/"]
+        most = None if self._maximum is None else self._maximum - 1
+        return [f"/[^\\n]*(\\n[^\\n]*){_times(max(self._minimum - 1, 0), most)}/"]
+
+
+def _times(least: int, most: int | None) -> str:
+    return f"{{{least},{'' if most is None else most}}}"
+
 
 class _Lengths:
     """What each token of a vocabulary adds to a text, at its start or later.
@@ -132,6 +230,7 @@ class _Lengths:
     Attributes:
         lengths: int64 [V], most characters; 0 for special tokens and for parts of characters.
         ends_in_space: bool [V].
+        line_ends: int64 [V], line ends in the text.
         special: bool [V].
     """
 
@@ -142,19 +241,75 @@ class _Lengths:
         self.lengths = np.array([0 if "�" in text else len(text) for text in texts], np.int64)
         self.lengths[self.special] = 0
         self.ends_in_space = np.array([text != text.rstrip() for text in texts], bool)
+        self.line_ends = np.array([text.count("\n") for text in texts], np.int64)
 
 
-class All:
-    """The blank obeys several constraints at once; a pair that contradicts itself ends in a `GenerationError`."""
+class All(Rule):
+    """The blank obeys several constraints at once.
+
+    Each is told how much room the others leave, and a `Regex` is joined with what is said of the same text (other expressions,
+    words, lengths in characters and lines), so that none of them leads where another cannot go on. What contradicts itself all the
+    same ends in a `GenerationError`.
+    """
 
     def __init__(self, *constraints: Constraint):
-        self._constraints = constraints
+        """Joins constraints.
+
+        Args:
+            *constraints: What is to be kept.
+
+        Raises:
+            GenerationError: Some contradict each other.
+        """
+        given = [
+            one
+            for each in constraints
+            for one in (each._given if isinstance(each, All) else [each])
+        ]
+        self._given = given
+        self._room = reduce(Room.smaller, (one.room() for one in given if isinstance(one, Rule)), Room())  # fmt: skip
+        joining = [one for one in given if hasattr(one, "joined")]
+        terms = [
+            term
+            for one in given
+            if isinstance(one, Rule) and one not in joining[:1]
+            for term in one.terms()
+        ]
+        self._joined = bool(joining and terms)
+        if (
+            self._joined
+        ):  # what is kept by the expression needs not be kept twice, but where tokens run out
+            given = [one for one in given if not isinstance(one, Rule) or not one.terms() or one.room() == Room()]  # fmt: skip
+            given = [one for one in given if one not in joining]
+            given.insert(0, joining[0].joined(terms))
+        self._constraints: list[Any] = self._narrowed(given)
+
+    def _narrowed(self, constraints: Iterable[Any]) -> list[Any]:
+        """Returns constraints that know of the room; from choices those are taken that the others forbid."""
+        room = Room(self._room.tokens) if self._joined else self._room
+        told = [one.within(room) if isinstance(one, Rule) else one for one in constraints]
+        for number, one in enumerate(told):
+            if isinstance(one, Choices):
+                told[number] = one.keeping(told[:number] + told[number + 1 :])
+        return told
 
     def allowed(self, tokens: Sequence[int]) -> np.ndarray | None:
         """Returns what all of them allow."""
         answers = [constraint.allowed(tokens) for constraint in self._constraints]
         limited = [answer for answer in answers if answer is not None]
-        return reduce(np.intersect1d, limited) if limited else None
+        return reduce(_both, limited) if limited else None
+
+    def room(self) -> Room:
+        """Returns what all of them leave."""
+        return self._room
+
+    def within(self, room: Room) -> All:
+        """Returns the constraints for a blank that has no more room than this."""
+        narrowed = All.__new__(All)
+        narrowed._given, narrowed._room = self._given, self._room.smaller(room)
+        narrowed._joined = self._joined
+        narrowed._constraints = narrowed._narrowed(self._constraints)
+        return narrowed
 
 
 _lengths_of: WeakKeyDictionary[Any, tuple[_Lengths, _Lengths]] = WeakKeyDictionary()
@@ -167,19 +322,19 @@ def _lengths(tokenizer: Any) -> tuple[_Lengths, _Lengths]:
     return _lengths_of[tokenizer]
 
 
-def token_texts(tokenizer: Any, later: bool = True) -> list[str]:
-    """Returns what each id adds to a text; incomplete bytes show as U+FFFD.
+def _both(ids: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the ids that are among `others` too; quicker than sorting them."""
+    if not len(ids) or not len(others):
+        return NOTHING
+    known = np.zeros(max(int(ids.max()), int(others.max())) + 1, bool)
+    known[others] = True
+    return ids[known[ids]]
 
-    Args:
-        tokenizer: A `GLMTokenizer`.
-        later: In a text that it continues; otherwise at the start, where a vocabulary may strip a space or not put
-            one between words.
-    """
-    before = encode_plain(tokenizer, "a")[-1:] if later else []
-    decode = tokenizer.backend_tokenizer.decode_batch
-    (base,) = decode([before], skip_special_tokens=False)
-    rows = [[*before, index] for index in range(len(tokenizer))]
-    return [text[len(base) :] for text in decode(rows, skip_special_tokens=False)]
+
+def sizes_of(tokenizer: Any) -> np.ndarray:
+    """Returns the characters for which `Length` wants room at most, for each id."""
+    first, later = _lengths(tokenizer)
+    return np.maximum(first.lengths + first.ends_in_space, later.lengths + later.ends_in_space)
 
 
 def per_blank(

@@ -18,7 +18,7 @@ from transformers import LogitsProcessorList
 from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.errors import GenerationError
 from glmkit.generation import nbest
-from glmkit.generation.constraints import Constraint, per_blank
+from glmkit.generation.constraints import Constraint, Room, Rule, per_blank
 from glmkit.generation.decoding import (
     MIN_SCORE,
     BlankTokens,
@@ -72,7 +72,8 @@ def fill(
     if n is not None:
         nbest.check_settings(n, settings)
     prompts = [build_prompt(tokenizer, text, model.config.max_sequence_length) for text in texts]
-    limits = _limits(prompts, constraints)
+    most = min(settings.max_new_tokens, model.config.max_sequence_length - 1)
+    limits = _limits(prompts, constraints, most)
     results: list[Filled | None] = [None] * len(texts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
     if n is not None:
@@ -112,7 +113,7 @@ def stream(
     tokenizer: Any,
     text: str | Prompt,
     settings: DecodingSettings,
-    constraint: Constraint | None = None,
+    constraint: Constraints = None,
 ) -> Generator[str, None, bool]:
     """Yields the contents of a text's first blank as they are written, in pieces that are whole characters.
 
@@ -122,7 +123,8 @@ def stream(
     prompt = Prompt(prompt.ids, prompt.parts, prompt.mask_indices[:1])
     chooser = make_chooser(model, tokenizer, settings)
     pieces, written = TextPieces(chooser.stop), ""
-    [limits] = _limits([prompt], [constraint])
+    most = min(settings.max_new_tokens, model.config.max_sequence_length - 1)
+    [limits] = _limits([prompt], [constraint], most)
     engine = make_engine(model, tokenizer, max_batch=1)
     [[blank]] = engine.submit(Request(prompt, chooser, limits)).samples
     for _ in _unfailed(engine.run()):
@@ -175,9 +177,9 @@ def make_chooser(
 
 
 def _limits(
-    prompts: Sequence[Prompt], constraints: Sequence[Constraints] | None
+    prompts: Sequence[Prompt], constraints: Sequence[Constraints] | None, most: int
 ) -> list[list[Constraint | None]]:
-    """Returns for each prompt one constraint (or None) for each of its blanks."""
+    """Returns for each prompt one constraint (or None) for each of its blanks, of at most `most` tokens."""
     given = [None] * len(prompts) if constraints is None else list(constraints)
     if len(given) != len(prompts):
         raise GenerationError(
@@ -185,7 +187,11 @@ def _limits(
             "list of one for each blank) for each text"
         )
     return [
-        per_blank(one, len(prompt.mask_indices)) for one, prompt in zip(given, prompts, strict=True)
+        [
+            limit.within(Room(tokens=most)) if isinstance(limit, Rule) else limit
+            for limit in per_blank(one, len(prompt.mask_indices))
+        ]
+        for one, prompt in zip(given, prompts, strict=True)
     ]
 
 

@@ -1,0 +1,98 @@
+"""Options of fill and generate that say what the blanks may contain, and the constraint that they make.
+
+In: the options of a command line. Out: one constraint for all blanks, or None. Everything given is kept at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from glmkit.cli.language import say
+from glmkit.errors import GenerationError
+
+OPTIONS: tuple[tuple[str, Any, Any, str, str], ...] = (
+    ("choices", list[str], [], "What a blank may be; once for each.", "空白只能是其中之一；每个给一次。"),
+    ("regex", str | None, None, "Regular expression that all of a blank matches.", "整个空白须匹配的正则表达式。"),
+    ("json_schema", Path | None, None, "File with a JSON schema that a blank obeys.", "空白须符合的 JSON Schema 文件。"),
+    ("grammar", Path | None, None, "File with a grammar (Lark) of what a blank is.", "空白须符合的文法（Lark）文件。"),
+    ("include", list[str], [], "Word that a blank holds; once for each.", "空白必须包含的词；每个给一次。"),
+    ("exclude", list[str], [], "Word that no blank holds; once for each.", "空白不得包含的词；每个给一次。"),
+    ("min_characters", int, 0, "Fewest characters of a blank.", "每个空白的最少字数。"),
+    ("max_characters", int | None, None, "Most characters of a blank.", "每个空白的最多字数。"),
+    ("min_lines", int, 0, "Fewest lines of a blank.", "每个空白的最少行数。"),
+    ("max_lines", int | None, None, "Most lines of a blank.", "每个空白的最多行数。"),
+)  # fmt: skip
+"""Name, type, default, help in English and Chinese."""
+
+
+def with_constraints(body: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb the options, passed to it as one `control` (name -> value)."""
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[kind, typer.Option(help=say(english, chinese))],
+        )
+        for name, kind, default, english, chinese in OPTIONS
+    ]
+
+    @functools.wraps(body)
+    def verb(**arguments: Any) -> None:
+        chosen = {option.name: arguments.pop(option.name) for option in options}
+        body(control=chosen, **arguments)
+
+    signature = inspect.signature(body)
+    kept = [one for name, one in signature.parameters.items() if name != "control"]
+    parameters = [*kept, *options]
+    verb.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    verb.__annotations__ = {one.name: one.annotation for one in parameters}
+    return verb
+
+
+def constraint_of(tokenizer: Any, control: dict[str, Any]) -> Any:
+    """Returns the constraint that the options make, or None where none was given.
+
+    Raises:
+        GenerationError: An impossible constraint, or a file that cannot be read.
+        MissingDependencyError: `--regex`, `--json-schema` or `--grammar` without `glmkit[control]`.
+    """
+    if all(control[name] == default for name, _, default, *_ in OPTIONS):
+        return None
+    from glmkit.generation.constraints import All, Choices, Length
+    from glmkit.generation.grammar import Grammar, JsonSchema, Regex
+    from glmkit.generation.words import Exclude, Include
+
+    found: list[Any] = []
+    if control["choices"]:
+        found.append(Choices.of_texts(tokenizer, control["choices"]))
+    if control["regex"] is not None:
+        found.append(Regex(tokenizer, control["regex"]))
+    if control["json_schema"] is not None:
+        found.append(JsonSchema(tokenizer, _read(control["json_schema"])))
+    if control["grammar"] is not None:
+        found.append(Grammar(tokenizer, _read(control["grammar"])))
+    if control["include"]:
+        found.append(Include(tokenizer, control["include"]))
+    if control["exclude"]:
+        found.append(Exclude(tokenizer, control["exclude"]))
+    for unit in ("characters", "lines"):
+        least, most = control[f"min_{unit}"], control[f"max_{unit}"]
+        if least or most is not None:
+            found.append(Length(tokenizer, least, most, unit))  # type: ignore[arg-type]
+    return found[0] if len(found) == 1 else All(*found)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GenerationError(
+            f"{path} cannot be read: {error}; give a text file in UTF-8"
+        ) from error
