@@ -11,19 +11,9 @@ import yaml
 from markdown_blocks import blocks
 
 import glmkit
-from conftest import golden_folder
-from glmkit import embedded
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "glm-mini"
-
-
-@pytest.fixture(autouse=True)
-def _some_glm_mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """glm-mini, or where it is not shipped yet a tiny random model under its name."""
-    if not (embedded.ASSETS / "glm-mini").is_dir():
-        (tmp_path / "glm-mini").symlink_to(golden_folder("tiny-chinese").path.resolve())
-        monkeypatch.setattr(embedded, "ASSETS", tmp_path)
 
 
 def test_python_runs_from_top_to_bottom(capsys: pytest.CaptureFixture):

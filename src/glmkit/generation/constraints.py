@@ -261,12 +261,10 @@ class All(Rule):
         Raises:
             GenerationError: Some contradict each other.
         """
-        given = [
-            one
-            for each in constraints
-            for one in (each._given if isinstance(each, All) else [each])
-        ]
-        self._given = given
+        given: list[Any] = []
+        for each in constraints:
+            given += each._given if isinstance(each, All) else [each]
+        self._given: list[Any] = given
         self._room = reduce(Room.smaller, (one.room() for one in given if isinstance(one, Rule)), Room())  # fmt: skip
         joining = [one for one in given if hasattr(one, "joined")]
         terms = [
@@ -276,9 +274,8 @@ class All(Rule):
             for term in one.terms()
         ]
         self._joined = bool(joining and terms)
-        if (
-            self._joined
-        ):  # what is kept by the expression needs not be kept twice, but where tokens run out
+        if self._joined:
+            # What the expression keeps need not be kept twice, but where tokens run out.
             given = [one for one in given if not isinstance(one, Rule) or not one.terms() or one.room() == Room()]  # fmt: skip
             given = [one for one in given if one not in joining]
             given.insert(0, joining[0].joined(terms))

@@ -60,7 +60,8 @@ class _Limited(Rule):
         self._states: OrderedDict[tuple[int, ...], Any] = OrderedDict({(): matcher})
         self._start = matcher
         self._lock = Lock()
-        if not len(self.allowed([])):
+        first = self.allowed([])
+        if first is not None and not len(first):
             raise GenerationError(
                 f"{given} matches no text that this vocabulary can write; write it with other characters, or use a "
                 "model whose vocabulary has them. (Text has no space around it, and in published vocabularies none before . , ? !)"

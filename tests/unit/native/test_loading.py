@@ -160,9 +160,9 @@ def test_wrong_wishes_say_what_there_is(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"no quantization 'int3'; there are int8, int4"):
         glmkit.load(folder, quantization="int3")
     with pytest.raises(
-        ConfigError, match=r"no backend 'tourch'; there are native, torch.*did you mean 'torch'"
+        ConfigError, match=r"no backend 'torhc'; there are native, torch.*did you mean 'torch'"
     ):
-        glmkit.load(folder, backend="tourch")
+        glmkit.load(folder, backend="torhc")
     quantize(folder, tmp_path / "q", "int8")
     with pytest.raises(
         ConfigError, match="is quantized to int8; for int4 load the model it was made of"
