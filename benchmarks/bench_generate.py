@@ -126,7 +126,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     results = {}
     for name, process in processes.items():
         medians = {what: statistics.median(some) for what, some in times[name].items()}
-        results[name] = {**medians, "memory": process.ask(do="memory")["peak_mb"], "all": times[name]}  # fmt: skip
+        results[name] = {**medians, "memory": process.ask(do="memory"), "all": times[name]}  # fmt: skip
         process.end()
     return {
         "shape": dict(zip(("layers", "hidden", "heads", "vocabulary", "positions"), SHAPES[shape], strict=True)),
