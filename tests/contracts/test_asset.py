@@ -51,7 +51,9 @@ def test_the_gallery_is_of_these_weights(name: str):
 
 def test_it_loads_offline_and_has_learnt():
     glm = glmkit.load(device="cpu")
-    assert glm.fill("床前[MASK]光，疑是地上霜。", max_new_tokens=4).blanks == ["明月"]
+    assert glm.fill("床前[MASK]光，疑是地上霜。", n=5).blanks == ["月"]
+    judged = glm.sentiment(["很快，好吃", "房间很脏，服务态度差"])
+    assert [one.label for one in judged] == ["positive", "negative"]
     known, shuffled = "春眠不觉晓，处处闻啼鸟。", "鸟觉处啼春，闻不晓眠处。"
     assert glm.bits_per_character(known) < glm.bits_per_character(shuffled)
 
