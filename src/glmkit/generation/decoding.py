@@ -98,12 +98,13 @@ class TokenChooser:
 
     def masked(self, logits: torch.Tensor, num_written: int) -> torch.Tensor:
         """Returns a float32 copy of logits [V] without what is never written, or not after `num_written` tokens."""
-        logits = logits.float().clone()
-        logits[self.num_tokens :] = MIN_SCORE
-        logits[self.forbidden] = MIN_SCORE
+        # NumPy works in this thread: torch would wake threads that wait, spinning, on the cores that the model needs next.
+        values = np.array(logits.float().numpy())
+        values[self.num_tokens :] = MIN_SCORE
+        values[self.forbidden.numpy()] = MIN_SCORE
         if num_written < self.settings.min_new_tokens:
-            logits[self.ends] = MIN_SCORE
-        return logits
+            values[self.ends.numpy()] = MIN_SCORE
+        return torch.from_numpy(values)
 
     def choose(
         self,
@@ -128,20 +129,27 @@ class TokenChooser:
         if ids is not None and len(ids) == 1 and not self.settings.no_repeat_ngram_size:
             token = int(ids[0])  # no choice: nothing to weigh or to draw
             if logits[token] > MIN_SCORE:
-                return token, float(logits[token] - torch.logsumexp(logits, -1))
+                return token, _log_probability(logits, token)
         if ids is not None:
-            scores = torch.full_like(logits, MIN_SCORE)
-            scores[ids] = logits[ids]
+            limited = np.full(len(logits), MIN_SCORE, np.float32)
+            limited[ids] = logits.numpy()[ids]
+            scores = torch.from_numpy(limited)
         if self.processors:
             history: Any = torch.tensor([blank.tokens], dtype=torch.long)
             scores = self.processors(history, scores[None].clone())[0]  # type: ignore[arg-type]
-        if bool((scores == MIN_SCORE).all()):
+        token = int(scores.numpy().argmax())
+        if scores[token] == MIN_SCORE:
             raise nothing_allowed(constraint, len(blank.tokens), self.settings)
         if self.settings.do_sample:
             token = int(torch.multinomial(torch.softmax(scores, -1), 1, generator=generator))
-        else:
-            token = int(scores.argmax())
-        return token, float(logits[token] - torch.logsumexp(logits, -1))
+        return token, _log_probability(logits, token)
+
+
+def _log_probability(logits: torch.Tensor, token: int) -> float:
+    """Returns the log-probability of a token under logits [V]."""
+    values = logits.numpy()
+    top = values.max()
+    return float(values[token] - top - np.log(np.exp(values - top).sum()))
 
 
 def nothing_allowed(
