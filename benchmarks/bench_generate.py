@@ -101,7 +101,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     processes, missing = {}, {}
     for name in names:
         if name in arguments.without:
-            missing[name] = "left out: minutes a prompt on this processor"
+            missing[name] = "left out"
             continue
         python = sys.executable if name.startswith("glmkit") else arguments.peers
         process = Process(name, shape, arguments.threads, python)
