@@ -34,6 +34,9 @@ class Pool {
     void run(const std::function<void(int)>& job, bool alone = false) {
         start();
         active_ = alone ? 1 : threads_;
+        // Nobody is at work: all threads begin at the same counter, whatever the caller did alone before.
+        for (auto& own : own_turn_) own.value = 0;
+        for (auto& counter : next_) counter.value.store(0, std::memory_order_relaxed);
         if (alone) return job(0);
         job_ = &job;
         running_.store(threads_ - 1, std::memory_order_relaxed);

@@ -128,6 +128,15 @@ def test_company_threads_and_cuts_change_no_bit(quantization: str):
         assert torch.equal(one, other)
 
 
+def test_little_work_alone_and_much_work_shared_take_turns():
+    """A token of this model is little, a long text is not; an odd number of steps by one thread must not confuse the others."""
+    model = random_model(num_layers=3, hidden_size=192)
+    runner, texts = native(model, "float32", threads=2), [sample(model, 100, 9, seed) for seed in range(4)]
+    for tokens in texts:
+        found = read(runner, tokens, 100, [101, 102, 104])
+        assert close(found, reference(model, tokens, 100), "float32")
+
+
 def test_forks_share_what_they_have_read_and_go_on_alone():
     model = random_model()
     runner = native(model, "float32")
