@@ -69,7 +69,7 @@ class NativeBuild(BuildHookInterface):
         build_data["artifacts"].append(f"/{LIBRARY.as_posix()}")
         build_data["pure_python"] = False
         # The library knows nothing of Python: any version of it will do.
-        build_data["tag"] = f"py3-none-{_platform()}"
+        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 
 
 def build(root: Path, *, extra: Sequence[str] = (), library: Path = LIBRARY) -> None:
@@ -111,10 +111,6 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[:1])} failed: {done.stderr.strip()[-2000:]}")
-
-
-def _platform() -> str:
-    return sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 
 if __name__ == "__main__":

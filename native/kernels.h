@@ -42,7 +42,7 @@ struct Matrix {
 
 // Rows of activations as a matrix wants them: float32, or int8 with a scale and a sum for each group.
 struct Rows {
-    float* values = nullptr;      // [n, padded columns]
+    const float* values = nullptr;  // [n, padded columns]
     int8_t* quantized = nullptr;  // [n, padded columns]
     float* scales = nullptr;      // [n, groups]
     float* sums = nullptr;        // [n, groups], of the quantized values

@@ -170,7 +170,7 @@ struct glmkit_model {
 // result = m x input, on all threads. The input [n, padded columns] is quantized first where the matrix wants it.
 void glmkit_model::project(int thread, const Matrix& m, const float* input, int64_t n, const Result& result) {
     Rows rows;
-    rows.values = const_cast<float*>(input);
+    rows.values = input;
     rows.quantized = static_cast<int8_t*>(quantized.reserve(0));
     rows.scales = scales.floats(0);
     rows.sums = sums.floats(0);

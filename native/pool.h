@@ -23,7 +23,7 @@ namespace glmkit {
 
 class Pool {
   public:
-    explicit Pool(int threads) : threads_(threads) {}
+    explicit Pool(int threads) : threads_(threads), own_turn_(size_t(threads)) {}
     ~Pool() { stop(); }
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
@@ -32,12 +32,12 @@ class Pool {
 
     // On all threads, or (alone) on the caller: little work is done before others have woken.
     void run(const std::function<void(int)>& job, bool alone = false) {
-        start();
         active_ = alone ? 1 : threads_;
         // Nobody is at work: all threads begin at the same counter, whatever the caller did alone before.
         for (auto& own : own_turn_) own.value = 0;
         for (auto& counter : next_) counter.value.store(0, std::memory_order_relaxed);
         if (alone) return job(0);
+        start();
         job_ = &job;
         running_.store(threads_ - 1, std::memory_order_relaxed);
         jobs_.fetch_add(1, std::memory_order_release);
@@ -100,8 +100,6 @@ class Pool {
         }
 #endif
         if (int(workers_.size()) == threads_ - 1) return;
-        own_turn_ = std::vector<Own>(size_t(threads_));
-        for (auto& counter : next_) counter.value = 0;
         uint32_t seen = jobs_.load();
         for (int thread = 1; thread < threads_; ++thread)
             workers_.push_back(std::make_unique<std::thread>([this, thread, seen] { work(thread, seen); }));
@@ -142,7 +140,7 @@ class Pool {
     alignas(64) std::atomic<int> arrived_{0};
     alignas(64) std::atomic<uint32_t> turns_{0};
     Counter next_[2];
-    std::vector<Own> own_turn_ = std::vector<Own>(1);
+    std::vector<Own> own_turn_;
     std::atomic<bool> ending_{false};
     long owner_ = 0;
 };

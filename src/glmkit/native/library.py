@@ -85,7 +85,7 @@ def why_not() -> str | None:
 
 
 def instructions() -> str:
-    """Returns what the processor here runs: "avx2" or "portable"."""
+    """Returns what the processor here runs: "avx512", "avx2" or "portable"."""
     return load().glmkit_instructions().decode()
 
 
