@@ -72,7 +72,7 @@ def fill(
     if n is not None:
         nbest.check_settings(n, settings)
     prompts = [build_prompt(tokenizer, text, model.config.max_sequence_length) for text in texts]
-    most = min(settings.max_new_tokens, model.config.max_sequence_length - 1)
+    most = settings.longest(model.config.max_sequence_length)
     limits = _limits(prompts, constraints, most)
     results: list[Filled | None] = [None] * len(texts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
@@ -123,7 +123,7 @@ def stream(
     prompt = Prompt(prompt.ids, prompt.parts, prompt.mask_indices[:1])
     chooser = make_chooser(model, tokenizer, settings)
     pieces, written = TextPieces(chooser.stop), ""
-    most = min(settings.max_new_tokens, model.config.max_sequence_length - 1)
+    most = settings.longest(model.config.max_sequence_length)
     [limits] = _limits([prompt], [constraint], most)
     engine = make_engine(model, tokenizer, max_batch=1)
     [[blank]] = engine.submit(Request(prompt, chooser, limits)).samples

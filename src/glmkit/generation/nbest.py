@@ -103,7 +103,7 @@ def search(
         GenerationError: The constraints allow nothing.
     """
     beams = max(2 * n, chooser.settings.num_beams)
-    longest = min(chooser.settings.max_new_tokens, max_positions - 1)
+    longest = chooser.settings.longest(max_positions)
     first = Piece(int(prompt.mask_indices[0]), np.empty(0, np.int64), scored=False)
     example = lay_out(prompt.ids, [first], sop)
     positions, blocks = example.position_ids.tolist()

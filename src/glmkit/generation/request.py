@@ -42,7 +42,7 @@ class Request:
 
     def longest(self, max_positions: int) -> int:
         """Returns the most tokens of a blank."""
-        return min(self.chooser.settings.max_new_tokens, max_positions - 1)
+        return self.chooser.settings.longest(max_positions)
 
     def tokens(self, max_positions: int) -> int:
         """Returns the most tokens of a sample in a cache: part A, each blank with its start marker, and guesses."""

@@ -79,6 +79,10 @@ class DecodingSettings:
         if problems:
             raise GenerationError("decoding settings: " + "; ".join(problems))
 
+    def longest(self, max_positions: int) -> int:
+        """Returns the most tokens of a blank of a model that has so many positions (`max_sequence_length`)."""
+        return min(self.max_new_tokens, max_positions - 1)
+
     @classmethod
     def from_arguments(cls, **arguments: Any) -> DecodingSettings:
         """Returns settings from keyword arguments.
