@@ -97,7 +97,7 @@ class HarnessModel(LM):
         examples = [self._example(*request.args) for request in requests]
         ids = self.tokenizer.special_ids
         ends = {ids.eop, ids.eos}
-        names = (set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)) - ends  # fmt: skip
+        names = self.tokenizer.textless_ids - ends
         padding = range(len(self.tokenizer), self.model.config.vocab_size)
         scored = label_scores(
             self.model,

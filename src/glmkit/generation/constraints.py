@@ -236,8 +236,7 @@ class _Lengths:
 
     def __init__(self, tokenizer: Any, later: bool):
         texts = token_texts(tokenizer, later)
-        special = [*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder]
-        self.special = np.isin(np.arange(len(texts)), special)
+        self.special = np.isin(np.arange(len(texts)), list(tokenizer.textless_ids))
         self.lengths = np.array([0 if "�" in text else len(text) for text in texts], np.int64)
         self.lengths[self.special] = 0
         self.ends_in_space = np.array([text != text.rstrip() for text in texts], bool)

@@ -169,7 +169,7 @@ def make_chooser(
     """
     ids = tokenizer.special_ids
     ends = {ids.eop, ids.eos}
-    forbidden = (set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)) - ends
+    forbidden = tokenizer.textless_ids - ends
     stop = StopStrings(tokenizer, settings.stop)
     return TokenChooser(
         settings, sorted(forbidden), sorted(ends), len(tokenizer), stop, num_likeliest

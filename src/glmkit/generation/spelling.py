@@ -77,8 +77,7 @@ class Spelling:
         self.end = tokenizer.special_ids.eop
         self.patterns = [one.encode() for one in CLEANED] if _cleans(tokenizer) else []
         self._clean: Any = tokenizer.clean_up_tokenization if self.patterns else str
-        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-        raw = [self._raw(tokenizer, kinds, special, later) for later in (False, True)]
+        raw = [self._raw(tokenizer, kinds, later) for later in (False, True)]
         self.first = [self._cleaned(one, at_start=True) for one in raw[0]]
         self.later = [self._cleaned(one) for one in raw[1]]
         self._raw_first = raw[0]
@@ -161,12 +160,13 @@ class Spelling:
         return (text.lstrip() if at_start else text).encode("utf-8", "surrogateescape")
 
     @staticmethod
-    def _raw(tokenizer: Any, kinds: set[str], special: set[int], later: bool) -> list[bytes]:
+    def _raw(tokenizer: Any, kinds: set[str], later: bool) -> list[bytes]:
         """Returns the bytes of each id as decoded, not cleaned up."""
+        textless = tokenizer.textless_ids
         values = _byte_values() if "ByteLevel" in kinds else {}
         table = []
         for index, text in enumerate(token_texts(tokenizer, later)):
-            if index in special:
+            if index in textless:
                 table.append(b"")
             elif "�" not in text:
                 table.append(text.encode())

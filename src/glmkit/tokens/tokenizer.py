@@ -197,6 +197,11 @@ class GLMTokenizer(GLMInputsMixin, PreTrainedTokenizerFast):
         self._tokenizer.no_truncation()
         return super()._save_pretrained(*args, **kwargs)
 
+    @property
+    def textless_ids(self) -> frozenset[int]:
+        """Ids that stand for no text: special and added tokens."""
+        return frozenset({*self.all_special_ids, *self.added_tokens_decoder})
+
     def _decode(
         self,
         token_ids: int | list[int],
