@@ -8,7 +8,7 @@ Shapes: R rows (one, or one for each pattern of a task), S places of the longest
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,15 @@ class Rows:
     lengths: np.ndarray
     prefix_lengths: np.ndarray
     predictions: Predictions
+
+    def each(self) -> Iterator[Row]:
+        """Yields the rows without padding."""
+        for row, (length, in_a) in enumerate(
+            zip(self.lengths.tolist(), self.prefix_lengths.tolist(), strict=True)
+        ):
+            places = slice(length)
+            visible = self.visible[row, places, places]
+            yield self.ids[row, places], self.positions[row, :, places], visible, self.units[row, places], in_a  # fmt: skip
 
     def without(self, removed: Collection[int]) -> Rows:
         """Returns the rows as if some units had never been in the text: places go, positions close up."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from glmkit.explain.rows import Rows
+from glmkit.explain.rows import Predictions, Rows, stack
 from glmkit.model import GLMForSequenceClassification
 
 MAX_PLACES = 8192
@@ -107,27 +107,20 @@ def embeddings_of(model: Any, ids: np.ndarray) -> torch.Tensor:
 
 def _scores_of_batch(model: Any, variants: Sequence[Rows]) -> np.ndarray:
     """Reads variants that may differ in their lengths as the rows of one batch."""
-    count, longest = variants[0].ids.shape[0], max(one.ids.shape[1] for one in variants)
+    count = variants[0].ids.shape[0]
     asked = [one.predictions for one in variants]
-    merged = Rows(
-        ids=_joined([one.ids for one in variants], longest, 0, 1),
-        positions=_joined([one.positions for one in variants], longest, 0, 1),
-        visible=_joined([one.visible for one in variants], longest, False, 2),
-        units=_joined([one.units for one in variants], longest, -1, 1),
-        lengths=np.concatenate([one.lengths for one in variants]),
-        prefix_lengths=np.concatenate([one.prefix_lengths for one in variants]),
-        predictions=type(asked[0])(
-            rows=np.concatenate([one.rows + n * count for n, one in enumerate(asked)]),
-            places=np.concatenate([one.places for one in asked]),
-            tokens=np.concatenate([one.tokens for one in asked]),
-            contents=np.concatenate([one.contents + n * one.num_contents for n, one in enumerate(asked)]),
-            num_contents=sum(one.num_contents for one in asked),
-        ),
+    predictions = Predictions(
+        rows=np.concatenate([one.rows + n * count for n, one in enumerate(asked)]),
+        places=np.concatenate([one.places for one in asked]),
+        tokens=np.concatenate([one.tokens for one in asked]),
+        contents=np.concatenate([one.contents + n * one.num_contents for n, one in enumerate(asked)]),
+        num_contents=sum(one.num_contents for one in asked),
     )  # fmt: skip
+    merged = stack([row for one in variants for row in one.each()], predictions)
     embeddings = embeddings_of(model, merged.ids)[None]
     if isinstance(model, GLMForSequenceClassification):
         # Each variant's rows are averaged by themselves.
-        rows = embeddings.view(len(variants) * count, 1, longest, -1)
+        rows = embeddings.view(len(variants) * count, 1, *embeddings.shape[2:])
         single = [scores_from_embeddings(model, _row(merged, n), one[None]) for n, one in enumerate(rows)]  # fmt: skip
         scores = torch.cat(single).view(len(variants), count, -1).mean(1)
     else:
@@ -139,20 +132,6 @@ def _row(rows: Rows, number: int) -> Rows:
     """Returns one row of a head's rows."""
     here = slice(number, number + 1)
     return Rows(rows.ids[here], rows.positions[here], rows.visible[here], rows.units[here], rows.lengths[here], rows.prefix_lengths[here], rows.predictions)  # fmt: skip
-
-
-def _joined(arrays: Sequence[np.ndarray], length: int, fill: Any, axes: int) -> np.ndarray:
-    """Returns arrays [R, …, s] (their last `axes` axes padded to `length`) one after the other."""
-    return np.concatenate(
-        [
-            np.pad(
-                one,
-                [(0, 0)] * (one.ndim - axes) + [(0, length - one.shape[-1])] * axes,
-                constant_values=fill,
-            )
-            for one in arrays
-        ]
-    )
 
 
 def _repeated(array: np.ndarray, times: int, device: Any) -> torch.Tensor:
