@@ -8,6 +8,7 @@ nothing is kept of a model that may change.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from math import exp
 from typing import Any
 
@@ -104,7 +105,7 @@ def fill(
         for _ in _unfailed(engine.run()):
             pass
         for index, ticket in tickets.items():
-            results[index] = _filled(tokenizer, prompts[index], ticket.samples[0])
+            results[index] = filled(tokenizer, prompts[index], ticket.samples[0])
     return [result for result in results if result is not None]
 
 
@@ -202,7 +203,8 @@ def blank_text(tokenizer: Any, blank: BlankTokens) -> str:
     return tokenizer.decode(blank.tokens, skip_special_tokens=True)
 
 
-def _filled(tokenizer: Any, prompt: Prompt, blanks: list[BlankTokens]) -> Filled:
+def filled(tokenizer: Any, prompt: Prompt, blanks: Sequence[BlankTokens]) -> Filled:
+    """Returns a prompt's text with these contents in its blanks."""
     texts = [blank_text(tokenizer, blank) for blank in blanks]
     return Filled(
         text=prompt.assemble(texts),
@@ -313,8 +315,7 @@ def _fill_with_beams(
                 for candidate in candidates
             ]
         )
-    filled = _filled(tokenizer, prompt, blanks)
-    return Filled(filled.text, filled.blanks, filled.scores, alternatives, filled.finished)
+    return replace(filled(tokenizer, prompt, blanks), alternatives=alternatives)
 
 
 def _beam_limits(

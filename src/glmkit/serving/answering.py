@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from glmkit.generation.decoding import BlankTokens
 from glmkit.generation.infill import blank_text
 from glmkit.generation.pieces import TextPieces
 from glmkit.generation.request import Request
+from glmkit.generation.results import Filled
 from glmkit.serving import schemas
 from glmkit.serving.scheduler import Job, num_written
 
@@ -195,14 +197,14 @@ def usage(job: Job) -> schemas.Usage:
     return schemas.Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
 
-def filled(tokenizer: Any, request: Request, blanks: Sequence[BlankTokens]) -> schemas.FilledText:
-    """Returns a text with its blanks filled, as `glm.fill` gives it."""
-    texts = [blank_text(tokenizer, blank) for blank in blanks]
+def filled_text(one: Filled) -> schemas.FilledText:
+    """Returns what `glm.fill` gives as the client gets it."""
     return schemas.FilledText(
-        text=request.prompt.assemble(texts),
-        blanks=[text.strip() for text in texts],
-        scores=[_finite(sum(blank.log_probabilities)) for blank in blanks],
-        finished=[blank.finished for blank in blanks],
+        text=one.text,
+        blanks=one.blanks,
+        scores=list(map(_finite, one.scores)),
+        finished=one.finished,
+        candidates=[schemas.FilledCandidate(**asdict(each)) for each in one.candidates],
     )
 
 

@@ -29,9 +29,9 @@ from glmkit import __version__
 from glmkit.applications.labels import resolve_task
 from glmkit.errors import UserError, nearest
 from glmkit.generation import request as generation
-from glmkit.generation.infill import make_engine
+from glmkit.generation.infill import filled, make_engine
 from glmkit.serving import schemas
-from glmkit.serving.answering import Answering, filled, usage
+from glmkit.serving.answering import Answering, filled_text, usage
 from glmkit.serving.asking import Asking
 from glmkit.serving.failures import Closing, DeadlineExceeded, Failure, QueueFull, failure_of
 from glmkit.serving.gate import ClientGone, Gate, unless_gone
@@ -41,6 +41,7 @@ from glmkit.serving.scheduler import Job, Scheduler
 from glmkit.serving.settings import ServingSettings
 from glmkit.serving.streaming import EventStream, first_piece
 from glmkit.tasks.task import catalog
+from glmkit.tokens.blanked import encode_plain
 
 logger = logging.getLogger(__name__)
 
@@ -274,8 +275,8 @@ def _add_openai(app: FastAPI, server: Server) -> None:
         server.log(request, "asked", texts)
 
         def body() -> tuple[Any, int]:
-            ids = server.glm.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
-            return server.glm.embed(texts), sum(map(len, ids["input_ids"]))
+            tokens = sum(len(encode_plain(server.glm.tokenizer, text)) for text in texts)
+            return server.glm.embed(texts), tokens
 
         vectors, tokens = await server.work(request, body)
         return schemas.Embeddings(
@@ -304,24 +305,15 @@ def _add_own(app: FastAPI, server: Server) -> None:
                     [server.asking.prompt(text) for text in texts], n=asked.n, **asdict(chosen)
                 ),
             )
-            data = [
-                {
-                    "text": one.text,
-                    "blanks": one.blanks,
-                    "scores": one.scores,
-                    "finished": one.finished,
-                    "candidates": [asdict(candidate) for candidate in one.candidates],
-                }
-                for one in found
-            ]
-            answer = schemas.FillResponse.model_validate({"model": name, "data": data})
+            data = [filled_text(one) for one in found]
+            answer = schemas.FillResponse(model=name, data=data)
         else:
 
             async def whole() -> schemas.FillResponse:
                 job = await server.ask(request, functools.partial(server.asking.fill, asked))
                 samples = await job.written()
                 texts = [
-                    filled(glm.tokenizer, one, blanks)
+                    filled_text(filled(glm.tokenizer, one.prompt, blanks))
                     for one, [blanks] in zip(job.requests, samples, strict=True)
                 ]
                 return schemas.FillResponse(model=name, data=texts, usage=usage(job))

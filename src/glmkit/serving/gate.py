@@ -108,10 +108,8 @@ class Gate:
             failure = failure_of(error, request_id)
             if status == 499:
                 response = JSONResponse(failure.body, failure.status, failure.headers)
-                if failure.status in (
-                    408,
-                    413,
-                ):  # what was not read must not be taken for a request
+                if failure.status in (408, 413):
+                    # What was not read must not be taken for a request.
                     response.headers["Connection"] = "close"
                 await response(scope, receive, answer)
         finally:
