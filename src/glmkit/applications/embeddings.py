@@ -17,6 +17,7 @@ import torch
 
 from glmkit.blanks.layout import collate, lay_out
 from glmkit.errors import GenerationError
+from glmkit.tokens.blanked import encode_plain
 
 
 def embed(
@@ -38,7 +39,7 @@ def embed(
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise GenerationError(f"a text must be a string, not {type(text).__name__}")
-        body = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        body = encode_plain(tokenizer, text)
         for start in range(0, max(1, len(body)), room):
             window = [ids.cls, *body[start : start + room], ids.eos]
             rows.append((number, np.asarray(window, np.int64)))

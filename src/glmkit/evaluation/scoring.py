@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from glmkit.blanks.layout import IGNORE_INDEX, Example, collate
 from glmkit.blanks.windows import left_to_right_examples
+from glmkit.tokens.blanked import encode_plain
 
 LOGIT_ROWS = 512
 """Tokens whose logits [512, V] are held at once."""
@@ -22,8 +23,7 @@ LOGIT_ROWS = 512
 
 def encode(tokenizer: Any, text: str) -> np.ndarray:
     """Returns the ids (int64) of a text without special tokens around it; special strings are plain text."""
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return np.asarray(ids, np.int64)
+    return np.asarray(encode_plain(tokenizer, text), np.int64)
 
 
 @torch.inference_mode()

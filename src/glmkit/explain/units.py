@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from glmkit.tokens.blanked import mask_ids, strip_beside
+from glmkit.tokens.blanked import mask_ids, stripped_pieces
 
 Span = tuple[int, int]
 
@@ -41,22 +41,14 @@ def encode_pieces_with_spans(tokenizer: Any, pieces: Sequence[str]) -> tuple[lis
     masks = mask_ids(tokenizer)
     ids: list[int] = []
     spans: list[Span] = []
-    start = 0
-    for place, piece in enumerate(pieces):
+    for place, (begin, piece) in enumerate(stripped_pieces(tokenizer, pieces)):
         if place % 2:
             ids.append(masks[piece])
             spans.append(NOWHERE)
         elif piece:
-            kept = piece
-            if place:
-                kept = strip_beside(tokenizer, kept, masks[pieces[place - 1]], "rstrip")
-            begin = start + len(piece) - len(kept)
-            if place + 1 < len(pieces):
-                kept = strip_beside(tokenizer, kept, masks[pieces[place + 1]], "lstrip")
-            more, places = encode_with_spans(tokenizer, kept)
+            more, places = encode_with_spans(tokenizer, piece)
             ids += more
             spans += [one if one == NOWHERE else (one[0] + begin, one[1] + begin) for one in places]
-        start += len(piece)
     return ids, spans
 
 

@@ -7,6 +7,7 @@ tokens' strings in a text are plain text here: a user's text cannot end or restr
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from glmkit.special_tokens import GMASK, MASK, SMASK
@@ -20,18 +21,28 @@ def split_at_blanks(tokenizer: Any, text: str) -> list[str]:
 
 def encode_pieces(tokenizer: Any, pieces: list[str]) -> list[int]:
     """Returns the ids of what `split_at_blanks` returned, without `[CLS]` and the end-of-text token."""
-    ids = mask_ids(tokenizer)
+    masks = mask_ids(tokenizer)
     body: list[int] = []
-    for place, piece in enumerate(pieces):
+    for place, (_, piece) in enumerate(stripped_pieces(tokenizer, pieces)):
         if place % 2:
-            body.append(ids[piece])
+            body.append(masks[piece])
         elif piece:
-            if place:
-                piece = strip_beside(tokenizer, piece, ids[pieces[place - 1]], "rstrip")
-            if place + 1 < len(pieces):
-                piece = strip_beside(tokenizer, piece, ids[pieces[place + 1]], "lstrip")
             body += encode_plain(tokenizer, piece)
     return body
+
+
+def stripped_pieces(tokenizer: Any, pieces: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yields each piece of `split_at_blanks` as part A has it (`strip_beside`), and where that begins in the whole text."""
+    masks, start = mask_ids(tokenizer), 0
+    for place, piece in enumerate(pieces):
+        kept = piece
+        if place % 2 == 0 and place:
+            kept = strip_beside(tokenizer, kept, masks[pieces[place - 1]], "rstrip")
+        begin = start + len(piece) - len(kept)
+        if place % 2 == 0 and place + 1 < len(pieces):
+            kept = strip_beside(tokenizer, kept, masks[pieces[place + 1]], "lstrip")
+        yield begin, kept
+        start += len(piece)
 
 
 def encode_plain(tokenizer: Any, text: Any) -> Any:
