@@ -94,9 +94,7 @@ class Glmkit:
 
         engine = Engine(make_runner(self.model), 1, 1024, max_batch=batch)
         chooser = TokenChooser(DecodingSettings(max_new_tokens=new), [0], [0], self.vocabulary)
-        draw = np.random.default_rng(0)
-        for _ in range(batch):
-            ids = draw.integers(2, self.vocabulary, prompt)
+        for ids in random_ids(self.vocabulary, batch, prompt):
             engine.submit(Request(Prompt(ids, ["", ""], np.array([prompt - 2])), chooser))
         return engine
 
@@ -117,7 +115,23 @@ class Glmkit:
         return time.perf_counter() - start
 
 
-class Transformers:
+class Generating:
+    """A library that only generates: what comes after the first token is a difference of two runs."""
+
+    def _generate(self, batch: int, prompt: int, new: int) -> float:
+        """Seconds for `new` tokens of each of `batch` texts, their prompts included."""
+        raise NotImplementedError
+
+    def decode(self, batch: int, prompt: int, new: int) -> float:
+        """See `Glmkit.decode`."""
+        return self._generate(batch, prompt, new + 1) - self._generate(batch, prompt, 1)
+
+    def prefill(self, tokens: int) -> float:
+        """See `Glmkit.prefill`."""
+        return self._generate(1, tokens, 1)
+
+
+class Transformers(Generating):
     """GPT-2's `generate`."""
 
     def __init__(self, kind: str, shape: tuple[int, ...], threads: int):
@@ -135,16 +149,8 @@ class Transformers:
             self.model.generate(ids, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=0)  # fmt: skip
         return time.perf_counter() - start
 
-    def decode(self, batch: int, prompt: int, new: int) -> float:
-        """See `Glmkit.decode`."""
-        return self._generate(batch, prompt, new + 1) - self._generate(batch, prompt, 1)
 
-    def prefill(self, tokens: int) -> float:
-        """See `Glmkit.prefill`."""
-        return self._generate(1, tokens, 1)
-
-
-class CTranslate2:
+class CTranslate2(Generating):
     """CTranslate2's generator on a converted GPT-2."""
 
     def __init__(self, kind: str, shape: tuple[int, ...], threads: int):
@@ -162,8 +168,7 @@ class CTranslate2:
             )
 
     def _generate(self, batch: int, prompt: int, new: int) -> float:
-        draw = np.random.default_rng(0)
-        texts = [[f"t{i}" for i in draw.integers(2, self.vocabulary, prompt)] for _ in range(batch)]
+        texts = [[f"t{i}" for i in ids] for ids in random_ids(self.vocabulary, batch, prompt)]
         start = time.perf_counter()
         self.generator.generate_batch(
             texts,
@@ -174,14 +179,6 @@ class CTranslate2:
             max_batch_size=batch,
         )
         return time.perf_counter() - start
-
-    def decode(self, batch: int, prompt: int, new: int) -> float:
-        """See `Glmkit.decode`."""
-        return self._generate(batch, prompt, new + 1) - self._generate(batch, prompt, 1)
-
-    def prefill(self, tokens: int) -> float:
-        """See `Glmkit.prefill`."""
-        return self._generate(1, tokens, 1)
 
 
 class Llama:
@@ -237,9 +234,8 @@ class Llama:
     def decode(self, batch: int, prompt: int, new: int) -> float:
         """See `Glmkit.decode`."""
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
-        draw, following = np.random.default_rng(0), []
-        for sequence in range(batch):
-            ids = draw.integers(2, self.vocabulary, prompt).tolist()
+        following = []
+        for sequence, ids in enumerate(random_ids(self.vocabulary, batch, prompt).tolist()):
             self._read([(one, i, sequence, i == prompt - 1) for i, one in enumerate(ids)])
             following.append(self._likeliest(prompt - 1))
         start = time.perf_counter()
@@ -251,7 +247,7 @@ class Llama:
     def prefill(self, tokens: int) -> float:
         """See `Glmkit.prefill`."""
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
-        ids = np.random.default_rng(0).integers(2, self.vocabulary, tokens).tolist()
+        [ids] = random_ids(self.vocabulary, 1, tokens).tolist()
         start = time.perf_counter()
         self._read([(one, i, 0, i == tokens - 1) for i, one in enumerate(ids)])
         self._likeliest(tokens - 1)
@@ -290,9 +286,7 @@ class OpenVINO:
     def decode(self, batch: int, prompt: int, new: int) -> float:
         """See `Glmkit.decode`."""
         self.request.reset_state()
-        following = self._read(
-            np.random.default_rng(0).integers(2, self.vocabulary, (batch, prompt)), 0
-        )
+        following = self._read(random_ids(self.vocabulary, batch, prompt), 0)
         start = time.perf_counter()
         for step in range(new):
             following = self._read(following, prompt + step)
@@ -301,10 +295,15 @@ class OpenVINO:
     def prefill(self, tokens: int) -> float:
         """See `Glmkit.prefill`."""
         self.request.reset_state()
-        ids = np.random.default_rng(0).integers(2, self.vocabulary, (1, tokens))
+        ids = random_ids(self.vocabulary, 1, tokens)
         start = time.perf_counter()
         self._read(ids, 0)
         return time.perf_counter() - start
+
+
+def random_ids(vocabulary: int, batch: int, count: int) -> np.ndarray:
+    """Returns prompts, int64 [batch, count], the same each time and for every contender."""
+    return np.random.default_rng(0).integers(2, vocabulary, (batch, count))
 
 
 def openvino_gpt2(shape: tuple[int, ...]) -> Any:

@@ -306,7 +306,7 @@ def _add_own(app: FastAPI, server: Server) -> None:
                 ),
             )
             data = [filled_text(one) for one in found]
-            answer = schemas.FillResponse(model=name, data=data)
+            answer = schemas.FillResponse(model=name, data=data, usage=None)
         else:
 
             async def whole() -> schemas.FillResponse:
