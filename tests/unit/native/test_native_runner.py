@@ -25,13 +25,13 @@ if (reason := library.why_not()) is not None:
     pytest.skip(reason, allow_module_level=True)
 
 TOLERANCE = {
-    "float32": (1e-5, 2e-6),
-    "bfloat16": (2e-2, 2e-3),
-    "int8": (0.2, 0.05),
-    "int4": (0.2, 0.05),
+    "float32": (3e-6, 1e-6),
+    "bfloat16": (1e-3, 2e-4),
+    "int8": (5e-2, 1e-2),
+    "int4": (5e-2, 1e-2),
 }
-"""Largest and median difference, in units of the largest logit. The cache holds float16 unless the weights are float32; and an
-activation half way between two of the 255 steps of int8 may go to either, which some logits show."""
+"""Largest and median difference, in units of the largest logit: some four times what 400 random models showed. The cache holds
+float16 unless the weights are float32; and an activation half way between two of the 255 steps of int8 may go to either."""
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, quantization: str) -> bool:
