@@ -69,7 +69,9 @@ class NativeBuild(BuildHookInterface):
         build_data["artifacts"].append(f"/{LIBRARY.as_posix()}")
         build_data["pure_python"] = False
         # The library knows nothing of Python: any version of it will do.
-        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+        build_data["tag"] = (
+            f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+        )
 
 
 def build(root: Path, *, extra: Sequence[str] = (), library: Path = LIBRARY) -> None:
