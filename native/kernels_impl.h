@@ -91,6 +91,46 @@ inline v8 activate(v8 x, Activation kind) {
 
 // ---- one block of 16 rows times N rows of activations: acc [N][16] ----
 
+// Where a block begins, and the activations that it is multiplied with.
+template <typename Number>
+struct Floats {
+    int64_t columns;
+    const Number* w;
+    const float* x;
+};
+
+template <typename Byte>
+struct Integers {
+    int64_t columns, groups;
+    const Byte* w;
+    const int8_t* x;
+    const float *scales, *sums;
+};
+
+struct Grids {  // of int4 weights
+    const uint16_t* w_scales;
+    const uint8_t* zeros;
+};
+
+template <typename Number>
+inline Floats<Number> floats(const Matrix& m, int64_t block, const Rows& rows, int64_t first) {
+    int64_t columns = m.padded_columns();
+    return {columns, static_cast<const Number*>(m.data) + block * columns * ROWS, rows.values + first * columns};
+}
+
+template <typename Byte>
+inline Integers<Byte> integers(const Matrix& m, int64_t block, const Rows& rows, int64_t first) {
+    int64_t columns = m.padded_columns(), groups = columns / m.group();
+    int64_t bytes = columns * ROWS / (m.format == Format::int4 ? 2 : 1);
+    return {columns, groups, static_cast<const Byte*>(m.data) + block * bytes, rows.quantized + first * columns,
+            rows.scales + first * groups, rows.sums + first * groups};
+}
+
+inline Grids grids(const Matrix& m, int64_t block) {
+    int64_t numbers = block * (m.padded_columns() / GROUP4) * ROWS;
+    return {static_cast<const uint16_t*>(m.scales) + numbers, m.zeros + numbers};
+}
+
 #if defined(GLMKIT_AVX512)
 
 typedef float v16 __attribute__((vector_size(64)));
@@ -127,9 +167,7 @@ inline void fetch_ahead(const void* p) { __builtin_prefetch(p); }
 
 template <int N>
 void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns();
-    const float* w = static_cast<const float*>(m.data) + block * columns * ROWS;
-    const float* x = rows.values + first * columns;
+    auto [columns, w, x] = floats<float>(m, block, rows, first);
     v16 acc[N] = {};
     for (int64_t c = 0; c < columns; ++c, w += ROWS) {
         v16 weights = load16(w);
@@ -141,9 +179,7 @@ void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t firs
 
 template <int N>
 void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns();
-    const uint16_t* w = static_cast<const uint16_t*>(m.data) + block * columns * ROWS;
-    const float* x = rows.values + first * columns;
+    auto [columns, w, x] = floats<uint16_t>(m, block, rows, first);
     v16 acc[N] = {}, odd_acc[N] = {};
     for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS) {
         i16 both = (i16)load_bytes(w);
@@ -160,10 +196,7 @@ void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t fir
 
 template <int N>
 void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns(), groups = columns / GROUP8;
-    const int8_t* w = static_cast<const int8_t*>(m.data) + block * columns * ROWS;
-    const int8_t* x = rows.quantized + first * columns;
-    const float *scales = rows.scales + first * groups, *sums = rows.sums + first * groups;
+    auto [columns, groups, w, x, scales, sums] = integers<int8_t>(m, block, rows, first);
     v16 acc[N] = {};
     for (int64_t g = 0; g < groups; ++g) {
         i16 dot[N] = {};
@@ -182,12 +215,8 @@ void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 
 template <int N>
 void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns(), groups = columns / GROUP4;
-    const uint8_t* w = static_cast<const uint8_t*>(m.data) + block * columns * ROWS / 2;
-    const uint16_t* w_scales = static_cast<const uint16_t*>(m.scales) + block * groups * ROWS;
-    const uint8_t* zeros = m.zeros + block * groups * ROWS;
-    const int8_t* x = rows.quantized + first * columns;
-    const float *scales = rows.scales + first * groups, *sums = rows.sums + first * groups;
+    auto [columns, groups, w, x, scales, sums] = integers<uint8_t>(m, block, rows, first);
+    auto [w_scales, zeros] = grids(m, block);
     v16 acc[N] = {};
     for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
         i16 dot[N] = {};
@@ -227,9 +256,7 @@ inline void fetch_ahead(const void* p) { _mm_prefetch(static_cast<const char*>(p
 
 template <int N>
 void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns();
-    const float* w = static_cast<const float*>(m.data) + block * columns * ROWS;
-    const float* x = rows.values + first * columns;
+    auto [columns, w, x] = floats<float>(m, block, rows, first);
     v8 acc[N][2] = {};
     for (int64_t c = 0; c < columns; ++c, w += ROWS) {
         v8 low = load(w), high = load(w + 8);
@@ -245,9 +272,7 @@ void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t firs
 
 template <int N>
 void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns();
-    const uint16_t* w = static_cast<const uint16_t*>(m.data) + block * columns * ROWS;
-    const float* x = rows.values + first * columns;
+    auto [columns, w, x] = floats<uint16_t>(m, block, rows, first);
     const i8 odd = (i8)_mm256_set1_epi32(int32_t(0xffff0000));
     v8 acc[N][2] = {}, odd_acc[N][2] = {};
     for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS) {
@@ -270,10 +295,7 @@ void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t fir
 
 template <int N>
 void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns(), groups = columns / GROUP8;
-    const int8_t* w = static_cast<const int8_t*>(m.data) + block * columns * ROWS;
-    const int8_t* x = rows.quantized + first * columns;
-    const float* scales = rows.scales + first * groups;
+    auto [columns, groups, w, x, scales, sums] = integers<int8_t>(m, block, rows, first);
     const __m256i ones = _mm256_set1_epi16(1);
     v8 acc[N][2] = {};
     for (int64_t g = 0; g < groups; ++g) {
@@ -305,12 +327,8 @@ void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 
 template <int N>
 void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns(), groups = columns / GROUP4;
-    const uint8_t* w = static_cast<const uint8_t*>(m.data) + block * columns * ROWS / 2;
-    const uint16_t* w_scales = static_cast<const uint16_t*>(m.scales) + block * groups * ROWS;
-    const uint8_t* zeros = m.zeros + block * groups * ROWS;
-    const int8_t* x = rows.quantized + first * columns;
-    const float *scales = rows.scales + first * groups, *sums = rows.sums + first * groups;
+    auto [columns, groups, w, x, scales, sums] = integers<uint8_t>(m, block, rows, first);
+    auto [w_scales, zeros] = grids(m, block);
     const __m256i ones = _mm256_set1_epi16(1), nibble = _mm256_set1_epi8(15);
     v8 acc[N][2] = {};
     for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
@@ -349,9 +367,7 @@ constexpr int MOST = 4;
 
 template <int N>
 void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns();
-    const float* w = static_cast<const float*>(m.data) + block * columns * ROWS;
-    const float* x = rows.values + first * columns;
+    auto [columns, w, x] = floats<float>(m, block, rows, first);
     v8 acc[N][2] = {};
     for (int64_t c = 0; c < columns; ++c, w += ROWS)
         for (int n = 0; n < N; ++n) {
@@ -363,9 +379,7 @@ void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t firs
 
 template <int N>
 void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns();
-    const uint16_t* w = static_cast<const uint16_t*>(m.data) + block * columns * ROWS;
-    const float* x = rows.values + first * columns;
+    auto [columns, w, x] = floats<uint16_t>(m, block, rows, first);
     std::memset(out, 0, N * sizeof *out);
     for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS)
         for (int n = 0; n < N; ++n)
@@ -376,18 +390,16 @@ void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t fir
 
 template <int N>
 void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns(), groups = columns / GROUP8;
     const float* of_rows = static_cast<const float*>(m.scales) + block * ROWS;
     for (int n = 0; n < N; ++n) {
-        const int8_t* w = static_cast<const int8_t*>(m.data) + block * columns * ROWS;
-        const int8_t* x = rows.quantized + (first + n) * columns;
+        auto [columns, groups, w, x, scales, sums] = integers<int8_t>(m, block, rows, first + n);
         float acc[ROWS] = {};
         for (int64_t g = 0; g < groups; ++g) {
             int32_t dot[ROWS] = {};
             for (int64_t c = g * GROUP8; c < (g + 1) * GROUP8; c += 4, w += 4 * ROWS)
                 for (int r = 0; r < ROWS; ++r)
                     for (int i = 0; i < 4; ++i) dot[r] += w[4 * r + i] * x[c + i];
-            for (int r = 0; r < ROWS; ++r) acc[r] += float(dot[r]) * rows.scales[(first + n) * groups + g];
+            for (int r = 0; r < ROWS; ++r) acc[r] += float(dot[r]) * scales[g];
         }
         for (int r = 0; r < ROWS; ++r) out[n][r] = acc[r] * of_rows[r];
     }
@@ -395,12 +407,9 @@ void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 
 template <int N>
 void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    int64_t columns = m.padded_columns(), groups = columns / GROUP4;
     for (int n = 0; n < N; ++n) {
-        const uint8_t* w = static_cast<const uint8_t*>(m.data) + block * columns * ROWS / 2;
-        const uint16_t* w_scales = static_cast<const uint16_t*>(m.scales) + block * groups * ROWS;
-        const uint8_t* zeros = m.zeros + block * groups * ROWS;
-        const int8_t* x = rows.quantized + (first + n) * columns;
+        auto [columns, groups, w, x, scales, sums] = integers<uint8_t>(m, block, rows, first + n);
+        auto [w_scales, zeros] = grids(m, block);
         std::memset(out[n], 0, sizeof *out);
         for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
             int32_t dot[ROWS] = {};
@@ -408,10 +417,8 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
                 for (int r = 0; r < ROWS; ++r)
                     for (int i = 0; i < 4; ++i)
                         dot[r] += (w[4 * r + i] & 15) * x[c + i] + (w[4 * r + i] >> 4) * x[c + 4 + i];
-            int64_t group = (first + n) * groups + g;
             for (int r = 0; r < ROWS; ++r)
-                out[n][r] += (float(dot[r]) - zeros[r] * rows.sums[group]) *
-                             (half_to_float(w_scales[r]) * rows.scales[group]);
+                out[n][r] += (float(dot[r]) - zeros[r] * sums[g]) * (half_to_float(w_scales[r]) * scales[g]);
         }
     }
 }
