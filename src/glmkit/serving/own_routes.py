@@ -1,0 +1,113 @@
+"""GLM's own endpoints, for what OpenAI has no word for: blanks, labels, scores.
+
+In: FastAPI's application, a `Server`. Out: the application with the paths. The bodies are `schemas`; what they give is what the methods
+of `GLM` give.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response
+
+from glmkit.applications.labels import resolve_task
+from glmkit.errors import nearest
+from glmkit.generation.infill import filled
+from glmkit.serving import schemas
+from glmkit.serving.answering import filled_text, usage
+from glmkit.serving.failures import Failure
+from glmkit.serving.gate import unless_gone
+from glmkit.serving.server import Server
+from glmkit.tasks.task import catalog
+
+
+def add_own(app: FastAPI, server: Server) -> None:
+    """Adds the endpoints."""
+    glm = server.glm
+
+    @app.post("/v1/fill", tags=["GLM"], response_model=schemas.FillResponse)
+    async def fill(asked: schemas.FillRequest, request: Request) -> Response:
+        """Fills every blank of each text, or finds the n likeliest ways to fill them together."""
+        name = server.check_model(asked.model)
+        server.log(request, "asked", asked.model_dump(exclude_none=True))
+        if asked.n is not None:
+            texts, chosen = server.asking.texts(asked.texts), server.asking.fill_settings(asked)
+            found = await server.work(
+                request,
+                lambda: glm.fill(
+                    [server.asking.prompt(text) for text in texts], n=asked.n, **asdict(chosen)
+                ),
+            )
+            data = [filled_text(one) for one in found]
+            answer = schemas.FillResponse(model=name, data=data, usage=None)
+        else:
+
+            async def whole() -> schemas.FillResponse:
+                job = await server.ask(request, functools.partial(server.asking.fill, asked))
+                samples = await job.written()
+                texts = [
+                    filled_text(filled(glm.tokenizer, one.prompt, blanks))
+                    for one, [blanks] in zip(job.requests, samples, strict=True)
+                ]
+                return schemas.FillResponse(model=name, data=texts, usage=usage(job))
+
+            answer = await unless_gone(request.receive, whole())
+        server.log(request, "got", [one.text for one in answer.data])
+        return JSONResponse(answer.model_dump())
+
+    @app.post("/v1/classify", tags=["GLM"])
+    async def classify(
+        asked: schemas.ClassifyRequest, request: Request
+    ) -> schemas.ClassifyResponse:
+        """Says which label each text has."""
+        name, texts = server.check_model(asked.model), server.asking.texts(asked.texts)
+        server.log(request, "asked", asked.model_dump(exclude_none=True))
+        task = _task(server, asked)
+        found = await server.work(
+            request,
+            lambda: glm.classify(
+                texts,
+                task,
+                labels=asked.labels,
+                template=asked.template,
+                language=asked.language,
+                long_texts=asked.long_texts,
+            ),
+        )
+        data = [schemas.Labelled(**asdict(one)) for one in found]
+        return schemas.ClassifyResponse(model=name, data=data)
+
+    @app.post("/v1/score", tags=["GLM"])
+    async def score(asked: schemas.ScoreRequest, request: Request) -> schemas.ScoreResponse:
+        """The log-probability of each text."""
+        name, texts = server.check_model(asked.model), server.asking.texts(asked.texts)
+        server.log(request, "asked", texts)
+        found = await server.work(request, lambda: glm.score(texts))
+        data = [
+            schemas.Scored(**{field: getattr(one, field) for field in schemas.Scored.model_fields})
+            for one in found
+        ]
+        return schemas.ScoreResponse(model=name, data=data)
+
+
+def _task(server: Server, asked: schemas.ClassifyRequest) -> Any:
+    """Returns the task of a name: one of the catalog or of the model, never a file.
+
+    Raises:
+        Failure: No such task.
+    """
+    own = server.glm.tasks
+    if asked.task is None:
+        return None if asked.labels or own else resolve_task("topics", None)
+    known = [*own, *catalog()]
+    if asked.task not in known:
+        raise Failure(
+            400,
+            f"there is no task {asked.task!r:.80}{nearest(asked.task, known)}; there are {', '.join(known)}",
+            "task_not_found",
+            param="task",
+        )
+    return own.get(asked.task) or asked.task

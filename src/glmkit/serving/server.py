@@ -1,0 +1,134 @@
+"""What all endpoints of a server share: the model, what writes, what does the rest, and how a request gets its answer.
+
+In: a `GLM`, `ServingSettings`. Out: `Server`, whose methods take a client's request to the scheduler or the pool and back. Knows no
+paths; the endpoints are in `openai_routes` and `own_routes`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import JSONResponse, Response
+
+from glmkit.generation import request as generation
+from glmkit.generation.infill import make_engine
+from glmkit.serving import schemas
+from glmkit.serving.answering import Answering
+from glmkit.serving.asking import Asking
+from glmkit.serving.failures import Failure
+from glmkit.serving.gate import unless_gone
+from glmkit.serving.metrics import Metrics
+from glmkit.serving.pool import Pool
+from glmkit.serving.scheduler import Job, Scheduler
+from glmkit.serving.settings import ServingSettings
+from glmkit.serving.streaming import EventStream, first_piece
+
+logger = logging.getLogger(__name__)
+
+
+class Server:
+    """What the routes share.
+
+    Attributes:
+        glm: The model.
+        settings: The server's settings.
+        metrics: What is counted.
+        scheduler: What writes.
+        pool: What does the rest.
+        encoders: What encodes texts, so that long ones do not hold up the event loop.
+    """
+
+    def __init__(self, glm: Any, settings: ServingSettings):
+        self.glm, self.settings, self.metrics = glm, settings, Metrics()
+        self.created = int(time.time())
+        # Without a limit a text of many blanks could come to as many tokens as the model has positions, squared.
+        usual = 2 * settings.max_batch * glm.model.config.max_sequence_length
+        limits = {
+            "max_batch": settings.max_batch,
+            "max_tokens": settings.max_cache_tokens or usual,
+        }
+        self.scheduler = Scheduler(
+            functools.partial(make_engine, glm.model, glm.tokenizer, **limits),
+            max_batch=settings.max_batch,
+            max_queue=settings.max_queue,
+            watcher=self.metrics,
+        )
+        self.pool = Pool(settings.workers, settings.max_queue, "glmkit-work")
+        self.encoders = Pool(1, settings.max_batch + settings.max_queue, "glmkit-encode")
+        self.asking = Asking(glm.model, glm.tokenizer, settings)
+
+    def check_model(self, name: str | None) -> str:
+        """Returns the model's name; it is compared and never used as a path.
+
+        Raises:
+            Failure: Another one was asked for.
+        """
+        if name not in (None, self.settings.name):
+            raise Failure(
+                404,
+                f"there is no model {name!r:.80}; this server has {self.settings.name!r}",
+                "model_not_found",
+                param="model",
+            )
+        return self.settings.name
+
+    def log(self, request: Request, kind: str, text: Any) -> None:
+        """Logs what a user wrote or got, where that was asked for."""
+        if self.settings.log_text:
+            logger.info("request %s %s: %r", request.state.request_id, kind, text)
+
+    async def ask(
+        self,
+        request: Request,
+        make: Callable[[], list[generation.Request]],
+        *,
+        live: bool = False,
+    ) -> Job:
+        """Encodes what a client asked, and submits it."""
+        deadline = request.state.deadline
+        made = await self.encoders.run(make, deadline)
+        return self.scheduler.submit(made, deadline, live=live)
+
+    async def work(self, request: Request, body: Callable[[], Any]) -> Any:
+        """Does work that is not on the engine."""
+        return await unless_gone(request.receive, self.pool.run(body, request.state.deadline))
+
+    async def openai(
+        self,
+        request: Request,
+        asked: schemas.OpenAIRequest,
+        make: Callable[[], list[generation.Request]],
+        answering: Answering,
+    ) -> Response:
+        """Answers a completion or a chat, as a whole or in pieces."""
+        self.log(request, "asked", asked.model_dump(exclude_none=True))
+        if not asked.stream:
+
+            async def whole() -> Any:
+                job = await self.ask(request, make)
+                await job.written()
+                return answering.whole(job)
+
+            answer = await unless_gone(request.receive, whole())
+            self.log(request, "got", [one.model_dump() for one in answer.choices])
+            return JSONResponse(answer.model_dump())
+
+        async def pieces() -> AsyncIterator[schemas.Body]:
+            job = await self.ask(request, make, live=True)
+            longest = [self.asking.longest(one) for one in job.requests]
+            options = asked.stream_options
+            async for chunk in answering.chunks(
+                job, longest, bool(options and options.include_usage)
+            ):
+                yield chunk
+            if self.settings.log_text:
+                choices = answering.whole(job).choices
+                self.log(request, "got", [one.model_dump() for one in choices])
+
+        later = pieces()
+        return EventStream(await unless_gone(request.receive, first_piece(later)), later)
