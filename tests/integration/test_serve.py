@@ -218,7 +218,7 @@ def test_curl_streams_and_sees_metrics(one: Running):
 
 
 BAD: list[tuple[str, int, dict[str, Any]]] = [
-    ("unknown_parameter", 400, {"json": {"model": "tiny", "prompt": "a", "response_format": {}}}),
+    ("unknown_parameter", 400, {"json": {"model": "tiny", "prompt": "a", "tools": []}}),
     ("invalid_value", 400, {"json": {"model": "tiny", "prompt": 3}}),
     ("invalid_value", 400, {"json": {"model": "tiny"}}),
     ("invalid_value", 400, {"json": {"model": "tiny", "prompt": []}}),

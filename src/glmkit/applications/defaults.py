@@ -14,6 +14,9 @@ ARTICLE: dict[str, Any] = {
 
 CHAT: dict[str, Any] = {"max_new_tokens": 96, "no_repeat_ngram_size": 4}
 
+SHAPED_CHAT: dict[str, Any] = {"max_new_tokens": 96}
+"""Of a reply whose whole form a constraint says: JSON repeats itself."""
+
 SUMMARY: dict[str, Any] = {"max_new_tokens": 64, "num_beams": 4, "no_repeat_ngram_size": 4}
 """Where nothing is drawn; a summary with `do_sample` takes `SAMPLED_SUMMARY`."""
 

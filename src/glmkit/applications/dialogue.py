@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from glmkit.applications import defaults
 from glmkit.applications.prompts import question_prompt
 from glmkit.errors import GenerationError, nearest
 from glmkit.generation import infill
+from glmkit.generation.constraints import Constraint, shapes
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
 from glmkit.tasks.rendering import language_of, question, speaker_of
@@ -45,6 +47,7 @@ def chat(
     settings: DecodingSettings,
     *,
     batch_size: int = 8,
+    constraint: Constraint | None = None,
 ) -> list[str]:
     """Returns the reply to each conversation.
 
@@ -54,27 +57,46 @@ def chat(
         conversations: As `read_conversation` takes them.
         settings: How tokens are chosen.
         batch_size: Conversations answered together.
+        constraint: What a reply may contain.
 
     Raises:
-        GenerationError: As `read_conversation` and `conversation_prompt`.
+        GenerationError: As `read_conversation` and `conversation_prompt`; a constraint that leaves nothing.
     """
-    prompts, chosen = prepare(model, tokenizer, conversations, settings)
-    filled = infill.fill(model, tokenizer, prompts, chosen, batch_size=batch_size)
+    prompts, chosen = prepare(model, tokenizer, conversations, settings, constraint)
+    limits = [constraint] * len(prompts)
+    filled = infill.fill(
+        model, tokenizer, prompts, chosen, batch_size=batch_size, constraints=limits
+    )
     return [one.blanks[0] for one in filled]
 
 
 def stream_chat(
-    model: Any, tokenizer: Any, conversation: Any, settings: DecodingSettings
+    model: Any,
+    tokenizer: Any,
+    conversation: Any,
+    settings: DecodingSettings,
+    constraint: Constraint | None = None,
 ) -> Iterator[str]:
     """Returns the reply in pieces as they are written; joined and stripped they are what `chat` returns."""
-    [prompt], chosen = prepare(model, tokenizer, [conversation], settings)
-    return infill.stream(model, tokenizer, prompt, chosen)
+    [prompt], chosen = prepare(model, tokenizer, [conversation], settings, constraint)
+    return infill.stream(model, tokenizer, prompt, chosen, constraint)
+
+
+def usual_settings(constraint: Constraint | None) -> dict[str, Any]:
+    """Returns the settings that a reply has where no others are given."""
+    return defaults.SHAPED_CHAT if shapes(constraint) else defaults.CHAT
 
 
 def prepare(
-    model: Any, tokenizer: Any, conversations: Sequence[Any], settings: DecodingSettings
+    model: Any,
+    tokenizer: Any,
+    conversations: Sequence[Any],
+    settings: DecodingSettings,
+    constraint: Constraint | None = None,
 ) -> tuple[list[Prompt], DecodingSettings]:
     """Returns the prompt of each conversation's next reply, and the settings with which the replies are written.
+
+    A constraint that says what the whole reply is says where it ends, too: there are no stop strings then.
 
     Raises:
         GenerationError: As `read_conversation` and `conversation_prompt`.
@@ -85,7 +107,7 @@ def prepare(
     prompts = [
         conversation_prompt(tokenizer, read_conversation(one), task, room) for one in conversations
     ]
-    return prompts, with_stops(settings, task)
+    return prompts, settings if shapes(constraint) else with_stops(settings, task)
 
 
 def read_conversation(messages: Any) -> Conversation:

@@ -70,7 +70,13 @@ class Writing:
         return articles if several else articles[0]
 
     def chat(
-        self, messages: Any, *, stream: bool = False, batch_size: int = 8, **settings: Any
+        self,
+        messages: Any,
+        *,
+        stream: bool = False,
+        batch_size: int = 8,
+        constraints: Any = None,
+        **settings: Any,
     ) -> Any:
         """Returns the reply to a conversation, or the replies to several.
 
@@ -79,6 +85,7 @@ class Writing:
                 user's last; or a list of such texts and lists. The earliest turns give way where they do not fit.
             stream: For one conversation: return an iterator of pieces, as they are written.
             batch_size: Conversations answered together.
+            constraints: What each reply may contain: one constraint (`generation.constraints`).
             **settings: As in `fill`.
 
         Returns:
@@ -87,16 +94,23 @@ class Writing:
         Raises:
             GenerationError: As `fill`; roles that are unknown or out of order; no messages; a stream of several.
         """
-        chosen = DecodingSettings.from_arguments(**{**defaults.CHAT, **settings})
+        chosen = DecodingSettings.from_arguments(
+            **{**dialogue.usual_settings(constraints), **settings}
+        )
         several = isinstance(messages, list) and any(
             isinstance(one, str | list) for one in messages
         )
         if stream:
             if several or chosen.num_beams > 1:
                 raise GenerationError("stream=True takes one conversation and num_beams=1")
-            return dialogue.stream_chat(self.model, self.tokenizer, messages, chosen)
+            return dialogue.stream_chat(self.model, self.tokenizer, messages, chosen, constraints)
         conversations = messages if several else [messages]
         replies = dialogue.chat(
-            self.model, self.tokenizer, conversations, chosen, batch_size=batch_size
+            self.model,
+            self.tokenizer,
+            conversations,
+            chosen,
+            batch_size=batch_size,
+            constraint=constraints,
         )
         return replies if several else replies[0]

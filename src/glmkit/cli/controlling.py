@@ -65,28 +65,14 @@ def constraint_of(tokenizer: Any, control: dict[str, Any]) -> Any:
     """
     if all(control[name] == default for name, _, default, *_ in OPTIONS):
         return None
-    from glmkit.generation.constraints import All, Choices, Length
-    from glmkit.generation.grammar import Grammar, JsonSchema, Regex
-    from glmkit.generation.words import Exclude, Include
+    from glmkit.generation.control import Control
 
-    found: list[Any] = []
-    if control["choices"]:
-        found.append(Choices.of_texts(tokenizer, control["choices"]))
-    if control["regex"] is not None:
-        found.append(Regex(tokenizer, control["regex"]))
-    if control["json_schema"] is not None:
-        found.append(JsonSchema(tokenizer, _read(control["json_schema"])))
-    if control["grammar"] is not None:
-        found.append(Grammar(tokenizer, _read(control["grammar"])))
-    if control["include"]:
-        found.append(Include(tokenizer, control["include"]))
-    if control["exclude"]:
-        found.append(Exclude(tokenizer, control["exclude"]))
-    for unit in ("characters", "lines"):
-        least, most = control[f"min_{unit}"], control[f"max_{unit}"]
-        if least or most is not None:
-            found.append(Length(tokenizer, least, most, unit))  # type: ignore[arg-type]
-    return found[0] if len(found) == 1 else All(*found)
+    texts = {
+        name: _read(control[name])
+        for name in ("json_schema", "grammar")
+        if control[name] is not None
+    }
+    return Control(**{**control, **texts}).constraint(tokenizer)
 
 
 def _read(path: Path) -> str:

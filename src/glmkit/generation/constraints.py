@@ -67,7 +67,13 @@ class Room:
 
 
 class Rule:
-    """What glmkit's own constraints share; `a & b` is `All(a, b)`."""
+    """What glmkit's own constraints share; `a & b` is `All(a, b)`.
+
+    Attributes:
+        shaping: Whether it says what the whole text is, and so where it ends.
+    """
+
+    shaping = False
 
     def __and__(self, other: Constraint) -> All:
         """Returns the constraint that both are kept."""
@@ -88,6 +94,8 @@ class Rule:
 
 class Choices(Rule):
     """The blank is one of the given token sequences."""
+
+    shaping = True
 
     def __init__(self, sequences: Iterable[Sequence[int]], end: int):
         """Builds the trie.
@@ -264,6 +272,7 @@ class All(Rule):
         for each in constraints:
             given += each._given if isinstance(each, All) else [each]
         self._given: list[Any] = given
+        self.shaping = any(map(shapes, given))
         self._room = reduce(Room.smaller, (one.room() for one in given if isinstance(one, Rule)), Room())  # fmt: skip
         joining = [one for one in given if hasattr(one, "joined")]
         terms = [
@@ -283,7 +292,7 @@ class All(Rule):
     def _narrowed(self, constraints: Iterable[Any]) -> list[Any]:
         """Returns constraints that know of the room; from choices those are taken that the others forbid."""
         room = Room(self._room.tokens) if self._joined else self._room
-        told = [one.within(room) if isinstance(one, Rule) else one for one in constraints]
+        told: list[Any] = within_room(constraints, room)
         for number, one in enumerate(told):
             if isinstance(one, Choices):
                 told[number] = one.keeping(told[:number] + told[number + 1 :])
@@ -303,7 +312,7 @@ class All(Rule):
         """Returns the constraints for a blank that has no more room than this."""
         narrowed = All.__new__(All)
         narrowed._given, narrowed._room = self._given, self._room.smaller(room)
-        narrowed._joined = self._joined
+        narrowed._joined, narrowed.shaping = self._joined, self.shaping
         narrowed._constraints = narrowed._narrowed(self._constraints)
         return narrowed
 
@@ -331,6 +340,16 @@ def sizes_of(tokenizer: Any) -> np.ndarray:
     """Returns the characters for which `Length` wants room at most, for each id."""
     first, later = _lengths(tokenizer)
     return np.maximum(first.lengths + first.ends_in_space, later.lengths + later.ends_in_space)
+
+
+def shapes(constraint: Constraint | None) -> bool:
+    """Returns whether a constraint says what the whole text is; one that is not glmkit's own does."""
+    return constraint is not None and getattr(constraint, "shaping", True)
+
+
+def within_room(constraints: Iterable[Constraint | None], room: Room) -> list[Constraint | None]:
+    """Returns the constraints for blanks that have no more room than this."""
+    return [one.within(room) if isinstance(one, Rule) else one for one in constraints]
 
 
 def per_blank(

@@ -71,9 +71,10 @@ class Engine:
         """Puts a request at the end of the line.
 
         Raises:
-            GenerationError: It could never run; the message says why.
+            GenerationError: It could never run, or a constraint needs more room than its blank has; the message says why.
         """
         self._check(request)
+        request = request.within(self._max_positions)
         ticket = Ticket(request, [[BlankTokens()] for _ in request.seeds])
         with self._lock:
             self._waiting.append(ticket)

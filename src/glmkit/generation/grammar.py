@@ -36,6 +36,8 @@ _SPACED = {"whitespace_flexible": False, "item_separator": ", ", "key_separator"
 class _Limited(Rule):
     """What all constraints of llguidance have in common."""
 
+    shaping = True
+
     def __init__(self, tokenizer: Any, lark: str, given: str):
         """Compiles a grammar.
 
@@ -179,8 +181,13 @@ class JsonSchema(_Limited):
             schema = {}
         if not isinstance(schema, Mapping):
             raise GenerationError(f"json_schema={schema!r} must be a JSON object, or true")
-        options = {**_SPACED, **schema.get("x-guidance", {})}
-        text = json.dumps({**schema, "x-guidance": options}, ensure_ascii=True)
+        options = schema.get("x-guidance", {})
+        if not isinstance(options, Mapping):
+            raise GenerationError(f"json_schema: x-guidance={options!r:.80} must be a JSON object")
+        try:
+            text = json.dumps({**schema, "x-guidance": {**_SPACED, **options}}, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise GenerationError(f"json_schema cannot be written as JSON: {error}") from error
         super().__init__(tokenizer, f"start: %json {text}\n", "json_schema")
 
 

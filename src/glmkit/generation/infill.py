@@ -19,7 +19,7 @@ from transformers import LogitsProcessorList
 from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.errors import GenerationError
 from glmkit.generation import nbest
-from glmkit.generation.constraints import Constraint, Room, Rule, per_blank
+from glmkit.generation.constraints import Constraint, Room, per_blank, within_room
 from glmkit.generation.decoding import (
     MIN_SCORE,
     BlankTokens,
@@ -73,8 +73,10 @@ def fill(
     if n is not None:
         nbest.check_settings(n, settings)
     prompts = [build_prompt(tokenizer, text, model.config.max_sequence_length) for text in texts]
-    most = settings.longest(model.config.max_sequence_length)
-    limits = _limits(prompts, constraints, most)
+    limits = _limits(prompts, constraints)
+    if n is not None or settings.num_beams > 1:  # the engine sees to it itself
+        room = Room(tokens=settings.longest(model.config.max_sequence_length))
+        limits = [within_room(some, room) for some in limits]
     results: list[Filled | None] = [None] * len(texts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
     if n is not None:
@@ -124,8 +126,7 @@ def stream(
     prompt = Prompt(prompt.ids, prompt.parts, prompt.mask_indices[:1])
     chooser = make_chooser(model, tokenizer, settings)
     pieces, written = TextPieces(chooser.stop), ""
-    most = settings.longest(model.config.max_sequence_length)
-    [limits] = _limits([prompt], [constraint], most)
+    [limits] = _limits([prompt], [constraint])
     engine = make_engine(model, tokenizer, max_batch=1)
     [[blank]] = engine.submit(Request(prompt, chooser, limits)).samples
     for _ in _unfailed(engine.run()):
@@ -178,9 +179,9 @@ def make_chooser(
 
 
 def _limits(
-    prompts: Sequence[Prompt], constraints: Sequence[Constraints] | None, most: int
+    prompts: Sequence[Prompt], constraints: Sequence[Constraints] | None
 ) -> list[list[Constraint | None]]:
-    """Returns for each prompt one constraint (or None) for each of its blanks, of at most `most` tokens."""
+    """Returns for each prompt one constraint (or None) for each of its blanks."""
     given = [None] * len(prompts) if constraints is None else list(constraints)
     if len(given) != len(prompts):
         raise GenerationError(
@@ -188,11 +189,7 @@ def _limits(
             "list of one for each blank) for each text"
         )
     return [
-        [
-            limit.within(Room(tokens=most)) if isinstance(limit, Rule) else limit
-            for limit in per_blank(one, len(prompt.mask_indices))
-        ]
-        for one, prompt in zip(given, prompts, strict=True)
+        per_blank(one, len(prompt.mask_indices)) for one, prompt in zip(given, prompts, strict=True)
     ]
 
 

@@ -9,13 +9,13 @@ Shapes: G guesses, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from glmkit.blanks.layout import Piece, lay_out
-from glmkit.generation.constraints import Constraint
+from glmkit.generation.constraints import Constraint, Room, within_room
 from glmkit.generation.decoding import BlankTokens, TokenChooser
 from glmkit.generation.lookup import guess
 from glmkit.generation.prompts import Prompt
@@ -43,6 +43,15 @@ class Request:
     def longest(self, max_positions: int) -> int:
         """Returns the most tokens of a blank."""
         return self.chooser.settings.longest(max_positions)
+
+    def within(self, max_positions: int) -> Request:
+        """Returns the request with constraints that know how long a blank may become.
+
+        Raises:
+            GenerationError: One of them needs more.
+        """
+        room = Room(tokens=self.longest(max_positions))
+        return replace(self, constraints=within_room(self.constraints, room))
 
     def tokens(self, max_positions: int) -> int:
         """Returns the most tokens of a sample in a cache: part A, each blank with its start marker, and guesses."""

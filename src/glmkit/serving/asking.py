@@ -6,20 +6,25 @@ In: checked requests (`schemas`), a model and its tokenizer. Out: `generation` r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from glmkit.applications import defaults, dialogue
+from glmkit.applications import dialogue
 from glmkit.errors import GenerationError
+from glmkit.generation.constraints import Constraint
 from glmkit.generation.infill import make_chooser
 from glmkit.generation.prompts import Prompt, build_prompt, split_at_blanks
 from glmkit.generation.request import Request
 from glmkit.generation.settings import DecodingSettings
+from glmkit.serving import controlling
 from glmkit.serving.failures import Failure
 from glmkit.serving.schemas import ChatRequest, CompletionRequest, Decoding, FillRequest
 from glmkit.serving.settings import ServingSettings
 
 SAME_NAMES = ("top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size")
+
+Blanks = tuple[Prompt, list[Constraint | None]]
+"""A prompt, and what each of its blanks may contain."""
 
 UNCUT = 1 << 30
 """More positions than any text has."""
@@ -53,7 +58,9 @@ class Asking:
                     "a completion fills one blank, but the prompt has several; POST /v1/fill fills all of them"
                 )
         settings = self._decoding(asked, asked.max_tokens, asked.n)
-        return self._requests(map(self.prompt, texts), settings, asked, asked.logprobs or 0)
+        constraint = controlling.of_answer(self._tokenizer, asked)
+        blanks: list[Blanks] = [(self.prompt(text), [constraint]) for text in texts]
+        return self._requests(blanks, settings, asked, asked.logprobs or 0)
 
     def chat(self, asked: ChatRequest) -> list[Request]:
         """Returns the request for a conversation's next reply; the earliest turns give way where they do not fit.
@@ -77,9 +84,12 @@ class Asking:
         if asked.top_logprobs and not asked.logprobs:
             raise GenerationError("top_logprobs needs logprobs=true")
         most = limits.pop() if limits else None
-        settings = self._decoding(asked, most, asked.n, defaults.CHAT)
-        prompts, chosen = dialogue.prepare(self._model, self._tokenizer, [messages], settings)
-        return self._requests(prompts, chosen, asked, asked.top_logprobs or 0)
+        constraint = controlling.of_answer(self._tokenizer, asked)
+        settings = self._decoding(asked, most, asked.n, dialogue.usual_settings(constraint))
+        [prompt], chosen = dialogue.prepare(
+            self._model, self._tokenizer, [messages], settings, constraint
+        )
+        return self._requests([(prompt, [constraint])], chosen, asked, asked.top_logprobs or 0)
 
     def fill(self, asked: FillRequest) -> list[Request]:
         """Returns one request for each text.
@@ -87,11 +97,17 @@ class Asking:
         Raises:
             Failure, GenerationError: As `completion`.
         """
-        settings = self._decoding(asked, asked.max_tokens, 1)
-        return self._requests(map(self.prompt, self.texts(asked.texts)), settings, asked, 0)
+        return self._requests(self.blanks(asked), self.fill_settings(asked), asked, 0)
+
+    def blanks(self, asked: FillRequest) -> list[Blanks]:
+        """Returns each text's prompt, with what each of its blanks may contain."""
+        prompts = list(map(self.prompt, self.texts(asked.texts)))
+        counts = [len(prompt.mask_indices) for prompt in prompts]
+        limits = controlling.of_blanks(self._tokenizer, asked, counts)
+        return list(zip(prompts, limits, strict=True))
 
     def fill_settings(self, asked: FillRequest) -> DecodingSettings:
-        """Returns the settings of a search for the n likeliest."""
+        """Returns how blanks are filled, also by a search for the n likeliest."""
         return self._decoding(asked, asked.max_tokens, 1)
 
     def texts(self, given: str | Sequence[str]) -> list[str]:
@@ -157,12 +173,16 @@ class Asking:
         )
 
     def _requests(
-        self, prompts: Any, settings: DecodingSettings, asked: Decoding, num_likeliest: int
+        self,
+        blanks: Iterable[Blanks],
+        settings: DecodingSettings,
+        asked: Decoding,
+        num_likeliest: int,
     ) -> list[Request]:
         chooser = make_chooser(self._model, self._tokenizer, settings, num_likeliest=num_likeliest)
         n = getattr(asked, "n", None) if not isinstance(asked, FillRequest) else None
         seeds = [None if asked.seed is None else asked.seed + one for one in range(n or 1)]
-        return [Request(prompt, chooser, seeds=seeds) for prompt in prompts]
+        return [Request(prompt, chooser, limits, seeds) for prompt, limits in blanks]
 
     def prompt(self, text: str) -> Prompt:
         """Returns a text's prompt; unlike the library a server does not cut it: the client shall know.

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from glmkit.applications.labels import resolve_task
 from glmkit.errors import nearest
 from glmkit.generation.infill import filled
+from glmkit.generation.results import Filled
 from glmkit.serving import schemas
 from glmkit.serving.answering import filled_text, usage
 from glmkit.serving.failures import Failure
@@ -34,13 +35,13 @@ def add_own(app: FastAPI, server: Server) -> None:
         name = server.check_model(asked.model)
         server.log(request, "asked", asked.model_dump(exclude_none=True))
         if asked.n is not None:
-            texts, chosen = server.asking.texts(asked.texts), server.asking.fill_settings(asked)
-            found = await server.work(
-                request,
-                lambda: glm.fill(
-                    [server.asking.prompt(text) for text in texts], n=asked.n, **asdict(chosen)
-                ),
-            )
+            settings = server.asking.fill_settings(asked)
+
+            def search() -> list[Filled]:
+                prompts, limits = zip(*server.asking.blanks(asked), strict=True)
+                return glm.fill(prompts, n=asked.n, constraints=limits, **asdict(settings))
+
+            found = await server.work(request, search)
             data = [filled_text(one) for one in found]
             answer = schemas.FillResponse(model=name, data=data, usage=None)
         else:

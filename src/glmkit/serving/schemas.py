@@ -3,7 +3,7 @@
 In: JSON. Out: checked values, with the limits that hold for every server (those of one server are in `settings`). As with OpenAI an
 unknown field is refused, with its name. OpenAI's fields that change nothing about the text (`user`, `metadata`, `store`,
 `service_tier`) are ignored; those that would, and that GLM does not do (penalties by frequency, biases), may have their neutral
-value alone. Fields beyond OpenAI's have transformers' or vLLM's names.
+value alone. Fields beyond OpenAI's have transformers' or vLLM's names, and what a text may contain is said in those of `generation.control`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ Text = Annotated[str, Field(max_length=1 << 20)]
 Texts = Text | Annotated[list[Text], Field(min_length=1)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 Stop = StopString | Annotated[list[StopString], Field(max_length=16)] | None
+Word = Annotated[str, Field(min_length=1, max_length=1000)]
+Words = Annotated[list[Word], Field(min_length=1, max_length=100)]
+Length = Annotated[int, Field(ge=0, le=1_000_000)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -25,7 +28,31 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Decoding(Strict):
+class Controlled(Strict):
+    """What is written must be so; everything given is kept at once."""
+
+    choices: (
+        Annotated[
+            list[Annotated[str, Field(max_length=2000)]], Field(min_length=1, max_length=1000)
+        ]
+        | None
+    ) = Field(None, description="It is one of these.")
+    regex: Annotated[str, Field(max_length=10_000)] | None = Field(
+        None, description="All of it matches, in the syntax of Rust's regex."
+    )
+    json_schema: dict[str, Any] | bool | None = Field(None, description="It is JSON of the schema.")
+    grammar: Annotated[str, Field(max_length=10_000)] | None = Field(
+        None, description="It is a sentence of the grammar (Lark, as llguidance has it)."
+    )
+    include: Words | None = Field(None, description="It holds all of these words.")
+    exclude: Words | None = Field(None, description="It holds none of these words.")
+    min_characters: Length | None = None
+    max_characters: Length | None = None
+    min_lines: Length | None = None
+    max_lines: Length | None = None
+
+
+class Decoding(Controlled):
     """How text is chosen; in place of what is not given `glm.generate`'s defaults hold.
 
     The likeliest token is taken where none of `temperature`, `top_p` and `top_k` is given; with `n` above 1 tokens are drawn.
@@ -51,6 +78,9 @@ class OpenAIRequest(Decoding):
     n: int = Field(1, ge=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = Field(
+        None, description="JSON, perhaps of a schema; kept at every token, whether `strict` or not."
+    )
     presence_penalty: Literal[0] | None = Field(None, description="Only 0.")
     frequency_penalty: Literal[0] | None = Field(None, description="Only 0.")
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = Field(
@@ -65,6 +95,22 @@ class OpenAIRequest(Decoding):
 class StreamOptions(Strict):
     include_usage: bool = Field(False, description="A last chunk has the usage.")
     include_obfuscation: bool | None = Field(None, description="Ignored.")
+
+
+class NamedSchema(Strict):
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Of no effect.")
+    description: str | None = Field(None, description="Ignored: the model does not read it.")
+    schema_: dict[str, Any] | bool | None = Field(
+        None, alias="schema", description="By default any JSON object."
+    )
+    strict: bool | None = Field(None, description="Ignored: it is always kept.")
+
+
+class ResponseFormat(Strict):
+    """What the answer's text is."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = Field(None, description="With the type json_schema.")
 
 
 class CompletionRequest(OpenAIRequest):
@@ -109,6 +155,13 @@ class FillRequest(Decoding):
         ge=1,
         le=20,
         description="Search for the n likeliest ways to fill all blanks together.",
+    )
+    constraints: Annotated[list[Controlled | None], Field(min_length=1, max_length=1000)] | None = (
+        Field(
+            None,
+            description="What each blank of every text must be, in their order (null: anything), "
+            "beside what the other fields say of all blanks.",
+        )
     )
 
 

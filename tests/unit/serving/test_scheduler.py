@@ -17,6 +17,7 @@ from glmkit.generation.infill import make_chooser, make_engine
 from glmkit.generation.prompts import build_prompt
 from glmkit.generation.request import Request
 from glmkit.generation.settings import DecodingSettings
+from glmkit.generation.words import Include
 from glmkit.serving.failures import Closing, DeadlineExceeded, QueueFull
 from glmkit.serving.metrics import Metrics
 from glmkit.serving.pool import Pool
@@ -97,6 +98,23 @@ def test_jobs_get_what_they_get_alone_and_a_neighbours_error_is_its_own(glm, sch
     )
     assert scheduler.texts == 0
     assert scheduler.ready
+
+
+def test_a_constraint_knows_how_long_a_blank_may_become(glm, scheduler: Scheduler):
+    """Only `fill` told it: from a server a blank was cut off before the word that it must hold, or began it too late."""
+    word = Include(glm.tokenizer, "天气很好")
+
+    async def both() -> Any:
+        asked = ask(glm, "今天", constraints=[word], max_new_tokens=3)
+        [[[blank]]] = await scheduler.submit([asked], soon()).written()
+        with pytest.raises(GenerationError, match="there is room for 1"):
+            await scheduler.submit(
+                [ask(glm, "今天", constraints=[word], max_new_tokens=1)], soon()
+            ).written()
+        return blank
+
+    blank = asyncio.run(both())
+    assert "天气很好" in glm.tokenizer.decode(blank.tokens)
 
 
 def test_a_full_queue_a_deadline_and_leaving(glm, scheduler: Scheduler, brake: Brake):
