@@ -6,7 +6,7 @@ result, or a list and returns a list; a batch gives what its texts give one by o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -194,6 +194,7 @@ class GLM(Writing, Understanding, Poems):
         top_k: int = 5,
         attention: bool = True,
         separator: str | None = None,
+        progress: Callable[[], None] | None = None,
         **decoding: Any,
     ) -> Any:
         """Says why blanks are filled as they are, or with `task` or `labels` why a text has its label.
@@ -215,6 +216,7 @@ class GLM(Writing, Understanding, Poems):
             top_k: Alternatives to each token.
             attention: Whether the attention maps are kept.
             separator: What stands between the examples of a prompt; by default empty lines, or else lines.
+            progress: Called before each pass of the model; what it raises ends the work.
             **decoding: Where the model writes: fields of `DecodingSettings`, as in `fill`.
 
         Returns:
@@ -228,7 +230,12 @@ class GLM(Writing, Understanding, Poems):
         from glmkit.explain import explaining
 
         chosen = explaining.Settings(
-            explaining.METHODS if methods is None else methods, baseline, unit, top_k, attention
+            explaining.METHODS if methods is None else methods,
+            baseline,
+            unit,
+            top_k,
+            attention,
+            progress,
         )
         single = isinstance(texts, str | Mapping)
         some = [texts] if single else list(texts)

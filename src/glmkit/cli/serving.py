@@ -89,6 +89,14 @@ def serve(
     max_texts: Annotated[
         int, typer.Option(help=say("Texts of one request.", "单个请求的文本数上限。"))
     ] = 64,
+    max_explained: Annotated[
+        int,
+        typer.Option(
+            help=say(
+                "Blanks and labels explained in one request.", "单个请求可解释的空白与标签数上限。"
+            )
+        ),
+    ] = 8,
     max_characters: Annotated[
         int, typer.Option(help=say("Characters of one request.", "单个请求的字符数上限。"))
     ] = 100_000,
@@ -155,6 +163,7 @@ def serve(
         max_new_tokens=max_new_tokens,
         max_samples=max_samples,
         max_texts=max_texts,
+        max_explained=max_explained,
         max_characters=max_characters,
         max_body_bytes=max_body_bytes,
         timeout=timeout,

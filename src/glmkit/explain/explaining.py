@@ -29,6 +29,7 @@ from glmkit.explain.attribution import (
 from glmkit.explain.examples import example_contributions, find_examples
 from glmkit.explain.filling import Filling
 from glmkit.explain.lens import lens_and_steps
+from glmkit.explain.progress import watched
 from glmkit.explain.questions import asked
 from glmkit.explain.results import Attention, Attribution, Evidence, Explanation
 from glmkit.explain.rows import Rows
@@ -51,6 +52,7 @@ class Settings:
         unit: "word" (tokens of a word together) or "token".
         top_k: Alternatives to each token.
         attention: Whether the maps are kept; a rollout is made from them anyway.
+        progress: Called before each pass of the model; what it raises ends the explanation.
     """
 
     methods: Sequence[str] | str = METHODS
@@ -58,6 +60,7 @@ class Settings:
     unit: Grouping = "word"
     top_k: int = 5
     attention: bool = True
+    progress: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", check_methods(self.methods))  # type: ignore[arg-type]
@@ -98,7 +101,7 @@ def explain(
         MissingDependencyError: A method of captum's without `glmkit[explain]`.
     """
     chosen = settings or Settings()
-    with unchanged(model):
+    with unchanged(model), watched(model, chosen.progress):
         filling = Filling.of(model, tokenizer, text, blanks, decoding)
         rows, units = filling.rows(chosen.unit)
         sources = [unit.source for unit in units]
@@ -218,7 +221,7 @@ def explain_label(
     [given] = as_records(task, [text])
     record = {name: _plain_text(value) for name, value in given.items()}
     spoken = asked_language(task, record, language)
-    with unchanged(model):
+    with unchanged(model), watched(model, chosen.progress):
         free = prejudice(model, tokenizer, task)[spoken] if contextual else None
         question = asked(model, tokenizer, record, task, spoken, chosen.unit)
         rows, units, labels = question.rows, question.units, list(task.labels)

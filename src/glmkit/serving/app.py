@@ -45,9 +45,7 @@ def make_app(glm: Any, settings: ServingSettings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(server.scheduler.close, settings.grace)
-        server.pool.close()
-        server.encoders.close()
+        await asyncio.to_thread(server.close)
 
     app = FastAPI(
         title="glmkit",

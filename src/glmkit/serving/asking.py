@@ -137,13 +137,7 @@ class Asking:
         n: int,
         usual: dict[str, Any] = {},  # noqa: B006 - read alone
     ) -> DecodingSettings:
-        if max_tokens is not None and max_tokens > self._longest:
-            raise Failure(
-                400,
-                f"max_tokens={max_tokens} is more than the {self._longest} that a blank may have here; ask for less",
-                "max_tokens_too_large",
-                param="max_tokens",
-            )
+        self.check_tokens(max_tokens)
         if n > min(self._settings.max_samples, self._settings.max_batch):
             most = min(self._settings.max_samples, self._settings.max_batch)
             raise Failure(
@@ -198,6 +192,16 @@ class Asking:
                 "context_length_exceeded",
             )
         return prompt
+
+    def check_tokens(self, max_tokens: int | None) -> None:
+        """Refuses more tokens than a blank may have here."""
+        if max_tokens is not None and max_tokens > self._longest:
+            raise Failure(
+                400,
+                f"max_tokens={max_tokens} is more than the {self._longest} that a blank may have here; ask for less",
+                "max_tokens_too_large",
+                param="max_tokens",
+            )
 
     def _check_characters(self, texts: Any) -> None:
         characters, most = sum(map(len, texts)), self._settings.max_characters

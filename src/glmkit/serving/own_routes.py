@@ -6,7 +6,9 @@ of `GLM` give.
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -19,10 +21,17 @@ from glmkit.generation.infill import filled
 from glmkit.generation.results import Filled
 from glmkit.serving import schemas
 from glmkit.serving.answering import filled_text, usage
+from glmkit.serving.explanations import ExplainRequest, ExplainResponse
 from glmkit.serving.failures import Failure
 from glmkit.serving.gate import unless_gone
 from glmkit.serving.server import Server
 from glmkit.tasks.task import catalog
+
+WRITTEN_TOKENS = 16
+"""Of a blank that is filled to be explained, unless the client says another number."""
+
+MAPPED_CHARACTERS = 200
+"""Longest text whose attention maps are sent; they grow with the square of its length."""
 
 
 def add_own(app: FastAPI, server: Server) -> None:
@@ -93,8 +102,66 @@ def add_own(app: FastAPI, server: Server) -> None:
         ]
         return schemas.ScoreResponse(model=name, data=data)
 
+    @app.post("/v1/explain", tags=["GLM"], response_model=ExplainResponse)
+    async def explain(asked: ExplainRequest, request: Request) -> Response:
+        """Says which words made the model fill a blank so, or choose a label, and what else it might have written."""
+        name = server.check_model(asked.model)
+        server.log(request, "asked", asked.model_dump(exclude_none=True))
+        texts, settings = _explained(server, asked)
+        found = await server.explain(
+            request, lambda progress: glm.explain(texts, **settings, progress=progress)
+        )
+        data = [
+            {**one.to_dict(attention=asked.attention), "facts": {**one.facts, "model": name}}
+            for one in found
+        ]
+        # Encoding many numbers takes long, too.
+        body = await asyncio.to_thread(_json, {"model": name, "data": data})
+        return Response(body, media_type="application/json")
 
-def _task(server: Server, asked: schemas.ClassifyRequest) -> Any:
+
+def _explained(server: Server, asked: ExplainRequest) -> tuple[list[str], dict[str, Any]]:
+    """Returns what is to be explained, within the server's limits, and how.
+
+    Raises:
+        Failure: Too many blanks or texts, too long ones, no such task.
+    """
+    texts = server.asking.texts(asked.texts)
+    settings = asked.model_dump(include={"methods", "baseline", "unit", "top_k", "attention"})
+    blanks = asked.blanks if isinstance(asked.texts, list) or asked.blanks is None else [asked.blanks]  # fmt: skip
+    given: dict[str, Any] = {"label": asked.label, "template": asked.template, "language": asked.language, "blanks": blanks}  # fmt: skip
+    if asked.task is None and asked.labels is None:
+        count = sum(len(server.asking.prompt(text).mask_indices) for text in texts)
+    else:
+        count = len(texts)
+        given |= {"task": _task(server, asked), "labels": asked.labels}
+    server.asking.check_tokens(asked.max_tokens)
+    if asked.max_tokens is not None:
+        given["max_new_tokens"] = asked.max_tokens
+    elif asked.task is None and asked.labels is None and blanks is None:
+        given["max_new_tokens"] = WRITTEN_TOKENS
+    if count > server.settings.max_explained:
+        raise Failure(
+            400,
+            f"the texts have {count} blanks (or labels) to explain; at most {server.settings.max_explained} at a time",
+            "too_many_explained",
+        )
+    if asked.attention and max(map(len, texts)) > MAPPED_CHARACTERS:
+        raise Failure(
+            400,
+            f"attention maps of a text of more than {MAPPED_CHARACTERS} characters are too many numbers to send; ask without them, "
+            "or use the library",
+            "too_many_characters",
+            param="attention",
+        )
+    return texts, {**settings, **given}
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _task(server: Server, asked: schemas.ClassifyRequest | ExplainRequest) -> Any:
     """Returns the task of a name: one of the catalog or of the model, never a file.
 
     Raises:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -20,7 +21,7 @@ from glmkit.generation.infill import make_engine
 from glmkit.serving import schemas
 from glmkit.serving.answering import Answering
 from glmkit.serving.asking import Asking
-from glmkit.serving.failures import Failure
+from glmkit.serving.failures import DeadlineExceeded, Failure
 from glmkit.serving.gate import unless_gone
 from glmkit.serving.metrics import Metrics
 from glmkit.serving.pool import Pool
@@ -40,6 +41,7 @@ class Server:
         metrics: What is counted.
         scheduler: What writes.
         pool: What does the rest.
+        explainer: What explains, which takes longest.
         encoders: What encodes texts, so that long ones do not hold up the event loop.
     """
 
@@ -59,6 +61,8 @@ class Server:
             watcher=self.metrics,
         )
         self.pool = Pool(settings.workers, settings.max_queue, "glmkit-work")
+        # One at a time: attention maps need the model's attention code switched.
+        self.explainer = Pool(1, settings.max_queue, "glmkit-explain")
         self.encoders = Pool(1, settings.max_batch + settings.max_queue, "glmkit-encode")
         self.asking = Asking(glm.model, glm.tokenizer, settings)
 
@@ -97,6 +101,29 @@ class Server:
     async def work(self, request: Request, body: Callable[[], Any]) -> Any:
         """Does work that is not on the engine."""
         return await unless_gone(request.receive, self.pool.run(body, request.state.deadline))
+
+    async def explain(self, request: Request, body: Callable[[Callable[[], None]], Any]) -> Any:
+        """Explains, until the client leaves or its time is over; `body` calls what it is given again and again."""
+        deadline, left = request.state.deadline, threading.Event()
+
+        def still_wanted() -> None:
+            if left.is_set() or time.monotonic() > deadline:
+                raise DeadlineExceeded
+
+        def work() -> Any:
+            still_wanted()
+            return body(still_wanted)
+
+        try:
+            return await unless_gone(request.receive, self.explainer.run(work, deadline))
+        finally:
+            left.set()
+
+    def close(self) -> None:
+        """Lets what runs go on for the settings' `grace`, and ends all threads; blocks."""
+        self.scheduler.close(self.settings.grace)
+        for pool in (self.pool, self.explainer, self.encoders):
+            pool.close()
 
     async def openai(
         self,

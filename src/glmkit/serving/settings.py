@@ -34,6 +34,7 @@ class ServingSettings:
         max_new_tokens: Most tokens of one blank that a request may ask for (None: as many as the model has positions).
         max_samples: Largest `n`.
         max_texts: Most texts of one request.
+        max_explained: Most blanks and labels that one request has explained.
         max_characters: Most characters of one request's texts together.
         max_body_bytes: Largest request.
         timeout: Seconds that a request may take, waiting included; a client may ask for less.
@@ -55,6 +56,7 @@ class ServingSettings:
     max_new_tokens: int | None = None
     max_samples: int = 8
     max_texts: int = 64
+    max_explained: int = 8
     max_characters: int = 100_000
     max_body_bytes: int = 1 << 20
     timeout: float = 120.0
@@ -67,7 +69,7 @@ class ServingSettings:
     def __post_init__(self) -> None:
         least = {"port": 0, "max_queue": 0, "requests_per_minute": 0, "grace": 0}
         for name in (
-            "max_batch", "max_samples", "max_texts", "max_characters", "max_body_bytes", "workers",
+            "max_batch", "max_samples", "max_texts", "max_explained", "max_characters", "max_body_bytes", "workers",
             "max_cache_tokens", "max_new_tokens",
         ):  # fmt: skip
             least[name] = 1
