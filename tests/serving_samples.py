@@ -77,8 +77,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(glm: glmkit.GLM, **settings: Any) -> Iterator[Running]:
-    """Serves a model on a free port."""
+def running(glm: glmkit.GLM, page: Any = None, **settings: Any) -> Iterator[Running]:
+    """Serves a model on a free port, perhaps with a page for people."""
     brake, ready = Brake(), threading.Event()
     model = glm.model
     before = vars(model).get("make_runner")
@@ -91,7 +91,7 @@ def running(glm: glmkit.GLM, **settings: Any) -> Iterator[Running]:
         ready.set()
 
     chosen = ServingSettings(**{"name": "tiny", "port": 0, "grace": 5.0, **settings})
-    one = Running(glm, brake, make_server(glm, chosen, announced))
+    one = Running(glm, brake, make_server(glm, chosen, announced, page))
     one.thread = threading.Thread(target=one.server.run, daemon=True)
     one.thread.start()
     try:

@@ -21,21 +21,23 @@ table.facts td:first-child{color:#555;white-space:nowrap}button{float:right}
 
 _SCRIPT = """
 const root=document.documentElement;
-if((navigator.language||"").toLowerCase().startsWith("zh"))root.lang="zh";
+if(!root.dataset.told&&(navigator.language||"").toLowerCase().startsWith("zh"))root.lang="zh";
 document.querySelector("button").onclick=()=>{root.lang=root.lang=="zh"?"en":"zh"};
 """
 
 
-def document(title: str, parts: Sequence[str], style: str = "") -> str:
+def document(title: str, parts: Sequence[str], style: str = "", language: str | None = None) -> str:
     """Returns the whole page.
 
     Args:
         title: Of the page, a text.
         parts: HTML that follows the title; empty parts are left out.
         style: More CSS.
+        language: "zh" or "en", shown first; by default the browser's.
     """
+    told = f"lang={html.escape(language)} data-told=1" if language else "lang=en"
     lines = [
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{html.escape(title)}</title>",
+        f"<!doctype html><html {told}><head><meta charset=utf-8><title>{html.escape(title)}</title>",
         f"<style>{_STYLE}{style}</style></head><body><button>中文 / English</button><h1>{html.escape(title)}</h1>",
         *parts,
         f"<script>{_SCRIPT}</script></body></html>",

@@ -38,6 +38,8 @@ ALLOWED = {
     "training": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus"},
     # A GLM is given to it; how that is loaded the command says.
     "serving": {"tokens", "blanks", "tasks", "generation", "applications"},
+    # The page of a server: what it shows of choosing and explaining needs no route.
+    "playground": {"serving", "tasks", "generation", "applications", "explain", "choosing"},
     "harness": {"api", "tokens", "blanks", "generation", "evaluation"},
     # Of what it chooses between it knows sizes and costs alone.
     "choosing": {"tasks", "model.configuration", "generation.memory", "training.memory", "training.adapter_memory", "training.flops"},
@@ -45,7 +47,7 @@ ALLOWED = {
     "api": {"native", "tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications", "explain"},
     # What joins training and evaluation outside the command: objectives beside each other.
     "comparison": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus", "training", "evaluation"},
-    "cli": {"native", "api", "harness", "applications", "explain", "choosing", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation", "serving"},
+    "cli": {"native", "api", "harness", "applications", "explain", "choosing", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation", "serving", "playground"},
     "__main__": {"cli"},
 }  # fmt: skip
 

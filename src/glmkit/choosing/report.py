@@ -52,7 +52,7 @@ def as_text(choice: Choice, chinese: bool) -> str:
         lines.append(say("Another family is the better answer:", "更合适的是另一类模型："))
         lines += [f"  * {one.family.say(chinese)}: {one.reason.say(chinese)} [{one.source}]" for one in better]  # fmt: skip
         lines += ["", say("Of the GLMs:", "若用 GLM：")]
-    lines += _columns([[head.say(chinese) for head in HEADS], *(_row(one, chinese) for one in choice.ranking)])  # fmt: skip
+    lines += _columns([[head.say(chinese) for head in HEADS], *(row(one, chinese) for one in choice.ranking)])  # fmt: skip
     best = choice.best
     if best is None:
         lines += ["", say("None of them suits.", "没有合适的 GLM。")]
@@ -126,7 +126,8 @@ def _values(option: Option) -> dict[str, Any]:
     }
 
 
-def _row(option: Option, chinese: bool) -> list[str]:
+def row(option: Option, chinese: bool) -> list[str]:
+    """Returns an option's cells under `HEADS`."""
     training, inference = option.training, option.inference
     divided = f" x {inference.devices}" if inference.devices > 1 else ""
     return [

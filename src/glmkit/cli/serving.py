@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -138,6 +139,16 @@ def serve(
             )
         ),
     ] = 30.0,
+    playground: Annotated[
+        bool,
+        typer.Option(
+            "--playground/--no-playground",
+            help=say(
+                "A page to try the model out at /, where gradio is installed.",
+                "在 / 提供体验页面（需要已安装 gradio）。",
+            ),
+        ),
+    ] = True,
     log_text: Annotated[
         bool,
         typer.Option(
@@ -182,13 +193,20 @@ def serve(
     logging.getLogger("glmkit.serving").setLevel(logging.INFO)
     glm = load_model(model, device, dtype)
 
+    page = None
+    if playground and find_spec("gradio") is not None:
+        from glmkit.playground.mounting import mount
+
+        page = mount
+
     def ready(address: str) -> None:
+        place = say(f", its playground at {address}/", f"，体验页面 {address}/") if page else ""
         typer.echo(
             say(
-                f"{settings.name} at {address}/v1, its page at {address}/docs; Ctrl-C ends it",
-                f"{settings.name}：{address}/v1，接口说明 {address}/docs；按 Ctrl-C 结束",
+                f"{settings.name} at {address}/v1{place}, its endpoints explained at {address}/docs; Ctrl-C ends it",
+                f"{settings.name}：{address}/v1{place}，接口说明 {address}/docs；按 Ctrl-C 结束",
             ),
             err=True,
         )
 
-    make_server(glm, settings, ready).run()
+    make_server(glm, settings, ready, page).run()

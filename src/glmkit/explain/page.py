@@ -29,8 +29,13 @@ def write_page(path: Path, explanation: Explanation) -> None:
     write_text(path, page(explanation))
 
 
-def page(explanation: Explanation) -> str:
-    """Returns the page as HTML."""
+def page(explanation: Explanation, language: str | None = None) -> str:
+    """Returns the page as HTML.
+
+    Args:
+        explanation: What it shows.
+        language: "zh" or "en", shown first; by default the browser's.
+    """
     budget = MAX_WEIGHTS // max(1, len(explanation.attention))
     maps = [_map(one, budget) for one in explanation.attention]
     data = {
@@ -61,7 +66,8 @@ def page(explanation: Explanation) -> str:
         f'<script type="application/json" id=evidence>{inside}</script>',
         f"<script>{_resource('page.js')}</script>",
     ]  # fmt: skip
-    return document(f"glmkit explain: {_short(explanation.filled)}", parts, _resource("page.css"))
+    title = f"glmkit explain: {_short(explanation.filled)}"
+    return document(title, parts, _resource("page.css"), language)
 
 
 def _head(explanation: Explanation) -> str:

@@ -22,8 +22,9 @@ from starlette.responses import JSONResponse, Response
 from glmkit import __version__
 from glmkit.errors import UserError
 from glmkit.serving import schemas
+from glmkit.serving.docs_page import add_docs
 from glmkit.serving.failures import Closing, DeadlineExceeded, Failure, QueueFull, failure_of
-from glmkit.serving.gate import ClientGone, Gate
+from glmkit.serving.gate import ClientGone, Door, Gate
 from glmkit.serving.openai_routes import add_openai
 from glmkit.serving.own_routes import add_own
 from glmkit.serving.server import Server
@@ -32,12 +33,19 @@ from glmkit.serving.settings import ServingSettings
 CATCHES = (RequestValidationError, HTTPException, Failure, UserError, QueueFull, DeadlineExceeded, Closing, Exception)  # fmt: skip
 
 
-def make_app(glm: Any, settings: ServingSettings | None = None) -> FastAPI:
+Page = Callable[[FastAPI, Server], Door]
+"""Gives an application pages for people, and says who may see them (`playground.mounting.mount`)."""
+
+
+def make_app(
+    glm: Any, settings: ServingSettings | None = None, page: Page | None = None
+) -> FastAPI:
     """Returns the application; `app.state.server` has what the routes share.
 
     Args:
         glm: What `glmkit.load` returns.
         settings: By default those of a server on this machine alone, without keys.
+        page: Pages for people beside the interface for programs; by default none.
     """
     settings = settings or ServingSettings()
     server = Server(glm, settings)
@@ -45,6 +53,7 @@ def make_app(glm: Any, settings: ServingSettings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        server.stopping.set()
         await asyncio.to_thread(server.close)
 
     app = FastAPI(
@@ -52,17 +61,19 @@ def make_app(glm: Any, settings: ServingSettings | None = None) -> FastAPI:
         version=__version__,
         description="A General Language Model (GLM): OpenAI's interface, and blanks.",
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's loads its script from a public address
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         responses={"4XX": {"model": schemas.ErrorResponse}, "5XX": {"model": schemas.ErrorResponse}},
     )  # fmt: skip
     app.state.server = server
     _add_errors(app)
+    add_docs(app)
     _add_operations(app, server)
     add_openai(app, server)
     add_own(app, server)
     paths = [path for route in app.routes if (path := getattr(route, "path", None))]
-    app.add_middleware(Gate, settings=settings, metrics=server.metrics, paths=paths)
+    door = page(app, server) if page else None
+    app.add_middleware(Gate, settings=settings, metrics=server.metrics, paths=paths, door=door)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -107,7 +118,10 @@ def _add_operations(app: FastAPI, server: Server) -> None:
 
 
 def make_server(
-    glm: Any, settings: ServingSettings, on_ready: Callable[[str], None] | None = None
+    glm: Any,
+    settings: ServingSettings,
+    on_ready: Callable[[str], None] | None = None,
+    page: Page | None = None,
 ) -> uvicorn.Server:
     """Returns a server; its `run` serves until the process is told to stop (SIGTERM, Ctrl-C), or `should_exit` is set.
 
@@ -117,7 +131,9 @@ def make_server(
         glm: What `glmkit.load` returns.
         settings: The server's settings.
         on_ready: Called with the server's address when it takes requests.
+        page: As in `make_app`.
     """
+    app = make_app(glm, settings, page)
 
     class Announcing(uvicorn.Server):
         async def startup(self, sockets: Any = None) -> None:
@@ -127,9 +143,13 @@ def make_server(
                 host = f"[{settings.host}]" if ":" in settings.host else settings.host
                 on_ready(f"http://{host}:{port}")
 
+        async def shutdown(self, sockets: Any = None) -> None:
+            app.state.server.stopping.set()  # before it waits for what is open
+            await super().shutdown(sockets)
+
     return Announcing(
         uvicorn.Config(
-            make_app(glm, settings),
+            app,
             host=settings.host,
             port=settings.port,
             log_config=None,

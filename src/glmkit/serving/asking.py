@@ -37,12 +37,15 @@ class Asking:
         model: A `GLMForConditionalGeneration` or what stands in its place.
         tokenizer: Its `GLMTokenizer`.
         settings: The server's limits.
+
+    Attributes:
+        most_tokens: Most tokens of a blank that may be asked for.
     """
 
     def __init__(self, model: Any, tokenizer: Any, settings: ServingSettings):
         self._model, self._tokenizer, self._settings = model, tokenizer, settings
         self._positions = model.config.max_sequence_length
-        self._longest = min(settings.max_new_tokens or self._positions - 1, self._positions - 1)
+        self.most_tokens = min(settings.max_new_tokens or self._positions - 1, self._positions - 1)
 
     def completion(self, asked: CompletionRequest) -> list[Request]:
         """Returns one request for each prompt, of `n` samples.
@@ -158,7 +161,7 @@ class Asking:
         if max_tokens is not None:
             arguments["max_new_tokens"] = max_tokens
         arguments.setdefault("max_new_tokens", DecodingSettings.max_new_tokens)
-        arguments["max_new_tokens"] = min(arguments["max_new_tokens"], self._longest)
+        arguments["max_new_tokens"] = min(arguments["max_new_tokens"], self.most_tokens)
         if asked.min_tokens is not None:
             arguments["min_new_tokens"] = asked.min_tokens
         stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
@@ -195,10 +198,10 @@ class Asking:
 
     def check_tokens(self, max_tokens: int | None) -> None:
         """Refuses more tokens than a blank may have here."""
-        if max_tokens is not None and max_tokens > self._longest:
+        if max_tokens is not None and max_tokens > self.most_tokens:
             raise Failure(
                 400,
-                f"max_tokens={max_tokens} is more than the {self._longest} that a blank may have here; ask for less",
+                f"max_tokens={max_tokens} is more than the {self.most_tokens} that a blank may have here; ask for less",
                 "max_tokens_too_large",
                 param="max_tokens",
             )

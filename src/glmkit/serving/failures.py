@@ -137,7 +137,7 @@ def _invalid(error: RequestValidationError) -> Failure:
     if kind == "extra_forbidden":
         return Failure(
             400,
-            f"unknown field {param!r}; /docs and /openapi.json list the fields of each endpoint",
+            f"unknown field {param!r}; /openapi.json lists the fields of each endpoint",
             "unknown_parameter",
             param=param,
         )
@@ -154,10 +154,12 @@ _TYPES = {"str", "int", "float", "bool", "list", "dict", "none"}
 
 def _refused(error: HTTPException) -> Failure:
     if error.status_code == 404:
-        return Failure(404, "there is no such path here; /docs lists what there is", "not_found")
+        return Failure(
+            404, "there is no such path here; /openapi.json lists what there is", "not_found"
+        )
     if error.status_code == 405:
         return Failure(
-            405, "this path takes another method; /docs lists them", "method_not_allowed"
+            405, "this path takes another method; /openapi.json lists them", "method_not_allowed"
         )
     if error.status_code == 400:
         return Failure(400, "the body cannot be read as JSON", "invalid_json")

@@ -12,10 +12,11 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Coroutine, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.responses import JSONResponse
 
+from glmkit.serving.docs_page import FILES
 from glmkit.serving.failures import DeadlineExceeded, Failure, failure_of
 from glmkit.serving.metrics import Metrics
 from glmkit.serving.security import Keys, RateLimit
@@ -34,6 +35,22 @@ OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
 """Paths that need no key: they say nothing that a user wrote, and load balancers and browsers have no key."""
 
 TIMEOUT_HEADER = b"x-request-timeout"
+
+
+class Door(Protocol):
+    """How people come to pages: a browser sends no key, but a cookie."""
+
+    def covers(self, path: str) -> bool:
+        """Returns whether a path is a page's."""
+
+    def is_open(self, path: str) -> bool:
+        """Returns whether a page needs no key."""
+
+    def owner(self, cookies: str) -> str | None:
+        """Returns a name for the key behind a `Cookie` header, or None where there is none."""
+
+    def refusal(self, path: str) -> Failure:
+        """Returns what is answered where there is none."""
 
 
 class ClientGone(Exception):
@@ -71,15 +88,21 @@ class Gate:
         app: The application.
         settings: Limits, keys.
         metrics: Is told of every answer.
-        paths: The endpoints' paths, as they are counted; anything else is counted as "other".
+        paths: The endpoints' paths, as they are counted; anything else is counted as "other", or "page".
+        door: Who may see pages, where there are any.
     """
 
     def __init__(
-        self, app: App, settings: ServingSettings, metrics: Metrics, paths: Collection[str]
+        self,
+        app: App,
+        settings: ServingSettings,
+        metrics: Metrics,
+        paths: Collection[str],
+        door: Door | None = None,
     ):
         self._app, self._settings, self._metrics, self._paths = app, settings, metrics, set(paths)
         self._keys = Keys(settings.api_keys)
-        self._limit = RateLimit(settings.requests_per_minute)
+        self._limit, self._door = RateLimit(settings.requests_per_minute), door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -114,6 +137,7 @@ class Gate:
                 await response(scope, receive, answer)
         finally:
             path = scope["path"] if scope["path"] in self._paths else "other"
+            path = "page" if self._is_page(scope) else path
             seconds = time.monotonic() - began
             self._metrics.answered(path, status, seconds)
             logger.info(
@@ -129,19 +153,13 @@ class Gate:
         headers = dict(scope["headers"])
         self._check_host(headers)
         scope["state"]["deadline"] = began + self._seconds(headers)
-        if scope["path"] not in OPEN:
+        if not self._is_open(scope):
             client = (scope.get("client") or ("unknown",))[0]
             if self._keys:
-                given = headers.get(b"authorization", b"").decode("latin-1")
-                owner = self._keys.owner(given)
-                if owner is None:
-                    raise Failure(
-                        401,
-                        "the API key is missing or wrong; send one as Authorization: Bearer KEY",
-                        "invalid_api_key",
-                    )
-                client = owner
-            if wait := self._limit.wait(client):
+                client = self._owner(scope, headers)
+            # A page loads many files; what makes work are its posts.
+            counts = scope["method"] == "POST" or not self._is_page(scope)
+            if counts and (wait := self._limit.wait(client)):
                 raise Failure(
                     429,
                     f"more than {self._settings.requests_per_minute} requests a minute; ask again after the seconds in "
@@ -154,6 +172,35 @@ class Gate:
             return await asyncio.wait_for(reading, scope["state"]["deadline"] - began)
         except (TimeoutError, asyncio.TimeoutError):
             raise DeadlineExceeded from None
+
+    def _is_page(self, scope: Scope) -> bool:
+        return self._door is not None and self._door.covers(scope["path"])
+
+    def _is_open(self, scope: Scope) -> bool:
+        """Returns whether a request needs no key."""
+        path = scope["path"]
+        if path in OPEN or path.startswith(f"{FILES}/"):
+            return True
+        return self._door is not None and self._door.is_open(path)
+
+    def _owner(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        """Returns the name of the key that came with a request.
+
+        Raises:
+            Failure: There was none, or a wrong one.
+        """
+        owner = self._keys.owner(headers.get(b"authorization", b"").decode("latin-1"))
+        if self._door is not None and self._is_page(scope):
+            owner = owner or self._door.owner(headers.get(b"cookie", b"").decode("latin-1"))
+            if owner is None:
+                raise self._door.refusal(scope["path"])
+        if owner is None:
+            raise Failure(
+                401,
+                "the API key is missing or wrong; send one as Authorization: Bearer KEY",
+                "invalid_api_key",
+            )
+        return owner
 
     def _check_host(self, headers: dict[bytes, bytes]) -> None:
         """Refuses other names than this machine's where no key protects a server on loopback.

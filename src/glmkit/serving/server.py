@@ -6,6 +6,7 @@ paths; the endpoints are in `openai_routes` and `own_routes`.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import threading
@@ -43,6 +44,7 @@ class Server:
         pool: What does the rest.
         explainer: What explains, which takes longest.
         encoders: What encodes texts, so that long ones do not hold up the event loop.
+        stopping: Set when the server is told to stop; streams without an end of their own end then.
     """
 
     def __init__(self, glm: Any, settings: ServingSettings):
@@ -65,6 +67,7 @@ class Server:
         self.explainer = Pool(1, settings.max_queue, "glmkit-explain")
         self.encoders = Pool(1, settings.max_batch + settings.max_queue, "glmkit-encode")
         self.asking = Asking(glm.model, glm.tokenizer, settings)
+        self.stopping = asyncio.Event()
 
     def check_model(self, name: str | None) -> str:
         """Returns the model's name; it is compared and never used as a path.
