@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check style ship-mini card-mini evaluate-mini baselines bench-generate clean
+.PHONY: help demo test test-all check style docs figures ship-mini card-mini evaluate-mini baselines bench-generate clean
 
 help:
 	@echo "make demo      install into .venv, then every application and a pretraining run, offline, about 2 minutes"
 	@echo "make test      install into .venv, then the test suite (make test-all: the slow tests too)"
 	@echo "make evaluate-mini DATA=../shared/data      the embedded model measured, beside baselines and goals"
+	@echo "make docs      the documentation in English and Chinese: build/site/index.html, no server and no network needed"
 	@echo "make check     lint, formatting, types, spelling      make style     fix formatting"
 
 demo: $(VENV)/.demo
@@ -27,6 +28,13 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell README.md CHANGELOG.md src docs recipes tests benchmarks
+
+# Warnings are errors. The figures of the tutorial are drawn by `make figures`.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+figures: $(VENV)/.dev
+	$(BIN)/python docs/figures.py
 
 style: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

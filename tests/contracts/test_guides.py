@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -16,6 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDES = sorted((ROOT / "docs").rglob("*.md"))
 
 
+@functools.cache
+def command_line() -> typer.core.TyperGroup:
+    """Returns the command with its verbs; made once for all guides."""
+    return typer.main.get_command(build_app())  # type: ignore[return-value]
+
+
 def commands(guide: Path) -> list[list[str]]:
     """Returns the words of each `glmkit …` line of its shell blocks, continued lines joined, comments gone."""
     shell = blocks(guide.read_text(encoding="utf-8"), "sh", "bash")
@@ -25,7 +32,7 @@ def commands(guide: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
 def test_commands_options_and_recipes_exist(guide: Path):
-    group = typer.main.get_command(build_app())
+    group = command_line()
     for _, verb, *arguments in commands(guide):
         options = {name for one in group.commands[verb].params for name in one.opts}
         options |= {name for one in group.commands[verb].params for name in one.secondary_opts}

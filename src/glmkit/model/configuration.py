@@ -41,7 +41,7 @@ PRESETS: dict[str, tuple[int, int, int, int, int]] = {
 class GLMConfig(PreTrainedConfig):
     """Configuration of a GLM (Du et al., ACL 2022).
 
-    Args:
+    Attributes:
         vocab_size: Rows of the embedding table, padding rows included.
         hidden_size: Width H of the residual stream.
         num_layers: Transformer layers.
@@ -62,8 +62,7 @@ class GLMConfig(PreTrainedConfig):
         pool_token: What `GLMForSequenceClassification` reads: "cls" (first real token), "mean" or "last".
         classifier_dropout: Dropout of the classification head; `output_dropout_prob` by default.
         num_tokens: Real tokens of the vocabulary; the rows above are padding and never emitted by `glm.*`.
-        cls_token_id, eos_token_id, pad_token_id, mask_token_id, smask_token_id, gmask_token_id,
-        sop_token_id, eop_token_id: Ids of the special tokens; None where the folder did not tell.
+        cls_token_id: Ids of the special tokens, this and the following; None where the folder did not tell.
 
     Raises:
         ConfigError: Sizes that contradict each other, an unknown activation, pooling or preset.

@@ -399,8 +399,7 @@ class GLMForConditionalGeneration(GLMGenerationMixin, GLMPreTrainedModel):
         """Returns logits and, where labels are given, the loss.
 
         Args:
-            input_ids, position_ids, attention_mask, prefix_lengths, segment_ids, inputs_embeds, cache,
-            use_cache: As in `GLMModel.forward`.
+            input_ids: int64 [B, S]; this and all arguments that are not named here are as in `GLMModel.forward`.
             labels: int64 [B, S], not shifted: the logits at i predict labels[i]; -100 is not predicted.
             logits_to_keep: Number of last positions to compute logits for (0 = all), or their indices.
             num_items_in_batch: Predicted tokens of the global batch; the loss is the sum over this
@@ -535,7 +534,7 @@ class GLMForSequenceClassification(GLMPreTrainedModel):
         """Classifies texts read with bidirectional attention.
 
         Args:
-            input_ids, position_ids, inputs_embeds: As in `GLMModel.forward`.
+            input_ids: int64 [B, S]; positions and embeddings too are as in `GLMModel.forward`.
             attention_mask: int64 [B, S], 1 = real token; by default all are real. Other forms as in
                 `GLMModel.forward` are passed on.
             labels: int64 [B] (classes), float [B] (num_labels = 1) or float [B, C] (several labels).

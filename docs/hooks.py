@@ -1,0 +1,101 @@
+"""What mkdocs does beyond its plugins: pages nobody listed, links to sources, formulas without JavaScript.
+
+In: the pages of docs/. Out: the same pages for a site that works from files, without a server or a network.
+"""
+
+from __future__ import annotations
+
+import html
+import posixpath
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[1]
+SECTIONS = {"tutorial": "Tutorial", "guides": "Guides", "extend": "Extend", "results": "Results"}
+"""Folder of docs/ -> the section of the navigation that holds all its pages."""
+PYTHON = "api"
+SHOWN = re.compile(r"^\[[^\]]*\]\(([^)]+)\)<!-- shown here -->$", re.MULTILINE)
+"""A link alone in its line with this remark: the site shows the file itself."""
+LINK = re.compile(r"\[([^\]]*)\]\(((?:\.\./)+[^)#]+)\)")
+OTHER_LANGUAGE = re.compile(r"^\[(?:中文|English)\]\([\w.-]+\.md\)\n", re.MULTILINE)
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+_linked: set[str] = set()
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Adds the pages that mkdocs.yml does not name at the end of their folder's section."""
+    docs = Path(config.docs_dir)
+    for folder, title in (*SECTIONS.items(), (PYTHON, "Python")):
+        section = next((found for found in _sections(config.nav) if title in found), None)
+        if section is None:
+            continue
+        named = set(_pages(section))
+        pages = sorted(path for path in (docs / folder).glob("*.md") if ".zh." not in path.name)
+        names = [path.relative_to(docs).as_posix() for path in pages]
+        names.sort(key=lambda name: not name.endswith("/index.md"))
+        section[title] += [name for name in names if name not in named]
+    return config
+
+
+def _sections(nav: Any) -> Iterator[dict[str, list[Any]]]:
+    for item in nav or ():
+        if isinstance(item, dict):
+            for children in item.values():
+                if isinstance(children, list):
+                    yield item
+                    yield from _sections(children)
+
+
+def _pages(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    elif nav:
+        for item in nav.values() if isinstance(nav, dict) else nav:
+            yield from _pages(item)
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
+    """Leads links to files of the repository to copies in the site; the language menu replaces the first line's link."""
+    folder = posixpath.dirname(posixpath.join("docs", page.file.src_uri))
+    up = "../" * page.file.dest_uri.count("/")
+
+    def to_copy(match: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(folder, match[2]))
+        if path.startswith("docs/") or not (ROOT / path).is_file():
+            return match[0]  # mkdocs checks it
+        _linked.add(path)
+        label = re.sub(r"`([^`]*)`", r"<code>\1</code>", match[1])
+        return f'<a href="{up}sources/{path}.txt">{label}</a>'
+
+    markdown = SHOWN.sub(
+        lambda match: (ROOT / posixpath.normpath(posixpath.join(folder, match[1]))).read_text(
+            "utf-8"
+        ),
+        markdown,
+    )
+    markdown = OTHER_LANGUAGE.sub("", markdown)
+    return LINK.sub(to_copy, markdown.replace(".zh.md", ".md"))
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Writes formulas as MathML, which browsers show by themselves."""
+
+    def to_mathml(match: re.Match[str]) -> str:
+        return convert(html.unescape(match[3]), display="inline" if match[2] == "(" else "block")
+
+    return FORMULA.sub(to_mathml, content)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Copies the linked files of the repository, named .txt so that a browser shows them."""
+    for path in sorted(_linked):
+        target = Path(config.site_dir) / "sources" / f"{path}.txt"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, target)
