@@ -13,12 +13,14 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
+from glmkit.applications import preferring
 from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.applications.chat_template import chat_template
 from glmkit.applications.embeddings import embed
 from glmkit.applications.heads import Head, is_classifier, load_head, stored_tasks
 from glmkit.applications.labels import SENTIMENTS
 from glmkit.applications.poems import Poems
+from glmkit.applications.preferring import Preference
 from glmkit.applications.understanding import Understanding
 from glmkit.applications.writing import Writing
 from glmkit.checkpoint import resolve
@@ -70,6 +72,9 @@ class GLM(Writing, Understanding, Poems):
         n: int | None = None,
         batch_size: int = 8,
         constraints: Any = None,
+        negative_prompt: Any = None,
+        prefer: Mapping[str, str] | None = None,
+        candidates: int = 8,
         **settings: Any,
     ) -> Filled: ...
     @overload
@@ -80,6 +85,9 @@ class GLM(Writing, Understanding, Poems):
         n: int | None = None,
         batch_size: int = 8,
         constraints: Any = None,
+        negative_prompt: Any = None,
+        prefer: Mapping[str, str] | None = None,
+        candidates: int = 8,
         **settings: Any,
     ) -> list[Filled]: ...
     def fill(
@@ -89,6 +97,9 @@ class GLM(Writing, Understanding, Poems):
         n: int | None = None,
         batch_size: int = 8,
         constraints: Any = None,
+        negative_prompt: Any = None,
+        prefer: Mapping[str, str] | None = None,
+        candidates: int = 8,
         **settings: Any,
     ) -> Any:
         """Fills every `[MASK]` (a few words), `[sMASK]` (a sentence) and `[gMASK]` (to the end).
@@ -100,27 +111,49 @@ class GLM(Writing, Understanding, Poems):
             batch_size: Texts decoded together.
             constraints: What blanks may contain (`generation.constraints`): for one text a constraint for all its
                 blanks or a list of one (or None) for each; for a list of texts a list of such.
+            negative_prompt: Another text with as many blanks, from which what is written is led away, `guidance_scale`
+                (above 1) far; for a list of texts a list.
+            prefer: Task -> label, such as {"sentiment": "positive"}: texts are drawn (`do_sample=True`), and the one kept
+                that has the label most probably, as the model itself judges; the others are the result's `candidates`.
+            candidates: How many texts are drawn with `prefer`.
             **settings: Fields of `DecodingSettings`: `max_new_tokens` (of each blank), `do_sample`,
-                `temperature`, `top_p`, `top_k`, `num_beams`, `num_return_sequences`, `seed` …
+                `temperature`, `top_p`, `top_k`, `num_beams`, `num_return_sequences`, `guidance_scale`, `seed` …
 
         Returns:
             `Filled` for each text: the text, its blanks in order, their scores, alternatives.
 
         Raises:
-            GenerationError: Unknown or impossible settings, a text so long that a blank would be lost, or
-                constraints that do not match or leave nothing.
+            GenerationError: Unknown or impossible settings, a text so long that a blank would be lost, constraints or a
+                negative prompt that do not match, constraints that leave nothing, or a label that a task does not have.
+            ConfigError: A task in `prefer` that does not exist.
         """
-        chosen = DecodingSettings.from_arguments(**settings)
-        results = infill.fill(
-            self.model,
-            self.tokenizer,
-            _as_list(texts),
-            chosen,
-            batch_size=batch_size,
-            constraints=_limits(texts, constraints),
-            n=n,
-        )
-        return _like(texts, results)
+        options = {
+            "batch_size": batch_size,
+            "constraints": _for_each(texts, constraints),
+            "negative_prompts": _for_each(texts, negative_prompt),
+        }
+        return _like(texts, self._filled(texts, settings, options, prefer, candidates, n))
+
+    def _filled(
+        self,
+        texts: Any,
+        settings: dict[str, Any],
+        options: dict[str, Any],
+        prefer: Mapping[str, str] | None,
+        candidates: int,
+        n: int | None = None,
+    ) -> list[Filled]:
+        """Returns the filled texts, chosen among several draws where labels are preferred."""
+        some = _as_list(texts)
+        if prefer is None:
+            chosen = DecodingSettings.from_arguments(**settings)
+            return infill.fill(self.model, self.tokenizer, some, chosen, n=n, **options)
+        if n is not None:
+            raise GenerationError(
+                "n searches for the likeliest texts, prefer draws them; give one of them"
+            )
+        chosen = DecodingSettings.from_arguments(**{"do_sample": True, **settings})
+        return preferring.fill(self, some, chosen, Preference(prefer, candidates), **options)
 
     @overload
     def generate(
@@ -129,11 +162,20 @@ class GLM(Writing, Understanding, Poems):
         *,
         stream: Literal[False] = False,
         constraints: Any = None,
+        negative_prompt: Any = None,
+        prefer: Mapping[str, str] | None = None,
+        candidates: int = 8,
         **settings: Any,
     ) -> str: ...
     @overload
     def generate(
-        self, texts: str, *, stream: Literal[True], constraints: Any = None, **settings: Any
+        self,
+        texts: str,
+        *,
+        stream: Literal[True],
+        constraints: Any = None,
+        negative_prompt: Any = None,
+        **settings: Any,
     ) -> Iterator[str]: ...
     @overload
     def generate(
@@ -142,39 +184,59 @@ class GLM(Writing, Understanding, Poems):
         *,
         stream: Literal[False] = False,
         constraints: Any = None,
+        negative_prompt: Any = None,
+        prefer: Mapping[str, str] | None = None,
+        candidates: int = 8,
         **settings: Any,
     ) -> list[str]: ...
     def generate(
-        self, texts: Any, *, stream: bool = False, constraints: Any = None, **settings: Any
+        self,
+        texts: Any,
+        *,
+        stream: bool = False,
+        constraints: Any = None,
+        negative_prompt: Any = None,
+        prefer: Mapping[str, str] | None = None,
+        candidates: int = 8,
+        **settings: Any,
     ) -> Any:
         """Writes what follows a text, or what its only blank contains.
 
         Args:
             texts: A text or a list of texts, with at most one blank each; none means `[gMASK]` at the end.
             stream: For one text: return an iterator of pieces, as they are written.
-            constraints: What is written, as in `fill`.
+            constraints: What is written, as in `fill`; so are `negative_prompt`, `prefer` and `candidates`.
+            negative_prompt: A text from which what is written is led away.
+            prefer: Task -> label that the whole text shall have.
+            candidates: How many texts are drawn with `prefer`.
             **settings: As in `fill`.
 
         Returns:
             The continuation (without the prompt) as str, or pieces that join to it.
 
         Raises:
-            GenerationError: As `fill`; a text with several blanks; a stream of several texts or of beams.
+            GenerationError: As `fill`; a text with several blanks; a stream of several texts, of beams, or with `prefer`.
+            ConfigError: As `fill`.
         """
-        chosen = DecodingSettings.from_arguments(**settings)
         for text in _as_list(texts):
             if len(split_at_blanks(self.tokenizer, text)) > 3:
                 raise GenerationError(
                     "generate writes one continuation, but the text has several blanks; use fill"
                 )
         if stream:
-            if not isinstance(texts, str) or chosen.num_beams > 1:
-                raise GenerationError("stream=True takes one text and num_beams=1")
-            return infill.stream(self.model, self.tokenizer, texts, chosen, constraints)
-        limits = _limits(texts, constraints)
-        results = infill.fill(
-            self.model, self.tokenizer, _as_list(texts), chosen, constraints=limits
-        )
+            chosen = DecodingSettings.from_arguments(**settings)
+            if not isinstance(texts, str) or chosen.num_beams > 1 or prefer is not None:
+                raise GenerationError(
+                    "stream=True takes one text, num_beams=1 and no prefer: what is chosen at the end cannot be shown before"
+                )
+            return infill.stream(
+                self.model, self.tokenizer, texts, chosen, constraints, negative_prompt
+            )
+        options = {
+            "constraints": _for_each(texts, constraints),
+            "negative_prompts": _for_each(texts, negative_prompt),
+        }
+        results = self._filled(texts, settings, options, prefer, candidates)
         return _like(texts, [result.blanks[0] for result in results])
 
     def explain(
@@ -376,9 +438,9 @@ def _refuse(arguments: Mapping[str, Any], why: str) -> None:
             raise UserError(f"{name}={value!r} {why}, or leave it out")
 
 
-def _limits(texts: Any, constraints: Any) -> Any:
-    """Returns constraints as a list with one item for each text."""
-    return [constraints] if isinstance(texts, str) and constraints is not None else constraints
+def _for_each(texts: Any, given: Any) -> Any:
+    """Returns what is given for texts as a list with one item for each."""
+    return [given] if isinstance(texts, str) and given is not None else given
 
 
 def _like(texts: Any, results: list[Any]) -> Any:

@@ -20,6 +20,7 @@ import torch
 
 from glmkit.errors import GenerationError
 from glmkit.generation.decoding import BlankTokens
+from glmkit.generation.guidance import GuidedRunner
 from glmkit.generation.request import Event, Request, Slot, Ticket
 from glmkit.generation.runner import Feed, Runner
 
@@ -51,7 +52,8 @@ class Engine:
         for name, value in (("max_batch", max_batch), ("max_tokens", max_tokens)):
             if value is not None and value < 1:
                 raise GenerationError(f"{name}={value} must be at least 1")
-        self._runner, self._sop, self._max_positions = runner, sop, max_positions
+        self._runner = GuidedRunner(runner)
+        self._sop, self._max_positions = sop, max_positions
         self._max_batch, self._max_tokens = max_batch, max_tokens
         self._waiting = deque[Ticket]()
         self._slots: list[Slot] = []
@@ -120,7 +122,9 @@ class Engine:
             yield from self.step()
 
     def _check(self, request: Request) -> None:
-        length, blanks = len(request.prompt.ids), len(request.prompt.mask_indices)
+        prompts = [request.prompt, *([request.guidance.against] if request.guidance else [])]
+        length = max(len(prompt.ids) for prompt in prompts)
+        blanks = len(request.prompt.mask_indices)
         settings, samples = request.chooser.settings, len(request.seeds)
         tokens, most = samples * request.tokens(self._max_positions), self._max_tokens
         problems = [
@@ -154,7 +158,7 @@ class Engine:
             self._slots += slots
             try:
                 slots[0].begin()
-                slots[0].sequence = self._runner.open()
+                slots[0].sequence = self._runner.open(request.guidance)
             except Exception as error:
                 self._fail(slots[0], error, events)
 

@@ -19,7 +19,7 @@ from transformers import LogitsProcessorList
 from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.errors import GenerationError
 from glmkit.generation import nbest
-from glmkit.generation.constraints import Constraint, Room, per_blank, within_room
+from glmkit.generation.constraints import Constraint, per_blank
 from glmkit.generation.decoding import (
     MIN_SCORE,
     BlankTokens,
@@ -27,9 +27,10 @@ from glmkit.generation.decoding import (
     nothing_allowed,
 )
 from glmkit.generation.engine import Engine
+from glmkit.generation.guidance import BeamGuide, guidance_of
 from glmkit.generation.pieces import TextPieces
 from glmkit.generation.prompts import Prompt, build_prompt
-from glmkit.generation.request import Event, Request
+from glmkit.generation.request import Event, Request, Ticket
 from glmkit.generation.results import Candidate, Filled
 from glmkit.generation.runner import make_runner
 from glmkit.generation.settings import DecodingSettings
@@ -51,7 +52,7 @@ def fill(
     batch_size: int = 8,
     constraints: Sequence[Constraints] | None = None,
     n: int | None = None,
-    seeds: Sequence[int | None] | None = None,
+    negative_prompts: Sequence[str | Prompt | None] | None = None,
 ) -> list[Filled]:
     """Fills every blank of every text, left to right, each conditioned on the earlier ones.
 
@@ -63,52 +64,79 @@ def fill(
         batch_size: Texts decoded together, shorter ones first; the next one begins as soon as one is done.
         constraints: For each text what its blanks may contain.
         n: Search for the n likeliest ways to fill all blanks of a text together (`generation.nbest`).
-        seeds: For each text the seed of its random stream, instead of the settings' (with which equal texts are
-            filled alike).
+        negative_prompts: For each text another one that it is led away from (`generation.guidance`), with as many blanks,
+            or None; scores are then those of the guided distribution.
 
     Raises:
-        GenerationError: As `build_prompt`; constraints that do not match the texts, or that leave no token; settings
-            that cannot be combined with `n`.
+        GenerationError: As `build_prompt`; constraints or negative prompts that do not match the texts; constraints that
+            leave no token; settings that cannot be combined with `n`.
     """
     if n is not None:
         nbest.check_settings(n, settings)
-    prompts = [build_prompt(tokenizer, text, model.config.max_sequence_length) for text in texts]
-    limits = _limits(prompts, constraints)
-    if n is not None or settings.num_beams > 1:  # the engine sees to it itself
-        room = Room(tokens=settings.longest(model.config.max_sequence_length))
-        limits = [within_room(some, room) for some in limits]
-    results: list[Filled | None] = [None] * len(texts)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
+    if n is None and settings.num_beams == 1:
+        drawn = draw(
+            model,
+            tokenizer,
+            texts,
+            settings,
+            [[None]] * len(texts),
+            batch_size=batch_size,
+            constraints=constraints,
+            negative_prompts=negative_prompts,
+        )
+        return [result for [result] in drawn]
+    requests = [
+        request.within(_positions(model))  # the engine sees to it itself
+        for request in _requests(model, tokenizer, texts, settings, constraints, negative_prompts)
+    ]
     if n is not None:
-        chooser = make_chooser(model, tokenizer, settings)
-        for index in order:
-            results[index] = _fill_n_best(
-                model, tokenizer, prompts[index], chooser, n, limits[index]
-            )
-    elif settings.num_beams > 1:
-        for index in order:
-            results[index] = _fill_with_beams(
-                model, tokenizer, prompts[index], settings, limits[index]
-            )
-    else:
-        engine = make_engine(model, tokenizer, max_batch=batch_size)
-        chooser = make_chooser(model, tokenizer, settings)
-        tickets = {
-            index: engine.submit(
-                Request(
-                    prompts[index],
-                    chooser,
-                    limits[index],
-                    [None if seeds is None else seeds[index]],
-                )
-            )
-            for index in order
-        }
-        for _ in _unfailed(engine.run()):
-            pass
-        for index, ticket in tickets.items():
-            results[index] = filled(tokenizer, prompts[index], ticket.samples[0])
-    return [result for result in results if result is not None]
+        return [_fill_n_best(model, tokenizer, request, n) for request in requests]
+    return [_fill_with_beams(model, tokenizer, request) for request in requests]
+
+
+def draw(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str | Prompt],
+    settings: DecodingSettings,
+    seeds: Sequence[Sequence[int | None]],
+    *,
+    batch_size: int = 8,
+    constraints: Sequence[Constraints] | None = None,
+    negative_prompts: Sequence[str | Prompt | None] | None = None,
+) -> list[list[Filled]]:
+    """Fills every text as often as it has seeds; part A is read once for up to `batch_size` of its fillings.
+
+    Args:
+        model: As in `fill`; so are `tokenizer`, `texts`, `constraints` and `negative_prompts`.
+        tokenizer: The tokenizer.
+        texts: The texts.
+        settings: How tokens are chosen; no beams.
+        seeds: For each text the seed of each filling's random stream; None is the settings'.
+        batch_size: Fillings written together.
+        constraints: For each text what its blanks may contain.
+        negative_prompts: For each text another one that it is led away from.
+
+    Raises:
+        GenerationError: As `fill`; beams.
+    """
+    requests = _requests(model, tokenizer, texts, settings, constraints, negative_prompts)
+    engine = make_engine(model, tokenizer, max_batch=batch_size)
+    tickets: dict[int, list[Ticket]] = {}
+    for index in sorted(range(len(requests)), key=lambda index: len(requests[index].prompt.ids)):
+        own = seeds[index]
+        parts = [own[start : start + batch_size] for start in range(0, len(own), batch_size)]
+        tickets[index] = [engine.submit(replace(requests[index], seeds=part)) for part in parts]
+    for _ in _unfailed(engine.run()):
+        pass
+    return [
+        [
+            filled(tokenizer, request.prompt, sample)
+            for ticket in tickets[index]
+            for sample in ticket.samples
+        ]
+        for index, request in enumerate(requests)
+    ]
 
 
 def stream(
@@ -117,18 +145,21 @@ def stream(
     text: str | Prompt,
     settings: DecodingSettings,
     constraint: Constraints = None,
+    negative_prompt: str | Prompt | None = None,
 ) -> Generator[str, None, bool]:
     """Yields the contents of a text's first blank as they are written, in pieces that are whole characters.
 
     The pieces joined are what `fill` gives for that blank; the generator returns whether the blank ended by itself.
     """
-    prompt = build_prompt(tokenizer, text, model.config.max_sequence_length)
-    prompt = Prompt(prompt.ids, prompt.parts, prompt.mask_indices[:1])
-    chooser = make_chooser(model, tokenizer, settings)
-    pieces, written = TextPieces(chooser.stop), ""
-    [limits] = _limits([prompt], [constraint])
+    first, against = (
+        None if one is None else _first_blank(build_prompt(tokenizer, one, _positions(model)))
+        for one in (text, negative_prompt)
+    )
+    assert first is not None
+    [request] = _requests(model, tokenizer, [first], settings, [constraint], [against])
+    pieces, written = TextPieces(request.chooser.stop), ""
     engine = make_engine(model, tokenizer, max_batch=1)
-    [[blank]] = engine.submit(Request(prompt, chooser, limits)).samples
+    [[blank]] = engine.submit(request).samples
     for _ in _unfailed(engine.run()):
         written = blank_text(tokenizer, blank)
         if piece := pieces.add(written, blank.finished):
@@ -136,6 +167,14 @@ def stream(
     if piece := pieces.rest(written):
         yield piece
     return blank.finished
+
+
+def _first_blank(prompt: Prompt) -> Prompt:
+    return replace(prompt, mask_indices=prompt.mask_indices[:1])
+
+
+def _positions(model: Any) -> int:
+    return model.config.max_sequence_length
 
 
 def _unfailed(events: Iterable[Event]) -> Iterator[Event]:
@@ -154,8 +193,7 @@ def make_engine(model: Any, tokenizer: Any, **limits: Any) -> Engine:
         tokenizer: Its `GLMTokenizer`.
         **limits: `max_batch`, `max_tokens`.
     """
-    sop, positions = tokenizer.special_ids.sop, model.config.max_sequence_length
-    return Engine(make_runner(model), sop, positions, **limits)
+    return Engine(make_runner(model), tokenizer.special_ids.sop, _positions(model), **limits)
 
 
 def make_chooser(
@@ -178,19 +216,35 @@ def make_chooser(
     )
 
 
-def _limits(
-    prompts: Sequence[Prompt], constraints: Sequence[Constraints] | None
-) -> list[list[Constraint | None]]:
-    """Returns for each prompt one constraint (or None) for each of its blanks."""
-    given = [None] * len(prompts) if constraints is None else list(constraints)
-    if len(given) != len(prompts):
+def _requests(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str | Prompt],
+    settings: DecodingSettings,
+    constraints: Sequence[Constraints] | None,
+    negative_prompts: Sequence[str | Prompt | None] | None,
+) -> list[Request]:
+    """Returns a request for each text, with a constraint (or None) for each of its blanks."""
+    positions, chooser = _positions(model), make_chooser(model, tokenizer, settings)
+    limits = _for_each(texts, constraints, "constraints")
+    others = _for_each(texts, negative_prompts, "negative_prompts")
+    requests = []
+    for text, limit, other in zip(texts, limits, others, strict=True):
+        prompt = build_prompt(tokenizer, text, positions)
+        against = None if other is None else build_prompt(tokenizer, other, positions)
+        guidance = guidance_of(prompt, against, settings)
+        blanks = per_blank(limit, len(prompt.mask_indices))
+        requests.append(Request(prompt, chooser, blanks, guidance=guidance))
+    return requests
+
+
+def _for_each(texts: Sequence[Any], given: Sequence[Any] | None, name: str) -> list[Any]:
+    some = [None] * len(texts) if given is None else list(given)
+    if len(some) != len(texts):
         raise GenerationError(
-            f"constraints: there are {len(prompts)} texts and constraints for {len(given)}; give one (or None, or a "
-            "list of one for each blank) for each text"
+            f"{name}: there are {len(texts)} texts and {name} for {len(some)}; give one (or None) for each text"
         )
-    return [
-        per_blank(one, len(prompt.mask_indices)) for one, prompt in zip(given, prompts, strict=True)
-    ]
+    return some
 
 
 def blank_text(tokenizer: Any, blank: BlankTokens) -> str:
@@ -211,18 +265,10 @@ def filled(tokenizer: Any, prompt: Prompt, blanks: Sequence[BlankTokens]) -> Fil
     )
 
 
-def _fill_n_best(
-    model: Any,
-    tokenizer: Any,
-    prompt: Prompt,
-    chooser: TokenChooser,
-    n: int,
-    constraints: Sequence[Constraint | None],
-) -> Filled:
+def _fill_n_best(model: Any, tokenizer: Any, request: Request, n: int) -> Filled:
     """Returns the likeliest filling, with the n likeliest as candidates; the same text counts once."""
-    positions, sop = model.config.max_sequence_length, tokenizer.special_ids.sop
-    most = n + SPARE_WAYS
-    ways = nbest.search(make_runner(model), prompt, chooser, sop, positions, most, constraints)
+    prompt, sop = request.prompt, tokenizer.special_ids.sop
+    ways = nbest.search(make_runner(model), request, sop, _positions(model), n + SPARE_WAYS)
     together: dict[tuple[str, ...], float] = {}
     single: list[dict[str, float]] = [{} for _ in prompt.mask_indices]
     for way in ways:
@@ -246,27 +292,26 @@ def _fill_n_best(
 
 
 @torch.inference_mode()
-def _fill_with_beams(
-    model: Any,
-    tokenizer: Any,
-    prompt: Prompt,
-    settings: DecodingSettings,
-    constraints: Sequence[Constraint | None],
-) -> Filled:
+def _fill_with_beams(model: Any, tokenizer: Any, request: Request) -> Filled:
     """Searches the blanks one after the other with transformers' beam search; the best one is kept."""
-    ids = tokenizer.special_ids
-    chooser = make_chooser(model, tokenizer, settings)
-    stop = chooser.stop
+    ids, prompt, chooser = tokenizer.special_ids, request.prompt, request.chooser
+    settings, stop = chooser.settings, chooser.stop
     suppressed = [*chooser.forbidden.tolist(), *range(chooser.num_tokens, model.config.vocab_size)]
     written: list[Piece] = []
     blanks: list[BlankTokens] = []
     alternatives = []
-    for mask_index, constraint in zip(prompt.mask_indices, constraints, strict=True):
+    for mask_index, constraint in zip(prompt.mask_indices, request.constraints, strict=True):
         open_blank = Piece(int(mask_index), np.empty(0, np.int64), scored=False)
         batch = collate([lay_out(prompt.ids, [*written, open_blank], ids.sop)], ids.pad)
         inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
         del inputs["labels"]
         prompt_length = inputs["input_ids"].shape[1]
+        processors = _beam_limits(constraint, chooser, prompt_length)
+        if request.guidance is not None:
+            guide = BeamGuide(
+                make_runner(model), request.guidance, written, open_blank, ids.sop, prompt_length
+            )
+            processors.insert(0, guide)
         output = model.generate(
             **inputs,
             max_new_tokens=settings.max_new_tokens,
@@ -275,7 +320,7 @@ def _fill_with_beams(
             num_return_sequences=settings.num_return_sequences,
             length_penalty=settings.length_penalty,
             suppress_tokens=suppressed,
-            logits_processor=_beam_limits(constraint, chooser, prompt_length),
+            logits_processor=processors,
             eos_token_id=sorted((ids.eop, ids.eos)),
             pad_token_id=ids.pad,
             do_sample=False,

@@ -20,7 +20,9 @@ from glmkit.blanks.layout import Piece, lay_out
 from glmkit.errors import GenerationError
 from glmkit.generation.constraints import Constraint
 from glmkit.generation.decoding import MIN_SCORE, TokenChooser
+from glmkit.generation.guidance import GuidedRunner
 from glmkit.generation.prompts import Prompt
+from glmkit.generation.request import Request
 from glmkit.generation.runner import Feed, Runner
 from glmkit.generation.settings import DecodingSettings
 
@@ -79,39 +81,32 @@ def check_settings(n: int, settings: DecodingSettings) -> None:
         )
 
 
-def search(
-    runner: Runner,
-    prompt: Prompt,
-    chooser: TokenChooser,
-    sop: int,
-    max_positions: int,
-    n: int,
-    constraints: Sequence[Constraint | None],
-) -> list[Way]:
+def search(runner: Runner, request: Request, sop: int, max_positions: int, n: int) -> list[Way]:
     """Returns up to n finished ways, best first; a blank that reaches `max_new_tokens` must end there.
 
     Args:
         runner: The model.
-        prompt: The text.
-        chooser: Says what is forbidden and how long a blank may be; its settings passed `check_settings`.
+        request: The text, what its blanks may contain, what leads it away (log-probabilities are then those of the
+            guided distribution); the settings passed `check_settings`.
         sop: Id of the start marker.
         max_positions: The model's `max_sequence_length`.
         n: Ways wanted; `num_beams` of the settings, or 2n, are kept while searching.
-        constraints: What each blank may contain.
 
     Raises:
         GenerationError: The constraints allow nothing.
     """
+    prompt, chooser, constraints = request.prompt, request.chooser, request.constraints
+    guided = GuidedRunner(runner)
     beams = max(2 * n, chooser.settings.num_beams)
     longest = chooser.settings.longest(max_positions)
     first = Piece(int(prompt.mask_indices[0]), np.empty(0, np.int64), scored=False)
     example = lay_out(prompt.ids, [first], sop)
     positions, blocks = example.position_ids.tolist()
     ids, prefix = example.input_ids.tolist(), example.prefix_length
-    feeds = [Feed(runner.open(), ids, positions, blocks, prefix)]
+    feeds = [Feed(guided.open(request.guidance), ids, positions, blocks, prefix)]
     running, finished = [Way(((),), (0.0,))], list[Way]()
     while running:
-        logits = torch.cat(runner.forward(feeds))
+        logits = torch.cat(guided.forward(feeds))
         grown = _grow(running, logits, chooser, constraints, beams, longest)
         finished += [way for _, way in grown if way.finished]
         finished = sorted(finished, key=lambda way: -way.score)[:n]
@@ -123,7 +118,7 @@ def search(
         )
         kept = [(parent, way) for parent, way in kept if way.score > least][:beams]
         running = [way for _, way in kept]
-        handles = _follow(runner, [feed.sequence for feed in feeds], [parent for parent, _ in kept])
+        handles = _follow(guided, [feed.sequence for feed in feeds], [parent for parent, _ in kept])
         feeds = [
             _next_feed(handle, way, prompt, sop)
             for handle, way in zip(handles, running, strict=True)
@@ -180,7 +175,7 @@ def _grow(
     return grown
 
 
-def _follow(runner: Runner, sequences: Sequence[int], parents: Sequence[int]) -> list[int]:
+def _follow(runner: GuidedRunner, sequences: Sequence[int], parents: Sequence[int]) -> list[int]:
     """Returns a sequence for each parent's child: the parent's own for the first, copies for the others."""
     for place, sequence in enumerate(sequences):
         if place not in parents:

@@ -17,6 +17,7 @@ import torch
 from glmkit.blanks.layout import Piece, lay_out
 from glmkit.generation.constraints import Constraint, Room, within_room
 from glmkit.generation.decoding import BlankTokens, TokenChooser
+from glmkit.generation.guidance import Guidance
 from glmkit.generation.lookup import guess
 from glmkit.generation.prompts import Prompt
 
@@ -33,12 +34,14 @@ class Request:
         chooser: How tokens are chosen.
         constraints: What each blank may contain (None is anything); empty where none is limited.
         seeds: The seed of each sample's random stream; None is the settings'. There are as many samples as seeds.
+        guidance: What the text is led away from; such a sample takes the room of two.
     """
 
     prompt: Prompt
     chooser: TokenChooser
     constraints: Sequence[Constraint | None] = ()
     seeds: Sequence[int | None] = (None,)
+    guidance: Guidance | None = None
 
     def longest(self, max_positions: int) -> int:
         """Returns the most tokens of a blank."""
@@ -56,7 +59,8 @@ class Request:
     def tokens(self, max_positions: int) -> int:
         """Returns the most tokens of a sample in a cache: part A, each blank with its start marker, and guesses."""
         blanks = len(self.prompt.mask_indices) * (1 + self.longest(max_positions))
-        return len(self.prompt.ids) + blanks + self.chooser.settings.prompt_lookup_num_tokens
+        own = len(self.prompt.ids) + blanks + self.chooser.settings.prompt_lookup_num_tokens
+        return own if self.guidance is None else own + self.guidance.length(own)
 
 
 @dataclass(eq=False)

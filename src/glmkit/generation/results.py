@@ -7,22 +7,25 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the n likeliest ways to fill all blanks of a text.
+    """One way to fill all blanks of a text: one of the n likeliest, or one that was drawn.
 
     Attributes:
         text: The whole text, blanks replaced.
         blanks: The contents of each blank, in the order of the text.
         score: Log-probability of these contents together, in nats, end markers included.
         probability: exp(score): the share that the model gives them among all contents there could be.
+        preference: With `prefer`: how probable it is that the text has the labels wanted.
     """
 
     text: str
     blanks: list[str]
     score: float
     probability: float
+    preference: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.probability:.1%} {self.text}"
+        share = self.probability if self.preference is None else self.preference
+        return f"{share:.1%} {self.text}"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Filled:
         scores: For each blank the sum of its tokens' log-probabilities, the end marker included.
         alternatives: For each blank other contents with their scores, best first (with beams).
         finished: For each blank whether it ended by itself and not at `max_new_tokens`.
-        candidates: The n likeliest ways to fill all blanks together, best first (with `n`).
+        candidates: The n likeliest ways to fill all blanks together, or (with `prefer`) those drawn; best first.
     """
 
     text: str

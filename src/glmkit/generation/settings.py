@@ -25,6 +25,7 @@ class DecodingSettings:
         repetition_penalty: Above 1 makes tokens of this blank less likely to come again.
         no_repeat_ngram_size: No n-gram of this size comes twice in a blank (0 = off).
         stop: Strings before which a blank ends; they are not part of it.
+        guidance_scale: How far a text is led away from a prompt that is given against it (1 = not at all; 1.5 where None).
         prompt_lookup_num_tokens: Tokens guessed from the text at each step and checked together (0 = off; greedy alone).
         seed: Seed of every text's own random stream; None draws one.
     """
@@ -41,6 +42,7 @@ class DecodingSettings:
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     stop: tuple[str, ...] = ()
+    guidance_scale: float | None = None
     prompt_lookup_num_tokens: int = 0
     seed: int | None = None
 
@@ -62,6 +64,7 @@ class DecodingSettings:
                 ("num_return_sequences", "between 1 and num_beams", 1 <= self.num_return_sequences <= self.num_beams),
                 ("repetition_penalty", "above 0", self.repetition_penalty > 0),
                 ("no_repeat_ngram_size", "0 (off) or more", self.no_repeat_ngram_size >= 0),
+                ("guidance_scale", "above 0", self.guidance_scale is None or self.guidance_scale > 0),
                 ("prompt_lookup_num_tokens", "0 (off) or more", self.prompt_lookup_num_tokens >= 0),
                 ("stop", "a string or a list of strings that are not empty", _are_strings(self.stop)),
             )

@@ -11,6 +11,8 @@ from glmkit.applications.poetry.constraint import PoemConstraint
 from glmkit.applications.poetry.forms import find_form, forms
 from glmkit.applications.poetry.sounds import sounds
 from glmkit.errors import GenerationError
+from glmkit.generation import infill
+from glmkit.generation.results import Filled
 from poem_samples import poem_tokenizer, random_glm
 
 
@@ -107,24 +109,24 @@ def test_more_candidates_are_likelier_or_have_the_keywords(glm):
     from glmkit.applications.poetry import writing
 
     scores = []
-    poem, fill = writing._poem, writing.fill
+    poem, draw = writing._poem, infill.draw
 
     def recorded(*arguments, **options):
-        filled = fill(*arguments, **options)
-        scores.append([one.scores[0] for one in filled])
-        return filled
+        [drawn] = draw(*arguments, **options)
+        scores.append([one.scores[0] for one in drawn])
+        return [drawn]
 
-    writing.fill = recorded
+    infill.draw = recorded
     try:
         glm.poem("春", "五绝", seed=5, candidates=4)
         glm.poem("春", "五绝", seed=5, candidates=1)
     finally:
-        writing.fill = fill
+        infill.draw = draw
     assert len(set(scores[0])) == 4  # candidates really differ
     assert scores[0][0] == pytest.approx(scores[1][0], rel=1e-4)
     drawn = [
-        writing.Filled("", ["春眠不觉晓处处闻啼鸟夜来风雨声花落知多少"], [-99.0]),
-        writing.Filled("", ["白日依山尽黄河入海流欲穷千里目更上一层楼"], [-9.0]),
+        Filled("", ["春眠不觉晓处处闻啼鸟夜来风雨声花落知多少"], [-99.0]),
+        Filled("", ["白日依山尽黄河入海流欲穷千里目更上一层楼"], [-9.0]),
     ]
     form = find_form("五绝")
     assert poem("", form, drawn, []).lines[0].startswith("白日")

@@ -13,6 +13,7 @@ import torch
 from glmkit.blanks.layout import Piece, lay_out
 from glmkit.generation.constraints import Choices
 from glmkit.generation.decoding import BlankTokens, TokenChooser
+from glmkit.generation.guidance import Guidance
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.request import Request
 from glmkit.generation.runner import Feed
@@ -130,26 +131,27 @@ def make_request(rng: Random, failing: bool = False) -> Request:
         constraints[rng.randrange(blanks)] = rng.choice([Raises(0), Choices([[SOP]], EOP)])
     chooser = make_chooser(stop if rng.random() < 0.7 else None, **settings)
     seeds = [rng.randrange(1000) for _ in range(samples)]
-    return Request(make_prompt(rng, blanks), chooser, constraints, seeds)
+    prompt, guidance = make_prompt(rng, blanks), None
+    if rng.random() < 0.3:
+        guidance = Guidance(prompt, make_prompt(rng, blanks), rng.choice([0.5, 1.5, 3.0]))
+    return Request(prompt, chooser, constraints, seeds, guidance)
 
 
 def write(request: Request, sample: int = 0) -> list[BlankTokens]:
     """Writes a sample of a request token by token, all that is read laid out anew for each of them."""
-    prompt, chooser = request.prompt, request.chooser
+    chooser, guidance = request.chooser, request.guidance
+    prompts = [request.prompt, *([guidance.against] if guidance else [])]
     generator = torch.Generator().manual_seed(request.seeds[sample])
     blanks: list[BlankTokens] = []
-    for number in range(len(prompt.mask_indices)):
+    for number in range(len(request.prompt.mask_indices)):
         blank = BlankTokens()
         blanks.append(blank)
         while len(blank.tokens) < min(chooser.settings.max_new_tokens, POSITIONS - 1):
-            pieces = [
-                Piece(int(place), np.array(one.tokens, np.int64), scored=False)
-                for place, one in zip(prompt.mask_indices, blanks, strict=False)
-            ]
-            example = lay_out(prompt.ids, pieces, SOP)
-            read = zip(example.input_ids.tolist(), *example.position_ids.tolist(), strict=True)
+            logits, *against = (_logits(prompt, blanks) for prompt in prompts)
+            for other in against:
+                logits = other + np.float32(guidance.scale) * (logits - other)
             limit = request.constraints[number] if request.constraints else None
-            token, gain = chooser.choose(logits_after(list(read)), blank, generator, limit)
+            token, gain = chooser.choose(logits, blank, generator, limit)
             blank.log_probabilities.append(gain)
             if token == EOP:
                 blank.finished = True
@@ -160,3 +162,14 @@ def write(request: Request, sample: int = 0) -> list[BlankTokens]:
                 blank.text, blank.finished = cut.text, True
                 break
     return blanks
+
+
+def _logits(prompt: Prompt, blanks: Sequence[BlankTokens]) -> torch.Tensor:
+    """Logits [V] after a prompt and the blanks so far, laid out anew."""
+    pieces = [
+        Piece(int(place), np.array(one.tokens, np.int64), scored=False)
+        for place, one in zip(prompt.mask_indices, blanks, strict=False)
+    ]
+    example = lay_out(prompt.ids, pieces, SOP)
+    read = zip(example.input_ids.tolist(), *example.position_ids.tolist(), strict=True)
+    return logits_after(list(read))

@@ -9,7 +9,7 @@ from generation_samples import TEXTS, recompute
 
 from glmkit.errors import GenerationError
 from glmkit.generation.constraints import Choices
-from glmkit.generation.infill import fill, make_chooser, stream
+from glmkit.generation.infill import draw, fill, make_chooser, stream
 from glmkit.generation.prompts import build_prompt
 from glmkit.generation.settings import DecodingSettings
 
@@ -214,13 +214,16 @@ def test_beams_read_only_what_is_new(glm):
     assert set(lengths[1:3]) == {1}
 
 
-def test_each_text_may_have_its_own_seed(glm):
-    """With the settings' seed equal texts are filled alike; with seeds of their own as each is alone."""
+def test_draws_are_those_of_their_seeds(glm):
+    """With the settings' seed equal texts are filled alike; each draw is what its seed gives alone, also in small batches."""
     model, tokenizer = glm
     settings = DecodingSettings(max_new_tokens=6, do_sample=True, temperature=2.0, seed=3)
-    texts = ["北京是[MASK]"] * 3
-    alike = fill(model, tokenizer, texts, settings)
-    assert len({result.blanks[0] for result in alike}) == 1
-    seeded = fill(model, tokenizer, texts, settings, seeds=[1, 2, 3])
-    assert len({result.blanks[0] for result in seeded}) > 1
-    assert seeded[2].blanks == alike[0].blanks
+    texts = ["北京是[MASK]", "[MASK]在哪里，[MASK]？"]
+    alike = fill(model, tokenizer, [*texts, *texts], settings)
+    assert alike[:2] == alike[2:]
+    for batch_size in (2, 8):
+        drawn = draw(model, tokenizer, texts, settings, [[1, 2, 3], [None]], batch_size=batch_size)
+        assert list(map(len, drawn)) == [3, 1]
+        assert len({result.blanks[0] for result in drawn[0]}) > 1
+        assert drawn[0][2].blanks == alike[0].blanks
+        assert drawn[1][0].blanks == alike[1].blanks

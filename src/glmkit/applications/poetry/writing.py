@@ -19,7 +19,7 @@ from glmkit.applications.poetry.forms import Form, find_form
 from glmkit.applications.poetry.sounds import sounds
 from glmkit.applications.prompts import question_prompt
 from glmkit.errors import GenerationError
-from glmkit.generation.infill import fill
+from glmkit.generation import infill
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.results import Filled, Poem
 from glmkit.generation.settings import DecodingSettings
@@ -98,21 +98,19 @@ def write_poems(
     decoding = _decoding(settings, constraint.num_tokens, wishes)
     keywords = _keywords(wishes.keywords)
     prompts = [_prompt(tokenizer, title, form, keywords, wishes.author, limit) for title in titles]
-    number = wishes.candidates if decoding.do_sample else 1
-    seed = int(torch.randint(2**40, ())) if wishes.seed is None else wishes.seed
-    filled = fill(
-        model,
-        tokenizer,
-        [prompt for prompt in prompts for _ in range(number)],
-        decoding,
-        batch_size=_ROWS,
-        constraints=[constraint] * (number * len(prompts)),
-        seeds=[_seed(seed, title, i) for title in titles for i in range(number)],
-    )
-    return [
-        _poem(title, form, filled[start : start + number], keywords)
-        for title, start in zip(titles, range(0, len(filled), number), strict=True)
-    ]
+    limits = [constraint] * len(prompts)
+    if decoding.do_sample:
+        seed = int(torch.randint(2**40, ())) if wishes.seed is None else wishes.seed
+        seeds = [[_seed(seed, title, i) for i in range(wishes.candidates)] for title in titles]
+        drawn = infill.draw(
+            model, tokenizer, prompts, decoding, seeds, batch_size=_ROWS, constraints=limits
+        )
+    else:
+        best = infill.fill(
+            model, tokenizer, prompts, decoding, batch_size=_ROWS, constraints=limits
+        )
+        drawn = [[one] for one in best]
+    return [_poem(title, form, some, keywords) for title, some in zip(titles, drawn, strict=True)]
 
 
 def _seed(seed: int, title: str, candidate: int) -> int:

@@ -1,0 +1,215 @@
+"""Guidance: a text is led away from what the model would write in another context (classifier-free guidance).
+
+In: a prompt, a prompt against it, a scale. Out: a `Runner` whose logits are those of the first, pushed away from those of the second:
+second + scale * (first - second). Both read the same blanks, each at its own positions. Scale 1 is the prompt alone; above 1 what
+distinguishes the prompts counts more. Everything that asks a runner (engine, beams, the n likeliest) is guided alike.
+
+Source: Sanchez et al. 2023, *Stay on topic with Classifier-Free Guidance* (arXiv 2306.17806), the form for language models. Its
+log-probabilities may be logits as well: they differ by a constant, which the next softmax takes away.
+
+Shapes: V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from glmkit.blanks.layout import Piece, lay_out
+from glmkit.errors import GenerationError
+from glmkit.generation.prompts import Prompt
+from glmkit.generation.runner import Feed, Runner
+from glmkit.generation.settings import DecodingSettings
+
+DEFAULT_SCALE = 1.5
+"""Of a request that names a prompt to be led away from and no scale; the paper's usual choice."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a text is led away from.
+
+    Attributes:
+        prompt: The text's own prompt.
+        against: The other prompt, with as many blanks.
+        scale: Above 0; 1 leaves the text as it is.
+
+    Raises:
+        GenerationError: The prompts have different numbers of blanks.
+    """
+
+    prompt: Prompt
+    against: Prompt
+    scale: float
+
+    def __post_init__(self) -> None:
+        own, other = len(self.prompt.mask_indices), len(self.against.mask_indices)
+        if own != other:
+            raise GenerationError(
+                f"negative_prompt: the text has {own} blanks and the one against it {other}; the same contents are read in "
+                "both, so give both as many"
+            )
+
+    def position(self, position: int) -> int:
+        """Returns where a blank's tokens stand in the other prompt."""
+        [place] = np.flatnonzero(self.prompt.mask_indices == position)
+        return int(self.against.mask_indices[place])
+
+    def feed(self, feed: Feed, sequence: int) -> Feed:
+        """Returns what the other prompt's sequence reads when the text's reads `feed`."""
+        ids, blocks = feed.ids[feed.prefix :], feed.blocks[feed.prefix :]
+        positions = [self.position(one) for one in feed.positions[feed.prefix :]]
+        if not feed.prefix:
+            return replace(feed, sequence=sequence, positions=positions)
+        part_a = lay_out(self.against.ids, [], sop=-1)
+        own, (places, zeros) = part_a.input_ids.tolist(), part_a.position_ids.tolist()
+        return Feed(
+            sequence,
+            [*own, *ids],
+            [*places, *positions],
+            [*zeros, *blocks],
+            part_a.prefix_length,
+            feed.num_logits,
+        )
+
+    def length(self, length: int) -> int:
+        """Returns how much the other sequence keeps where the text's keeps `length` tokens, its part A among them (or 0)."""
+        return length and length - len(self.prompt.ids) + len(self.against.ids)
+
+    def guided(self, logits: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """Returns the logits of the guided distribution, like those given."""
+        # In NumPy, as in `decoding`: torch would wake threads that wait on the cores that the model needs next.
+        away = other.numpy()
+        return torch.from_numpy(away + np.float32(self.scale) * (logits.numpy() - away))
+
+
+class GuidedRunner:
+    """A runner of which each sequence may be guided; a guided one is two of the model's, read in one pass."""
+
+    def __init__(self, runner: Runner):
+        self._runner = runner
+        self._beside: dict[int, tuple[int, Guidance]] = {}
+
+    def open(self, guidance: Guidance | None = None) -> int:
+        """Returns the handle of a new, empty sequence."""
+        return self._paired(self._runner.open(), guidance, self._runner.open)
+
+    def fork(self, sequence: int) -> int:
+        """Returns the handle of a copy that goes on by itself."""
+        other, guidance = self._beside.get(sequence, (0, None))
+        return self._paired(self._runner.fork(sequence), guidance, lambda: self._runner.fork(other))
+
+    def _paired(self, sequence: int, guidance: Guidance | None, make: Any) -> int:
+        if guidance is not None:
+            try:
+                self._beside[sequence] = make(), guidance
+            except BaseException:
+                self._runner.close(sequence)
+                raise
+        return sequence
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forgets all but the first `length` tokens."""
+        self._runner.truncate(sequence, length)
+        if sequence in self._beside:
+            other, guidance = self._beside[sequence]
+            self._runner.truncate(other, guidance.length(length))
+
+    def close(self, sequence: int) -> None:
+        """Forgets a sequence."""
+        self._runner.close(sequence)
+        if sequence in self._beside:
+            self._runner.close(self._beside.pop(sequence)[0])
+
+    def length(self, sequence: int) -> int:
+        """Returns the number of tokens that a sequence has read, in the text's own prompt."""
+        return self._runner.length(sequence)
+
+    def forward(self, feeds: Sequence[Feed]) -> list[torch.Tensor]:
+        """Reads each feed, at most one for a sequence; returns float32 [num_logits, V] for each, guided where it is."""
+        guided = [place for place, feed in enumerate(feeds) if feed.sequence in self._beside]
+        pairs = [self._beside[feeds[place].sequence] for place in guided]
+        others = [
+            guidance.feed(feeds[place], other)
+            for place, (other, guidance) in zip(guided, pairs, strict=True)
+        ]
+        read = self._runner.forward([*feeds, *others])
+        for place, (_, guidance), away in zip(guided, pairs, read[len(feeds) :], strict=True):
+            read[place] = guidance.guided(read[place], away)
+        return read[: len(feeds)]
+
+
+class BeamGuide:
+    """Guidance of transformers' beam search over one blank, as a logits processor.
+
+    Args:
+        runner: The model, which reads the other prompt here.
+        guidance: What the text is led away from.
+        written: Contents of the blanks before, at the text's own masks.
+        blank: The blank that is searched, at the text's own mask.
+        sop: Id of the start marker.
+        prompt_length: Tokens before the blank's contents in what transformers generates from.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        guidance: Guidance,
+        written: Sequence[Piece],
+        blank: Piece,
+        sop: int,
+        prompt_length: int,
+    ):
+        self._runner, self._guidance, self._prompt_length = runner, guidance, prompt_length
+        pieces = [
+            replace(one, mask_index=guidance.position(one.mask_index)) for one in (*written, blank)
+        ]
+        example = lay_out(guidance.against.ids, pieces, sop)
+        positions, blocks = example.position_ids.tolist()
+        self._position = pieces[-1].mask_index
+        self._first = (example.input_ids.tolist(), positions, blocks, example.prefix_length)
+        self._read: dict[tuple[int, ...], tuple[int, torch.Tensor]] = {}
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Returns guided log-probabilities [rows, V] of rows of tokens [rows, T] with the text's own scores [rows, V]."""
+        rows = [tuple(row) for row in ids[:, self._prompt_length :].tolist()]
+        wanted = list(dict.fromkeys(rows))
+        feeds = [self._feed(row) for row in wanted]
+        logits = [one[0] for one in self._runner.forward(feeds)]
+        for sequence, _ in self._read.values():
+            self._runner.close(sequence)
+        self._read = {
+            row: (feed.sequence, one) for row, feed, one in zip(wanted, feeds, logits, strict=True)
+        }
+        away = torch.stack([self._read[row][1] for row in rows]).to(scores).log_softmax(-1)
+        guided = away + self._guidance.scale * (scores - away)
+        return guided.log_softmax(-1)
+
+    def _feed(self, row: tuple[int, ...]) -> Feed:
+        if not row:
+            return Feed(self._runner.open(), *self._first)
+        parent, _ = self._read[row[:-1]]
+        return Feed(self._runner.fork(parent), [row[-1]], [self._position], [len(row) + 1])
+
+
+def guidance_of(
+    prompt: Prompt, against: Prompt | None, settings: DecodingSettings
+) -> Guidance | None:
+    """Returns what leads a prompt's text away, or None.
+
+    Raises:
+        GenerationError: Different numbers of blanks, or a scale without a prompt to be led away from.
+    """
+    if against is None:
+        if settings.guidance_scale is not None:
+            raise GenerationError(
+                f"guidance_scale={settings.guidance_scale} says how far a text is led away from another prompt; give that "
+                "prompt (negative_prompt), or leave the scale out"
+            )
+        return None
+    scale = DEFAULT_SCALE if settings.guidance_scale is None else settings.guidance_scale
+    return Guidance(prompt, against, scale)
