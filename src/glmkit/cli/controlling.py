@@ -1,6 +1,7 @@
-"""Options of fill and generate that say what the blanks may contain, and the constraint that they make.
+"""Options of fill and generate that control what is written, and the arguments of `glm.fill` that they make.
 
-In: the options of a command line. Out: one constraint for all blanks, or None. Everything given is kept at once.
+In: the options of a command line. Out: one constraint for all blanks, or None, everything given being kept at once; what the text is led
+away from, and which labels it shall have.
 """
 
 from __future__ import annotations
@@ -28,10 +29,17 @@ OPTIONS: tuple[tuple[str, Any, Any, str, str], ...] = (
     ("min_lines", int, 0, "Fewest lines of a blank.", "每个空白的最少行数。"),
     ("max_lines", int | None, None, "Most lines of a blank.", "每个空白的最多行数。"),
 )  # fmt: skip
-"""Name, type, default, help in English and Chinese."""
+"""Of constraints: name, type, default, help in English and Chinese."""
+
+LEADING: tuple[tuple[str, Any, Any, str, str], ...] = (
+    ("negative_prompt", str | None, None, "Text with as many blanks, from which what is written is led away; see --guidance-scale.", "反向提示：空白数相同的文本，生成内容会远离它；力度见 --guidance-scale。"),
+    ("prefer", list[str], [], "TASK=LABEL that a text shall have, such as sentiment=positive: the best of several draws is kept.", "希望文本具有的 任务=标签，如 sentiment=positive：采样若干份，保留最符合的一份。"),
+    ("candidates", int, 8, "How many texts are drawn with --prefer.", "使用 --prefer 时采样的份数。"),
+)  # fmt: skip
+"""The same of what leads a text without deciding it."""
 
 
-def with_constraints(body: Callable[..., None]) -> Callable[..., None]:
+def with_control(body: Callable[..., None]) -> Callable[..., None]:
     """Gives a verb the options, passed to it as one `control` (name -> value)."""
     options = [
         inspect.Parameter(
@@ -40,7 +48,7 @@ def with_constraints(body: Callable[..., None]) -> Callable[..., None]:
             default=default,
             annotation=Annotated[kind, typer.Option(help=say(english, chinese))],
         )
-        for name, kind, default, english, chinese in OPTIONS
+        for name, kind, default, english, chinese in (*OPTIONS, *LEADING)
     ]
 
     @functools.wraps(body)
@@ -67,12 +75,31 @@ def constraint_of(tokenizer: Any, control: dict[str, Any]) -> Any:
         return None
     from glmkit.generation.control import Control
 
-    texts = {
-        name: _read(control[name])
-        for name in ("json_schema", "grammar")
-        if control[name] is not None
-    }
-    return Control(**{**control, **texts}).constraint(tokenizer)
+    given = {name: control[name] for name, *_ in OPTIONS}
+    for name in ("json_schema", "grammar"):
+        if control[name] is not None:
+            given[name] = _read(control[name])
+    return Control(**given).constraint(tokenizer)
+
+
+def leading_of(control: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of `glm.fill` for one text that the other options make.
+
+    Raises:
+        GenerationError: `--prefer` without a label.
+    """
+    prefer: dict[str, str] = {}
+    for one in control["prefer"]:
+        task, _, label = one.rpartition("=")
+        if not task or not label:
+            raise GenerationError(
+                f"--prefer {one}: a task and a label are needed, such as --prefer sentiment=positive"
+            )
+        prefer[task] = label
+    found: dict[str, Any] = {"negative_prompt": control["negative_prompt"]}
+    if prefer:
+        found |= {"prefer": prefer, "candidates": control["candidates"], "do_sample": True}
+    return found
 
 
 def _read(path: Path) -> str:

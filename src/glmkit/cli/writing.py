@@ -16,7 +16,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from glmkit.cli.controlling import constraint_of, with_constraints
+from glmkit.cli.controlling import constraint_of, leading_of, with_control
 from glmkit.cli.language import say
 from glmkit.embedded import DEFAULT_MODEL
 from glmkit.errors import UserError
@@ -98,7 +98,7 @@ def with_decoding_settings(
     return verb
 
 
-@with_constraints
+@with_control
 @with_decoding_settings
 def fill(
     settings: DecodingSettings,
@@ -121,10 +121,14 @@ def fill(
 ) -> None:
     """Fills every [MASK], [sMASK] and [gMASK] of each text."""
     glm = load_model(model, device, dtype)
-    arguments = dataclasses.asdict(settings)
+    arguments = dataclasses.asdict(settings) | leading_of(control)
     lines, limit = read_texts(texts), constraint_of(glm.tokenizer, control)
-    limits = None if limit is None else [limit] * len(lines)
-    results = glm.fill(lines, n=n_best, batch_size=batch_size, constraints=limits, **arguments)
+    for name, value in {
+        "constraints": limit,
+        "negative_prompt": control["negative_prompt"],
+    }.items():
+        arguments[name] = None if value is None else [value] * len(lines)
+    results = glm.fill(lines, n=n_best, batch_size=batch_size, **arguments)
     for result in results:
         if as_json:
             print_json(dataclasses.asdict(result))
@@ -142,7 +146,7 @@ def fill(
                 )
 
 
-@with_constraints
+@with_control
 @with_decoding_settings
 def generate(
     settings: DecodingSettings,
@@ -155,10 +159,10 @@ def generate(
 ) -> None:
     """Continues each text; in a terminal the continuation appears as it is written."""
     glm = load_model(model, device, dtype)
-    arguments = dataclasses.asdict(settings)
+    arguments = dataclasses.asdict(settings) | leading_of(control)
     limit = constraint_of(glm.tokenizer, control)
     for text in read_texts(texts):
-        if as_json or settings.num_beams > 1:
+        if as_json or settings.num_beams > 1 or control["prefer"]:
             continuation = glm.generate(text, constraints=limit, **arguments)
             if as_json:
                 print_json({"prompt": text, "text": continuation})
@@ -198,7 +202,8 @@ def _print_candidates(result: Any) -> None:
     table.add_column(say("probability", "概率"), justify="right", no_wrap=True)
     table.add_column(say("text", "文本"), overflow="fold")
     for candidate in result.candidates:
-        table.add_row(f"{candidate.probability:.1%}", Text(candidate.text))
+        share = candidate.probability if candidate.preference is None else candidate.preference
+        table.add_row(f"{share:.1%}", Text(candidate.text))
     Console(highlight=False).print(table)
 
 

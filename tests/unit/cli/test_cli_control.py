@@ -64,6 +64,57 @@ def test_mistakes_are_sentences(tmp_path):
         assert message in result.stderr
 
 
+def test_texts_are_led_and_chosen():
+    """Beside constraints: another prompt that leads away, and a label that the best of some draws has."""
+    plain = run("fill", "北京是[MASK]", "--max-new-tokens", "5")
+    options = (
+        "--negative-prompt",
+        "[MASK]上海是",
+        "--guidance-scale",
+        "4",
+        "--max-new-tokens",
+        "5",
+    )
+    led, both = (
+        run("fill", "北京是[MASK]", *options),
+        run("fill", "北京是[MASK]", "北京是[MASK]", *options),
+    )
+    assert led.returncode == 0, led.stderr
+    assert led.stdout != plain.stdout
+    assert both.stdout == led.stdout * 2
+    wish = (
+        "--prefer",
+        "sentiment=negative",
+        "--candidates",
+        "3",
+        "--seed",
+        "1",
+        "--max-new-tokens",
+        "5",
+    )
+    filled = run("fill", "北京是[MASK]", *wish, "--json")
+    record = json.loads(filled.stdout)
+    shares = [one["preference"] for one in record["candidates"]]
+    assert shares == sorted(shares, reverse=True)
+    assert 1 < len(shares) <= 3
+    table = run("fill", "北京是[MASK]", *wish)
+    assert f"{shares[0]:.1%}" in table.stdout
+    written = run("generate", "北京是[MASK]", *wish)
+    assert written.stdout.strip() == record["blanks"][0]
+
+
+def test_what_cannot_lead_is_refused():
+    for arguments, message in (
+        (("--prefer", "sentiment"), "--prefer sentiment=positive"),
+        (("--prefer", "sentiment=x"), "positive, negative"),
+        (("--guidance-scale", "2"), "negative_prompt"),
+        (("--negative-prompt", "[MASK][MASK]"), "the one against it 2"),
+    ):
+        result = run("fill", "x[MASK]", *arguments)
+        assert result.returncode == 2
+        assert message in result.stderr
+
+
 def test_nothing_given_is_no_constraint():
     defaults = {name: default for name, _, default, *_ in controlling.OPTIONS}
     assert controlling.constraint_of(None, defaults) is None
