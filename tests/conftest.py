@@ -37,6 +37,10 @@ class Golden:
             return {name: arrays[name] for name in arrays.files}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "browser: needs Chromium and its driver; skipped without")
+
+
 _goldens: dict[str, Golden] = {}
 
 

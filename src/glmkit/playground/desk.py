@@ -124,6 +124,11 @@ class Desk:
         """Does work that is not on the engine."""
         return await self.server.pool.run(work, self._deadline())
 
+    async def explain(self, work: Callable[[Callable[[], None]], Result]) -> Result:
+        """Does the work of explaining, which takes longest and ends half-way when nobody waits for it."""
+        found: Result = await self.server.explain(self._deadline(), work)
+        return found
+
     async def steps(self, work: Iterator[Result]) -> AsyncIterator[Result]:
         """Yields what an iterator yields, each step a call of its own, so that others have their turn in between."""
         deadline, end = self._deadline(), object()

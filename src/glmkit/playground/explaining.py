@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -50,15 +50,18 @@ async def _explain(
     most = desk.asking.fill_settings(asked).max_new_tokens
     options: dict[str, Any] = {"max_new_tokens": most} if what == "blanks" else {"task": what}
 
-    def work() -> str:
+    def work(progress: Callable[[], None]) -> str:
         if what == "blanks":
-            desk.asking.prompt(str(asked.texts))  # refuses what would be cut
-        evidence = desk.glm.explain(asked.texts, methods=methods, **options)
+            most = desk.server.settings.max_explained
+            # Refuses what would be cut, too.
+            if len(desk.asking.prompt(str(asked.texts)).mask_indices) > most:
+                raise Mistake(desk.say("explain_too_many", most=most))
+        evidence = desk.glm.explain(asked.texts, methods=methods, progress=progress, **options)
         # The library names the model by its folder, which is the server's own business.
         facts = {**evidence.facts, "model": desk.server.settings.name}
         return page(replace(evidence, facts=facts), desk.say.code)
 
-    evidence = await desk.think(work)
+    evidence = await desk.explain(work)
     # A frame of its own: its style stays there, and its script reaches nothing of this page.
     yield (
         f'<iframe class="evidence" title="{html.escape(desk.say("explain"))}" sandbox="allow-scripts" '

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from glmkit.generation.infill import filled
+from glmkit.generation.infill import blank_text
 from glmkit.playground import examples, showing
 from glmkit.playground.controls import WRITING, Controls, field
 from glmkit.playground.desk import Desk
@@ -73,9 +73,10 @@ async def _fill(desk: Desk, controls: Controls, text: str, *values: Any) -> Asyn
     job = await desk.write(functools.partial(desk.asking.fill, asked))
     [[blanks]] = await job.written()
     prompt = job.requests[0].prompt
-    one = filled(desk.glm.tokenizer, prompt, blanks)
-    desk.log("got", one.text)
-    yield showing.filled(desk.say, text, prompt, one.blanks, all(one.finished)), ""
+    contents = [blank_text(desk.glm.tokenizer, blank) for blank in blanks]
+    desk.log("got", contents)
+    finished = all(blank.finished for blank in blanks)
+    yield showing.filled(desk.say, text, prompt, contents, finished), ""
 
 
 async def _likeliest(

@@ -45,8 +45,6 @@ def make_page(server: Server, say: Speaker, running: Running) -> FastAPI:
         with gr.Tabs(elem_id="tabs"):
             for draw in TABS:
                 draw(desk)
-    # Each listener awaits the server's own queue, which has its own limit and its own way to say that it is full.
-    blocks.queue(api_open=False, default_concurrency_limit=None, max_size=None)
     host = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     folder = resources.files("glmkit.playground")
     style, script = ((folder / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))

@@ -11,10 +11,13 @@ import gradio as gr
 
 from glmkit.playground.desk import Desk
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-"""Of every listener: it is the page's own, and its result says itself that it is growing."""
+# What waits, waits in the server's own queue, which has its own limit and its own way to say that it is full.
+_OWN: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": None}
 
-BUSY: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+QUIET: dict[str, Any] = {**_OWN, "show_progress": "hidden"}
+"""Of a listener whose result says itself that it is growing."""
+
+BUSY: dict[str, Any] = {**_OWN, "show_progress": "minimal"}
 """Of a listener whose result takes a while and comes at once."""
 
 

@@ -6,6 +6,7 @@ import html
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.results import Poem
@@ -50,24 +51,28 @@ def mistake(say: Speaker, message: str, details: str = "") -> str:
 
 
 def filled(say: Speaker, text: str, prompt: Prompt, blanks: Sequence[str], finished: bool) -> str:
-    """Returns a text in which each blank is a button.
+    """Returns a text in which each blank is a button; the text is that of `prompt.assemble`.
 
     Args:
         say: The page's language.
         text: What was asked; what is clicked on says so again.
         prompt: Its prompt.
-        blanks: What its blanks contain.
+        blanks: What its blanks contain, as written.
         finished: Whether all of them ended by themselves.
     """
-    parts = [html.escape(prompt.parts[0])]
-    for number, (blank, part) in enumerate(zip(blanks, prompt.parts[1:], strict=True)):
-        label = html.escape(f"{say('blank', number=number + 1)}: {blank}", quote=True)
-        shown = html.escape(blank or say("nothing"))
-        parts.append(
-            f'<button type="button" class="blank" data-blank="{number}" aria-label="{label}">{shown}</button>'
-        )
-        parts.append(html.escape(part))
-    data = html.escape(json.dumps({"text": text, "blanks": list(blanks)}), quote=True)
+    parts, before = [html.escape(prompt.parts[0])], prompt.parts[0]
+    for number, part in enumerate(prompt.parts[1:]):
+        known = replace(prompt, parts=prompt.parts[: number + 2])
+        so_far = known.assemble(list(blanks[: number + 1]))
+        piece = so_far[len(before) : len(so_far) - len(part)]
+        before = so_far
+        content = piece.strip()
+        label = html.escape(f"{say('blank', number=number + 1)}: {content}", quote=True)
+        shown = html.escape(content or say("nothing"))
+        button = f'<button type="button" class="blank" data-blank="{number}" aria-label="{label}">{shown}</button>'
+        head, _, tail = piece.partition(content) if content else (piece, "", "")
+        parts += [head, button, tail, html.escape(part)]
+    data = html.escape(json.dumps({"text": text}), quote=True)
     rest = "" if finished else note(say("unfinished"))
     return card(f'<div class="text filled" data-asked="{data}">{"".join(parts)}</div>{rest}')
 

@@ -61,7 +61,9 @@ WORDS: dict[str, Text] = {
     "article_outline": Text("Outline: one heading a line", "提纲：每行一个小标题"),
     "article_most": Text("max_characters", "max_characters（最多字数）"),
     "article_most_info": Text("1–{most}", "1–{most}"),
-    "article_most_wrong": Text("max_characters: give a whole number from 1 to {most}.", "max_characters：请给 1 到 {most} 的整数。"),
+    "article_least": Text("min_characters", "min_characters（最少字数）"),
+    "article_least_info": Text("0–max_characters", "0–max_characters"),
+    "article_wrong": Text("max_characters: a whole number from 1 to {most}; min_characters: one from 0 to max_characters.", "max_characters 请给 1 到 {most} 的整数，min_characters 请给 0 到 max_characters 的整数。"),
     "article_run": Text("Write an article", "写文章"),
     "article_empty": Text("Give a title or a beginning first.", "请先给一个标题或开头。"),
     # Chat.
@@ -112,6 +114,7 @@ WORDS: dict[str, Text] = {
     "integrated_gradients": Text("integrated gradients", "积分梯度"),
     "ablation": Text("ablation", "逐词遮蔽"),
     "attention_rollout": Text("attention rollout", "注意力展开"),
+    "explain_too_many": Text("There are too many blanks; at most {most} are explained at a time.", "空白太多，一次最多解释 {most} 个。"),
     "explain_run": Text("Explain", "解释"),
     "explain_methods_empty": Text("Choose at least one method.", "请至少选择一种方法。"),
     # Compare.

@@ -102,6 +102,7 @@ def _article_tab(desk: Desk) -> None:
             outline = gr.Textbox(label=say("article_outline"), lines=3, max_lines=10, elem_id="article-outline")  # fmt: skip
         example_buttons(desk, "article", examples.both(examples.ARTICLE, say.code), [text, outline])
         with settings(desk, "article"):
+            least = field(desk, "article-least", say("article_least"), say("article_least_info"), 0)
             length = field(desk, "article-most", say("article_most"), say("article_most_info", most=most), 300)  # fmt: skip
             names = ("temperature", "top_p", "no_repeat_ngram_size")
             controls = Controls(desk, "article", WRITING, {name: defaults.ARTICLE[name] for name in names})  # fmt: skip
@@ -110,17 +111,24 @@ def _article_tab(desk: Desk) -> None:
             stop = gr.Button(say("stop"), elem_id="article-stop", scale=0, min_width=110)
         shown = result("article")
     listen = desk.handler(functools.partial(_article, desk, controls))
-    event = run.click(listen, [text, outline, length, *controls.components], shown, **QUIET)
+    event = run.click(listen, [text, outline, least, length, *controls.components], shown, **QUIET)
     stop.click(None, cancels=event, **QUIET)
 
 
 async def _article(
-    desk: Desk, controls: Controls, text: str, outline: str, length: str, *values: Any
+    desk: Desk,
+    controls: Controls,
+    text: str,
+    outline: str,
+    least: str,
+    length: str,
+    *values: str,
 ) -> AsyncIterator[str]:
     beginning, most = desk.needed(text, "article_empty"), desk.server.settings.max_characters
-    characters = whole(length, 1, most)
-    if characters is None:
-        raise Mistake(desk.say("article_most_wrong", most=most))
+    longest = whole(length, 1, most)
+    shortest = None if longest is None else whole(least.strip() or "0", 0, longest)
+    if shortest is None:
+        raise Mistake(desk.say("article_wrong", most=most))
     # The API has no articles; its fields are checked as those of a text to be filled.
     asked = FillRequest(texts=beginning, **controls.given(values))
     desk.asking.fill_settings(asked)
@@ -131,7 +139,8 @@ async def _article(
     pieces = desk.glm.article(
         beginning,
         outline=headings,
-        max_characters=characters,
+        min_characters=shortest,
+        max_characters=longest,
         stream=True,
         **drawing(fields, defaults.ARTICLE),
     )

@@ -108,9 +108,11 @@ def add_own(app: FastAPI, server: Server) -> None:
         name = server.check_model(asked.model)
         server.log(request, "asked", asked.model_dump(exclude_none=True))
         texts, settings = _explained(server, asked)
-        found = await server.explain(
-            request, lambda progress: glm.explain(texts, **settings, progress=progress)
+        explaining = server.explain(
+            request.state.deadline,
+            lambda progress: glm.explain(texts, **settings, progress=progress),
         )
+        found = await unless_gone(request.receive, explaining)
         data = [
             {**one.to_dict(attention=asked.attention), "facts": {**one.facts, "model": name}}
             for one in found

@@ -105,9 +105,9 @@ class Server:
         """Does work that is not on the engine."""
         return await unless_gone(request.receive, self.pool.run(body, request.state.deadline))
 
-    async def explain(self, request: Request, body: Callable[[Callable[[], None]], Any]) -> Any:
-        """Explains, until the client leaves or its time is over; `body` calls what it is given again and again."""
-        deadline, left = request.state.deadline, threading.Event()
+    async def explain(self, deadline: float, body: Callable[[Callable[[], None]], Any]) -> Any:
+        """Explains, until nobody waits for it or its time is over; `body` calls what it is given again and again."""
+        left = threading.Event()
 
         def still_wanted() -> None:
             if left.is_set() or time.monotonic() > deadline:
@@ -118,7 +118,7 @@ class Server:
             return body(still_wanted)
 
         try:
-            return await unless_gone(request.receive, self.explainer.run(work, deadline))
+            return await self.explainer.run(work, deadline)
         finally:
             left.set()
 
