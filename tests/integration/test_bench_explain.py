@@ -23,6 +23,7 @@ RECORDS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_measures_and_writes(tmp_path: Path, monkeypatch, capsys):
     for kind, records in RECORDS.items():
         with gzip.open(tmp_path / f"{kind}.valid.jsonl.gz", "wt", encoding="utf-8") as file:

@@ -49,6 +49,7 @@ def test_one_objective_from_corpus_to_page(tmp_path):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [pytest.param("bert", marks=pytest.mark.slow), "gpt"])
 def test_an_interrupted_peer_goes_on_to_the_same_weights(tmp_path, family, monkeypatch):
     config = comparison(tmp_path)

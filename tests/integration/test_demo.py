@@ -56,6 +56,7 @@ def test_a_checkout_without_the_embedded_model_still_pretrains(
         demo(tmp_path / "run", steps=0)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_pipeline_runs_from_corpus_to_filled_blanks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

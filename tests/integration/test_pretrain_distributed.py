@@ -74,6 +74,7 @@ def test_two_processes_train_the_model_that_one_trains(whole, kind):
     assert_close(whole[kind], whole["one"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [

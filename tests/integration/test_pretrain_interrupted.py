@@ -59,7 +59,7 @@ def assert_same(run: Path, expected: Path) -> None:
         ("one", "write", 8, 4),
         ("one", "publish", 8, 4),
         pytest.param("one", "write", 4, None, marks=pytest.mark.slow),
-        ("ddp", "step", 6, 4),
+        pytest.param("ddp", "step", 6, 4, marks=pytest.mark.slow),
         pytest.param("ddp", "publish", 8, 4, marks=pytest.mark.slow),
         pytest.param("fsdp", "step", 6, 4, marks=pytest.mark.slow),
         ("fsdp", "write", 8, 4),
@@ -94,7 +94,7 @@ def test_kill_9_at_the_end_of_an_epoch(whole, data, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
-        ("one", signal.SIGINT),
+        pytest.param("one", signal.SIGINT, marks=pytest.mark.slow),
         ("ddp", signal.SIGTERM),
         pytest.param("fsdp", signal.SIGTERM, marks=pytest.mark.slow),
     ],

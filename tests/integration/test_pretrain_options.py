@@ -77,6 +77,7 @@ HALF = {
 }
 
 
+@pytest.mark.slow
 def test_bfloat16_weights_learn_as_float32_ones_do_and_resume_exactly(data, tmp_path, monkeypatch):
     sections = {"model": {**HALF, **NO_DROPOUT}}
     wide = {"model": {**sections["model"], "dtype": "float32"}}
@@ -247,7 +248,7 @@ def test_a_compiled_model_trains_as_the_plain_one(data, tmp_path):
 # -- averages
 
 
-@pytest.mark.parametrize("export", ["beside", "instead"])
+@pytest.mark.parametrize("export", [pytest.param("beside", marks=pytest.mark.slow), "instead"])
 def test_the_average_resumes_exactly_and_is_exported(data, tmp_path, monkeypatch, export):
     sections = {"average": {"decay": 0.8, "from_step": 2, "export": export}}
     pretrain(make_config(data, tmp_path / "whole", sections))
@@ -310,9 +311,8 @@ def test_a_spike_is_skipped_counted_and_resumed_exactly(data, tmp_path, monkeypa
         assert curve(tmp_path / f"run-{step}") == curve(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    "shards", [pytest.param(1, marks=pytest.mark.slow), 0], ids=["ddp", "fsdp"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", [1, 0], ids=["ddp", "fsdp"])
 def test_two_processes_average_and_skip_as_one_does(data, tmp_path, shards):
     """And what they are killed over, one process goes on with."""
     sections = {

@@ -159,7 +159,12 @@ def test_text_only_grows_behind_what_breaks_nothing(name: str, seed: int):
 
 
 @pytest.mark.parametrize(
-    "decoding", [{}, {"do_sample": True, "seed": 3, "temperature": 3.0}, {"num_beams": 3}]
+    "decoding",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"do_sample": True, "seed": 3, "temperature": 3.0},
+        {"num_beams": 3},
+    ],
 )
 def test_several_blanks_batches_and_beams(glm, decoding: dict):
     model, tokenizer = glm

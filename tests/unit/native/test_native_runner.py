@@ -226,6 +226,7 @@ def test_threads_of_python_take_turns():
     assert not wrong
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_process_goes_on():
     """A server that forks workers after loading: the child's threads are its own."""
@@ -250,7 +251,7 @@ def test_a_forked_process_goes_on():
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("instructions", ["portable", "avx2"])
+@pytest.mark.parametrize("instructions", [pytest.param("portable", marks=pytest.mark.slow), "avx2"])
 def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
     """The plain C++ loops, and the vector instructions that are not this processor's best (which all other tests run)."""
     if library.instructions() == instructions or library.instructions() == "portable":

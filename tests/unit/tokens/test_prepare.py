@@ -173,7 +173,7 @@ def test_large_files_are_divided(corpus, tmp_path, monkeypatch):
     assert seen[-1][0] == seen[-1][1] > 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_killed_and_run_again(corpus, tmp_path, workers):
     """kill -9 when some parts are done: no store is there; the next run gives the uninterrupted run's bytes."""
     prepare(corpus, tmp_path / "expected", TOKENIZER, valid_ratio=0.2)
@@ -224,7 +224,16 @@ class InodeCheck(CharacterTokenizer):
         super().save_pretrained(folder)
 
 
-@pytest.mark.parametrize("name", ["train", "valid", "tokenizer", "report.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("valid", "tokenizer", "report.json")
+        ),
+    ],
+)
 def test_killed_while_merging(corpus, tmp_path, name, monkeypatch):
     """Stopped right before each of the results appears: never a half result, and then the same bytes."""
     prepare(corpus, tmp_path / "expected", TOKENIZER, valid_ratio=0.2)

@@ -165,6 +165,7 @@ for kind in ("unigram", "bpe", "wordpiece"):
 """
 
 
+@pytest.mark.slow
 def test_the_same_corpus_gives_the_same_vocabulary_in_every_process() -> None:
     """The library's hash maps have another order in each process."""
     corpus = json.dumps([text[i:] for text in CORPUS for i in range(3)] + VARIED)

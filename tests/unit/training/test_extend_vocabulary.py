@@ -111,6 +111,7 @@ def data(extended, tmp_path_factory):
     return prepared(extended[0], tmp_path_factory.mktemp("domain"))
 
 
+@pytest.mark.slow
 def test_training_goes_on_and_the_loss_falls_below_that_before(extended, data, tmp_path):
     report = pretrain(config(extended[0], data, tmp_path / "run", output_dropout_prob=0.0))
     assert report.loss_after["loss"] < 0.9 * report.loss_before["loss"]
@@ -144,6 +145,7 @@ def test_words_must_be_asked_for_and_folders_are_kept(extended, tmp_path):
         extend_vocabulary(source, extended[0], words=["新冠"])
 
 
+@pytest.mark.slow
 def test_words_of_a_corpus_and_the_command(tmp_path, capsys, monkeypatch):
     from glmkit.cli.main import main
 

@@ -43,7 +43,7 @@ SLOW = pytest.mark.slow
         (DEEP, "float32", False),
         (DEEP, "float32", True),
         (BIG_VOCABULARY, "mixed", False),
-        (MANY_WEIGHTS, "bfloat16", False),
+        pytest.param(MANY_WEIGHTS, "bfloat16", False, marks=SLOW),
         (MANY_WEIGHTS, "float32", True),
         pytest.param(BIG_VOCABULARY, "float32", False, marks=SLOW),
         pytest.param(BIG_VOCABULARY, "float32", True, marks=SLOW),
@@ -96,7 +96,7 @@ def _measure_shard(rank: int, port: int, shape, precision: str, reshard: bool, q
 @pytest.mark.parametrize(
     ("shape", "precision"),
     [
-        (MANY_WEIGHTS, "float32"),
+        pytest.param(MANY_WEIGHTS, "float32", marks=SLOW),
         pytest.param(DEEP, "float32", marks=SLOW),
         pytest.param(DEEP, "mixed", marks=SLOW),
     ],
