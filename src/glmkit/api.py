@@ -14,6 +14,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from glmkit.applications import preferring
+from glmkit.applications.adapting import Adapting
 from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.applications.chat_template import chat_template
 from glmkit.applications.embeddings import embed
@@ -39,7 +40,7 @@ from glmkit.tasks.task import Task, load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
 
 
-class GLM(Writing, Understanding, Poems):
+class GLM(Writing, Understanding, Poems, Adapting):
     """A loaded GLM.
 
     Attributes:

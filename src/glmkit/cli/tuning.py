@@ -11,7 +11,7 @@ import typer
 
 from glmkit.cli.language import say
 from glmkit.cli.progress import step_progress
-from glmkit.errors import MissingDependencyError, UserError
+from glmkit.errors import MissingDependencyError, UserError, nearest
 from glmkit.whole_files import write_text
 
 
@@ -48,11 +48,13 @@ def finetune(
         Path | None, typer.Option(help=say("A recipe (YAML).", "配方文件（YAML）。"))
     ] = None,
     method: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help=say(
-                "Of classification: cloze (words in the blank) or head.",
-                "分类方式：cloze（填空）或 head（分类头）。",
+                "What is trained: full, lora, qlora (4-bit base), prefix, prompt or ptuning (virtual tokens); and of "
+                "classification how: cloze (words in the blank) or head. May be given twice.",
+                "训练哪些参数：full、lora、qlora（4 比特底座）、prefix、prompt 或 ptuning（虚拟词元）；"
+                "分类还可选方式：cloze（填空）或 head（分类头）。可给两次。",
             )
         ),
     ] = None,
@@ -91,8 +93,8 @@ def finetune(
     given: dict[str, Any] = {
         "model.from": model,
         "trainer.output_dir": None if output is None else str(output),
-        "method": method,
         "lora.rank": lora,
+        **_method_settings(method or [], lora),
     }
     of_task = {"train": data, "valid": valid, "limit": limit, "rename": parse_rename(rename or [])}
     of_task = {key: value for key, value in of_task.items() if value}
@@ -149,6 +151,37 @@ def _measured_answers(config: Any, report: Any, count: int) -> Iterator[str]:
         for key, after in numbers["after"].items():
             before = numbers["before"].get(key, float("nan"))
             yield f"{name} {key}  {before:.3f} -> {after:.3f} ({numbers['examples']} {say('held-out answers', '条验证答案')})"
+
+
+ADAPTER_SIZES = {"lora": 16, "qlora": 16, "prefix": 16, "prompt": 32, "ptuning": 32}
+"""Method -> rank, or virtual tokens, where none is given."""
+
+
+def _method_settings(methods: list[str], rank: int | None) -> dict[str, Any]:
+    """Returns the settings that the words behind --method stand for.
+
+    Raises:
+        UserError: An unknown word, two that contradict each other, or a rank for what has none.
+    """
+    ways = ("cloze", "head")
+    unknown = [word for word in methods if word not in (*ways, "full", *ADAPTER_SIZES)]
+    if unknown:
+        known = (*ways, "full", *ADAPTER_SIZES)
+        raise UserError(f"--method {unknown[0]}: there is {', '.join(known)}{nearest(unknown[0], known)}")  # fmt: skip
+    asked = [word for word in methods if word in ways]
+    trained = [word for word in methods if word not in ways]
+    if len(asked) > 1 or len(trained) > 1:
+        raise UserError(f"--method {' --method '.join(asked if len(asked) > 1 else trained)}: choose one of them")  # fmt: skip
+    found: dict[str, Any] = {"method": asked[0] if asked else None}
+    for word in trained:
+        if word in ("lora", "qlora"):
+            found["lora.rank"] = ADAPTER_SIZES[word] if rank is None else rank
+            found["lora.quantize"] = "nf4" if word == "qlora" else None
+        elif rank is not None:
+            raise UserError(f"--lora {rank} is the rank of lora and qlora; leave it out with --method {word}")  # fmt: skip
+        elif word != "full":
+            found |= {"virtual.kind": word, "virtual.tokens": ADAPTER_SIZES[word]}
+    return found
 
 
 def _sorted_words(words: list[str]) -> tuple[str | None, str | None, list[str]]:

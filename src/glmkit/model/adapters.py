@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA) on a GLM, through PEFT: made, saved beside their base's name, loaded, merged.
+"""Adapters on a GLM, through PEFT: made (LoRA), saved beside their base's name, loaded, merged.
 
-In: a model, or a folder that PEFT wrote. Out: a `PeftModel`, or a plain model with the adapter merged into its weights.
-PEFT is imported where it is used.
+In: a model, or a folder that PEFT wrote. Out: a `PeftModel`, or a plain model with the adapter merged into its weights (LoRA) or
+in place beside them (virtual tokens, see `virtual_tokens`). PEFT is imported where it is used.
 
 Source: LoRA (arXiv 2106.09685).
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +20,16 @@ import torch
 
 from glmkit.checkpoint import resolve
 from glmkit.checkpoint.files import read_json, read_tensors
-from glmkit.errors import CheckpointError, ConfigError, missing_dependency
+from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model.loading import HEADS
+from glmkit.model.virtual_tokens import (
+    VirtualTokens,
+    fix_virtual_tokens,
+    peft_module,
+    save_encoder,
+    set_encoder,
+    without_warnings_of_peft,
+)
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -53,7 +60,7 @@ def add_lora(
         ConfigError: A layer has no Linear of such a name.
         MissingDependencyError: PEFT is not installed.
     """
-    peft = _peft()
+    peft = peft_module("LoRA")
     from glmkit.model import LORA_TARGET_MODULES
 
     names = list(target_modules or LORA_TARGET_MODULES)
@@ -70,12 +77,17 @@ def add_lora(
         target_modules=rf".*\.layers\.\d+\..*\.({'|'.join(map(re.escape, names))})",
         task_type=None if hasattr(model, "out_proj") else "CAUSAL_LM",
     )
-    with _without_warnings_of_peft():
+    with without_warnings_of_peft():
         wrapped = peft.get_peft_model(model, settings)
+    train_head(model)
+    return wrapped
+
+
+def train_head(model: Any) -> None:
+    """Lets a classification head learn beside an adapter."""
     for name, parameter in model.named_parameters():
         if name.startswith(HEADS):
             parameter.requires_grad_(True)
-    return wrapped
 
 
 def save_adapter(model: Any, folder: Path) -> None:
@@ -92,6 +104,8 @@ def save_adapter(model: Any, folder: Path) -> None:
     }
     if head:
         safetensors.torch.save_file(head, folder / HEAD_WEIGHTS, metadata={"format": "pt"})
+    if _is_prompt(model):
+        save_encoder(model, folder)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -114,8 +128,25 @@ def base_of(folder: Path) -> str:
     return str(base)
 
 
+def _does_not_fit(model: Any, folder: Path, error: Exception) -> CheckpointError:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return CheckpointError(
+        f"the adapter in {folder} does not fit {type(model).__name__} of {model.name_or_path!r}: {reason[0]}. Is "
+        f"that its base model ({base_of(folder)!r})?"
+    )
+
+
+def root_of(folder: Path) -> Path:
+    """Returns the folder of the model below an adapter, or below an adapter of an adapter; a model's own folder.
+
+    Raises:
+        CheckpointError: An adapter does not name its base, or the base is not where it was.
+    """
+    return root_of(resolve(base_of(folder))) if is_adapter(folder) else folder
+
+
 def merge_adapter(model: Any, folder: Path) -> Any:
-    """Returns the model with an adapter's change added to its weights; it is a plain model again.
+    """Returns the model with an adapter's change added to its weights, or its virtual tokens in place; it is a plain model again.
 
     Args:
         model: The adapter's base, of the class that the adapter was trained on.
@@ -125,21 +156,92 @@ def merge_adapter(model: Any, folder: Path) -> Any:
         CheckpointError: The adapter does not fit the model.
         MissingDependencyError: PEFT is not installed.
     """
-    peft = _peft()
+    peft = peft_module("an adapter")
     try:
-        with _without_warnings_of_peft():
+        with without_warnings_of_peft():
             loaded = peft.PeftModel.from_pretrained(model, folder, torch_device=str(model.device))
     except (RuntimeError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(
-            f"the adapter in {folder} does not fit {type(model).__name__} of {model.name_or_path!r}: {reason[0]}. Is "
-            f"that its base model ({base_of(folder)!r})?"
-        ) from error
+        raise _does_not_fit(model, folder, error) from error
     with torch.no_grad():
-        merged = loaded.merge_and_unload()
+        merged = fix_virtual_tokens(loaded) if _is_prompt(loaded) else loaded.merge_and_unload()
     if (folder / HEAD_WEIGHTS).is_file() and hasattr(merged, "out_proj"):
         merged.load_state_dict(read_tensors(folder / HEAD_WEIGHTS), strict=False)
     return merged.eval()
+
+
+def attach_adapter(model: Any, folder: Path, name: str) -> VirtualTokens | None:
+    """Puts an adapter beside others on a base that they share, and leaves it at rest.
+
+    Args:
+        model: A plain model; LoRA is put into its Linears, which stay as they are.
+        folder: Of the adapter.
+        name: Its name from now on.
+
+    Returns:
+        The virtual tokens, where it has such.
+
+    Raises:
+        CheckpointError: It is no adapter, or does not fit the model.
+        MissingDependencyError: PEFT is not installed.
+    """
+    peft = peft_module("an adapter")
+    if not is_adapter(folder):
+        raise CheckpointError(f"{folder} is no adapter: it has no {ADAPTER_CONFIG}")
+    settings = peft.PeftConfig.from_pretrained(folder)
+    rest(model)
+    try:
+        with without_warnings_of_peft():
+            if settings.is_prompt_learning:
+                wrapped = peft.PeftModel.from_pretrained(model, folder, torch_device=str(model.device))  # fmt: skip
+                tokens = fix_virtual_tokens(wrapped).glm.virtual_tokens
+                rest(model)
+                return tokens
+            _inject(peft, model, settings, folder, name)
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise _does_not_fit(model, folder, error) from error
+    model.eval()
+    rest(model)
+    return None
+
+
+def _inject(peft: Any, model: Any, settings: Any, folder: Path, name: str) -> None:
+    """Puts LoRA under a name into a plain model's Linears.
+
+    transformers has `model.load_adapter` for this; it asks for a PEFT (0.22) that is newer than the oldest one that glmkit takes.
+    """
+    peft.inject_adapter_in_model(settings, model, name)
+    prefix = "base_model.model."
+    weights = {
+        key.removeprefix(prefix): value
+        for key, value in read_tensors(folder / ADAPTER_WEIGHTS).items()
+    }
+    found = peft.set_peft_model_state_dict(model, weights, adapter_name=name)
+    if found.unexpected_keys:
+        raise KeyError(f"it has weights for {found.unexpected_keys[0]}, which the model lacks")
+
+
+def _lora_layers(model: Any) -> list[Any]:
+    """Returns the Linears that have LoRA beside them."""
+    return [module for module in model.modules() if hasattr(module, "lora_A")]
+
+
+def rest(model: Any) -> None:
+    """Makes a model what it is without the adapters that it has."""
+    model.glm.virtual_tokens = None
+    for layer in _lora_layers(model):
+        layer.enable_adapters(False)
+
+
+def wake(model: Any, name: str, tokens: VirtualTokens | None) -> None:
+    """Lets one of the adapters that `attach_adapter` put on a model work; the others rest."""
+    rest(model)
+    if tokens is not None:
+        model.glm.virtual_tokens = tokens
+        return
+    for layer in _lora_layers(model):
+        if name in layer.lora_A:  # those of others have no part in it
+            layer.enable_adapters(True)
+            layer.set_adapter(name)
 
 
 def load_merged(cls: Any, folder: Path, **options: Any) -> Any:
@@ -162,7 +264,7 @@ def load_merged(cls: Any, folder: Path, **options: Any) -> Any:
     base = base_of(folder)
     try:
         with _new_heads_are_meant():
-            model = cls.from_pretrained(resolve(base), **options)
+            model = load_merged(cls, resolve(base), **options)
     except CheckpointError as error:
         raise CheckpointError(
             f"{folder} is an adapter for {base!r}, which cannot be read: {error} If it lies elsewhere now, write its "
@@ -183,7 +285,10 @@ def set_adapter_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
     """Gives a `PeftModel` the weights that `save_adapter` wrote, adapter and head in one dict."""
     head = {name: value for name, value in weights.items() if name.startswith(HEADS)}
     adapter = {name: value for name, value in weights.items() if name not in head}
-    _peft().set_peft_model_state_dict(model, adapter)
+    if _is_prompt(model):
+        set_encoder(model, adapter)
+    else:
+        peft_module("LoRA").set_peft_model_state_dict(model, adapter)
     model.get_base_model().load_state_dict(head, strict=False)
 
 
@@ -204,21 +309,9 @@ def _new_heads_are_meant() -> Iterator[None]:
             one.removeFilter(_is_an_error)
 
 
-@contextmanager
-def _without_warnings_of_peft() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # PEFT asks transformers under a name that will go.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        yield
-
-
 def _is_an_error(record: logging.LogRecord) -> bool:
     return record.levelno > logging.WARNING
 
 
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise missing_dependency("peft", "LoRA", "peft") from error
-    return peft
+def _is_prompt(wrapped: Any) -> bool:
+    return bool(wrapped.peft_config["default"].is_prompt_learning)

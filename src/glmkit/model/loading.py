@@ -24,6 +24,7 @@ from transformers.utils.logging import (
 )
 
 from glmkit.checkpoint import check_state_dict, read_checkpoint, resolve
+from glmkit.errors import CheckpointError
 from glmkit.model.configuration import GLMConfig
 from glmkit.special_tokens import PUBLISHED, PUBLISHED_SIZES, published_kind
 
@@ -102,7 +103,17 @@ class GLMLoadableModel(PreTrainedModel):
         return model
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
-        """As transformers' `save_pretrained`; `from_pretrained` and the Auto classes read the folder."""
+        """As transformers' `save_pretrained`; `from_pretrained` and the Auto classes read the folder.
+
+        Raises:
+            CheckpointError: The model has an adapter's virtual tokens, which would be lost.
+        """
+        backbone: Any = getattr(self, self.base_model_prefix, self)
+        if getattr(backbone, "virtual_tokens", None) is not None:
+            raise CheckpointError(
+                "this model has an adapter's virtual tokens, which are no weights of its own and would be lost; keep the "
+                "adapter's folder, which names its base"
+            )
         size = sum(weight.nbytes for weight in self.parameters())
         with quiet_unless_terminal(size >= BYTES_WORTH_A_BAR):
             super().save_pretrained(save_directory, **kwargs)

@@ -157,9 +157,17 @@ def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | N
 
 
 def block_mask(
-    fields: MaskFields, batch_size: int, query_length: int, past_length: int, key_length: int
+    fields: MaskFields,
+    batch_size: int,
+    query_length: int,
+    past_length: int,
+    key_length: int,
+    virtual: int = 0,
 ) -> BlockMask:
-    """Returns FlexAttention's block mask for the same rule; blocks that nobody sees are skipped."""
+    """Returns FlexAttention's block mask for the same rule; blocks that nobody sees are skipped.
+
+    In front of the keys stand `virtual` more, which everyone sees.
+    """
     if fields.dense is not None or past_length or key_length != query_length:
         visible = dense_visibility(fields, batch_size, query_length, past_length, key_length)
         rows = visible.shape[0]
@@ -172,6 +180,14 @@ def block_mask(
         def mask_mod(row: Any, head: Any, query: Any, key: Any) -> Any:
             return fields.rule(row, query, key)
 
+    def with_virtual(row: Any, head: Any, query: Any, key: Any) -> Any:
+        return (key < virtual) | mask_mod(row, head, query, (key - virtual).clamp(min=0))
+
     return create_block_mask(
-        mask_mod, batch_size, None, query_length, key_length, device=str(fields.device)
+        with_virtual if virtual else mask_mod,
+        batch_size,
+        None,
+        query_length,
+        virtual + key_length,
+        device=str(fields.device),
     )

@@ -36,6 +36,7 @@ from glmkit.model.loading import GLMLoadableModel
 from glmkit.model.loss import head_loss
 from glmkit.model.masks import additive_mask, block_mask, dense_visibility, mask_fields
 from glmkit.model.prompting import GLMGenerationMixin
+from glmkit.model.virtual_tokens import in_front
 
 IGNORE_INDEX = -100
 
@@ -65,8 +66,14 @@ def eager_attention(
     return context.transpose(1, 2), weights
 
 
-class OutputProjection(nn.Linear):
-    """The Linear that ends a branch beside the residual stream; its initial weights are smaller."""
+def output_projection(width: int, hidden: int) -> nn.Linear:
+    """Returns the Linear that ends a branch beside the residual stream; its initial weights are smaller.
+
+    A plain Linear with a mark: libraries that put others in the place of Linears (bitsandbytes) pass over classes of their own.
+    """
+    linear = nn.Linear(width, hidden)
+    linear.ends_branch = True  # type: ignore[assignment]
+    return linear
 
 
 class GLMAttention(nn.Module):
@@ -82,13 +89,21 @@ class GLMAttention(nn.Module):
         self.head_size = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_size**-0.5
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.dense = OutputProjection(config.hidden_size, config.hidden_size)
+        self.dense = output_projection(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.output_dropout_prob)
 
     def forward(
-        self, hidden: torch.Tensor, attention_mask: Any, cache: Cache | None
+        self,
+        hidden: torch.Tensor,
+        attention_mask: Any,
+        cache: Cache | None,
+        virtual_key: torch.Tensor | None = None,
+        virtual_value: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the output [B, S, H] and, with eager attention, the map [B, N, S, K]."""
+        """Returns the output [B, S, H] and, with eager attention, the map [B, N, S, M + K].
+
+        `virtual_key` and `virtual_value` [1, N, M, D] stand in front of all keys and never enter the cache.
+        """
         batch, length, width = hidden.shape
         query, key, value = (
             part.view(batch, length, -1, self.head_size).transpose(1, 2)
@@ -96,6 +111,8 @@ class GLMAttention(nn.Module):
         )
         if cache is not None:
             key, value = cache.update(key, value, self.layer_index)
+        if virtual_key is not None and virtual_value is not None:
+            key, value = in_front(virtual_key, key), in_front(virtual_value, value)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
@@ -119,7 +136,7 @@ class GLMMLP(nn.Module):
         super().__init__()
         assert config.intermediate_size is not None
         self.dense_h_to_4h = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.dense_4h_to_h = OutputProjection(config.intermediate_size, config.hidden_size)
+        self.dense_4h_to_h = output_projection(config.intermediate_size, config.hidden_size)
         self.act = ACT2FN[KERNELS.get(config.hidden_act, config.hidden_act)]
         self.dropout = nn.Dropout(config.output_dropout_prob)
 
@@ -141,10 +158,17 @@ class GLMLayer(GradientCheckpointingLayer):
         self.mlp = GLMMLP(config)
 
     def forward(
-        self, hidden: torch.Tensor, attention_mask: Any, cache: Cache | None = None
+        self,
+        hidden: torch.Tensor,
+        attention_mask: Any,
+        cache: Cache | None = None,
+        virtual_key: torch.Tensor | None = None,
+        virtual_value: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the residual stream [B, S, H] and, with eager attention, the map [B, N, S, K]."""
-        attended, weights = self.attention(self.input_layernorm(hidden), attention_mask, cache)
+        """Returns the residual stream [B, S, H] and, with eager attention, the map [B, N, S, M + K]."""
+        attended, weights = self.attention(
+            self.input_layernorm(hidden), attention_mask, cache, virtual_key, virtual_value
+        )
         hidden = hidden + attended
         return hidden + self.mlp(self.post_attention_layernorm(hidden)), weights
 
@@ -179,7 +203,7 @@ class GLMPreTrainedModel(GLMLoadableModel):
     def _init_weights(self, module: nn.Module) -> None:
         """N(0, 0.02); output projections N(0, 0.02 / √(2·layers)) (THUDM/GLM `mpu/transformer.py`)."""
         if isinstance(module, nn.Linear):
-            ends_branch = isinstance(module, OutputProjection)
+            ends_branch = getattr(module, "ends_branch", False)
             config = self.config
             std = config.output_initializer_range if ends_branch else config.initializer_range
             init.normal_(module.weight, mean=0.0, std=std)
@@ -193,12 +217,18 @@ class GLMPreTrainedModel(GLMLoadableModel):
 
 
 class GLMModel(GLMPreTrainedModel):
-    """Tokens and 2-D positions -> hidden states."""
+    """Tokens and 2-D positions -> hidden states.
+
+    Attributes:
+        virtual_tokens: None, or what gives each layer's keys and values of M learned tokens in front of part A
+            (`virtual_tokens`); no position and no cache knows of them.
+    """
 
     def __init__(self, config: GLMConfig):
         super().__init__(config)
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.transformer = GLMTransformer(config)
+        self.virtual_tokens: Any = None
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -257,8 +287,10 @@ class GLMModel(GLMPreTrainedModel):
             cache = DynamicCache(config=self.config)
         past = cache.get_seq_length() if cache is not None else 0
         position_ids = self._positions(position_ids, batch, length, past, inputs_embeds.device)
+        virtual = [] if self.virtual_tokens is None else self.virtual_tokens(self)
+        count = virtual[0][0].shape[2] if virtual else 0
         mask = self._mask(
-            attention_mask, prefix_lengths, segment_ids, position_ids, inputs_embeds, cache
+            attention_mask, prefix_lengths, segment_ids, position_ids, inputs_embeds, cache, count
         )
 
         transformer = self.transformer
@@ -274,12 +306,12 @@ class GLMModel(GLMPreTrainedModel):
                 'load it with attn_implementation="eager"'
             )
         all_hidden, all_weights = [hidden], []
-        for layer in transformer.layers:
-            hidden, weights = layer(hidden, mask, cache=cache)
+        for number, layer in enumerate(transformer.layers):
+            hidden, weights = layer(hidden, mask, cache, *(virtual[number] if virtual else ()))
             if output_hidden_states:
                 all_hidden.append(hidden)
             if output_attentions:
-                all_weights.append(weights)
+                all_weights.append(weights[..., count:])  # of the tokens that are there
         return BaseModelOutputWithPast(
             last_hidden_state=transformer.final_layernorm(hidden),
             cache=cache if use_cache or use_cache is None else None,
@@ -322,6 +354,7 @@ class GLMModel(GLMPreTrainedModel):
         position_ids: torch.Tensor,
         embeddings: torch.Tensor,
         cache: Cache | None,
+        virtual: int,
     ) -> Any:
         batch, length = embeddings.shape[:2]
         past = cache.get_seq_length() if cache is not None else 0
@@ -336,8 +369,10 @@ class GLMModel(GLMPreTrainedModel):
             past_length=past,
         )
         if self.config._attn_implementation == "flex_attention":
-            return block_mask(fields, batch, length, past, keys)
+            return block_mask(fields, batch, length, past, keys, virtual)
         visible = dense_visibility(fields, batch, length, past, keys)
+        if virtual:
+            visible = F.pad(visible, (virtual, 0), value=True)
         return additive_mask(visible, embeddings.dtype)
 
 

@@ -91,6 +91,9 @@ def load_model(
             dtype=torch.float32 if quantization else dtype,
             **options,
         )
+        if model.glm.virtual_tokens is not None:
+            _refuse_virtual_tokens(path, quantization, backend)
+            native = False
         if not native and quantization is None:
             return model.to(device)
         weights = NativeWeights.of(model.config, model.state_dict(), format)
@@ -118,6 +121,15 @@ def _why_torch(device: torch.device, format: str, options: dict[str, Any]) -> st
     if options:
         return f"{', '.join(sorted(options))}: options of the torch model"
     return why_not()
+
+
+def _refuse_virtual_tokens(path: Path, quantization: str | None, backend: str | None) -> None:
+    """Complains about what a model with an adapter's virtual tokens cannot be."""
+    what = f"{path} is an adapter of virtual tokens, which torch alone reads"
+    if backend == "native":
+        raise NativeError(f"{what}; leave backend='native' out")
+    if quantization is not None:
+        raise ConfigError(f"{what}; leave quantization={quantization!r} out, or train LoRA and merge it")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,8 @@ def quantize(
     if (path / FILE).is_file():
         raise CheckpointError(f"{source} is quantized already; quantize the model it was made of")
     model = load_merged(GLMForConditionalGeneration, path).eval()
+    if model.glm.virtual_tokens is not None:
+        _refuse_virtual_tokens(path, quantization, None)
     size = sum(parameter.nbytes for parameter in model.parameters())
     model = model.float()
     weights = NativeWeights.of(model.config, model.state_dict(), quantization)

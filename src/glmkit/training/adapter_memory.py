@@ -14,6 +14,7 @@ from typing import Literal
 from glmkit.errors import ConfigError
 from glmkit.model.configuration import GLMConfig
 from glmkit.model.loss import LOGITS_PER_CHUNK
+from glmkit.model.quantized import NF4_BYTES
 from glmkit.training.memory import (
     PRECISIONS,
     MemoryEstimate,
@@ -40,6 +41,7 @@ def adapter_memory(
     checkpointing: bool = False,
     predicted_share: float = 0.5,
     device: Literal["cuda", "cpu"] = "cuda",
+    quantize: Literal["nf4"] | None = None,
 ) -> MemoryEstimate:
     """Returns what a training step of adapters takes on each device; each holds the whole base.
 
@@ -47,6 +49,10 @@ def adapter_memory(
     mixed precision, which the backward pass keeps. "bfloat16" is a base whose weights are kept in two bytes. Each of the
     adapters' weights takes 16 bytes (itself, gradient, AdamW's moments; and 4 for DDP's buckets), all float32. A layer keeps
     as much as in full training, because adapters need the Linears' inputs, and 4 r numbers for a token.
+
+    With a base of 4 bits the layers' matrices take `NF4_BYTES` a weight and have no copies, but each is unpacked while it is
+    computed with: H · I · b bytes for the largest. bitsandbytes gives back the type of its input, which behind a LayerNorm is
+    float32 in mixed precision too: the MLP's wide state is kept in it, and its gradient comes in it.
 
     Args:
         config: The base.
@@ -58,6 +64,7 @@ def adapter_memory(
         checkpointing: Activation checkpointing: of each layer only its input is kept.
         predicted_share: T / t.
         device: "cuda" keeps a dropout's mask as a byte a number, "cpu" as a number, and attention's maps with dropout.
+        quantize: "nf4" for a base of 4 bits (QLoRA).
 
     Raises:
         ConfigError: An unknown precision, or a rank below 1.
@@ -69,12 +76,17 @@ def adapter_memory(
     weight, _, _, number = PRECISIONS[precision]
     hidden, mlp = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
     adapters = num_adapter_parameters(config, rank)
+    matrices = matrices_of_layers(config)
     weights = weight * config.num_parameters + 4 * adapters
+    unpacked, result = 0, number
+    if quantize:
+        weights += int((NF4_BYTES - weight) * matrices)
+        unpacked, result = hidden * mlp * number, 4 if precision == "mixed" else number
     buckets = 4 * adapters if processes > 1 else 0
-    copies = 2 * matrices_of_layers(config) if precision == "mixed" else 0
+    copies = 2 * matrices if precision == "mixed" and not quantize else 0
     tokens, predicted = rows * row_length, int(rows * row_length * predicted_share)
     inputs, layer = layer_activations(config, rows, row_length, precision, 1, device)
-    layer += tokens * 4 * rank * number
+    layer += tokens * (4 * rank * number + mlp * (result - number))
     mask = rows * row_length**2 * (number if precision == "bfloat16" else 4)
     last = 2 * tokens * hidden * inputs
     kept = config.num_layers * (tokens * hidden * inputs if checkpointing else layer)
@@ -82,11 +94,11 @@ def adapter_memory(
     if checkpointing:
         copies //= config.num_layers  # made again with the layer
     head = _frozen_head(config, predicted, number)
-    passing = tokens * (mlp + hidden) * number
+    passing = tokens * (mlp + hidden) * result
     state = weights + 12 * adapters + buckets
     moments = (
         state + copies + kept + mask + last + head,
-        state + copies + kept + mask + again + passing,
+        state + copies + kept + mask + again + passing + unpacked,
     )
     return MemoryEstimate(
         weights=weights,

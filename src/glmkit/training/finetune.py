@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from glmkit.checkpoint import resolve
 from glmkit.config import to_values
 from glmkit.errors import ConfigError, missing_dependency
 from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassification
-from glmkit.model.adapters import add_lora, load_merged
+from glmkit.model.adapters import add_lora, load_merged, train_head
+from glmkit.model.quantized import nf4_options
+from glmkit.model.virtual_tokens import add_virtual_tokens
 from glmkit.tokens.tokenizer import GLMTokenizer
 from glmkit.training import checkpoints, distributed, runs
 from glmkit.training.building import choose_attention, special_fields
@@ -150,11 +153,12 @@ def build_model(
     tasks: list[TaskSamples],
     args: TrainingArguments,
 ) -> Any:
-    """Returns the model to train, on the CPU: with its LM head or a new classification head, with LoRA or without.
+    """Returns the model to train, with its LM head or a new head, with an adapter or without; on the CPU, unless it is of 4 bits.
 
     Raises:
         CheckpointError: `model.from` cannot be read.
         ConfigError: Its attention cannot train, or LoRA has no such layer.
+        MissingDependencyError: PEFT, or bitsandbytes for a model of 4 bits, is not installed.
     """
     options = {
         name: value
@@ -166,6 +170,8 @@ def build_model(
         cls, labels = GLMForSequenceClassification, tasks[0].labels
         options["num_labels"] = len(labels)
     source = resolve(config.model["from"])
+    if config.lora.quantize:
+        options |= nf4_options("bfloat16" if args.bf16 else "float16" if args.fp16 else "float32")
     model = load_merged(cls, source, dtype="float32", **options)
     given = config.model["from"]
     # An adapter finds its base again from any working directory.
@@ -178,6 +184,14 @@ def build_model(
         model.config.problem_type = "single_label_classification"
     asked = config.model.get("attn_implementation")
     model.set_attn_implementation(choose_attention(model.config, args.device, asked))
+    if config.virtual.tokens:
+        virtual = config.virtual
+        like = _first_ids(tasks, virtual.tokens)
+        wrapped = add_virtual_tokens(
+            model, virtual.kind, virtual.tokens, like=like, encoder_size=virtual.encoder_size
+        )
+        train_head(model)
+        return wrapped
     if not config.lora.rank:
         return model
     return add_lora(
@@ -187,6 +201,16 @@ def build_model(
         dropout=config.lora.dropout,
         target_modules=config.lora.target_modules,
     )
+
+
+def _first_ids(tasks: list[TaskSamples], count: int) -> list[int]:
+    """Returns ids of the texts to train on, of the tasks in turn: what virtual tokens are like at first."""
+    share = -(-count // len(tasks))
+    found: list[int] = []
+    for task in tasks:
+        own = (int(one) for sample in task.train for one in sample.ids)
+        found += islice(own, share)
+    return found[:count]
 
 
 def _arguments(config: FinetuneConfig) -> dict[str, Any]:

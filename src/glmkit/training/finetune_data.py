@@ -56,6 +56,12 @@ class Sample:
         return first.right if isinstance(first, Choices) else None
 
     @property
+    def ids(self) -> np.ndarray:
+        """What is read of it, by the first pattern, as ids."""
+        first = self.variants[0]
+        return first.part_a if isinstance(first, Choices) else first.input_ids
+
+    @property
     def length(self) -> int:
         """About how many places it takes."""
         first = self.variants[0]

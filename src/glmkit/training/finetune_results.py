@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from glmkit.config import save_config, to_values
+from glmkit.model.adapters import load_merged
 from glmkit.training import checkpoints
 from glmkit.training.finetune_data import TaskSamples
 from glmkit.training.finetune_measuring import Measured, measure
@@ -112,7 +113,10 @@ def _place_model(
     if config.lora.merge:
         partial = run / checkpoints.PARTIAL / "model"
         shutil.rmtree(partial, ignore_errors=True)
-        merged = model.merge_and_unload()
+        if config.lora.quantize:  # into the weights as they were, not into what 4 bits keep of them
+            merged = load_merged(type(model.get_base_model()), target, dtype="float32")
+        else:
+            merged = model.merge_and_unload()
         merged.save_pretrained(partial)
         trainer.tokenizer.save_pretrained(partial)
         _describe(partial, config, tasks)
@@ -166,7 +170,11 @@ def _by_task(line: Mapping[str, float], names: list[str]) -> dict[str, dict[str,
 
 
 def _method(config: FinetuneConfig, tasks: list[TaskSamples]) -> str:
-    weights = f"LoRA of rank {config.lora.rank}" if config.lora.rank else "all weights"
+    weights = {
+        "full": "all weights",
+        "lora": f"{'Q' if config.lora.quantize else ''}LoRA of rank {config.lora.rank}",
+        "virtual": f"{config.virtual.tokens} virtual tokens ({config.virtual.kind})",
+    }[config.trained]
     if config.method == "head":
         return f"head, {weights}"
     kinds = {"cloze" if task.has_choices else "written answers" for task in tasks}

@@ -14,8 +14,9 @@ from typing import Any, Literal
 from glmkit.checkpoint import read_config, resolve
 from glmkit.config import check_values
 from glmkit.errors import ConfigError, UserError, nearest
-from glmkit.model.adapters import base_of, is_adapter
+from glmkit.model.adapters import is_adapter, root_of
 from glmkit.model.configuration import GLMConfig
+from glmkit.model.virtual_tokens import KINDS, VirtualKind
 from glmkit.tasks.task import Language, Task, load_task
 from glmkit.training.settings import check_precision, check_schedule, choose_bf16
 
@@ -38,8 +39,9 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 """`TrainingArguments` that differ from transformers' defaults: those of the paper's fine-tuning (appendix B). What is
 left out follows from the data (`max_steps`, `eval_steps`, `save_steps`) or the method (`learning_rate`)."""
 
-LEARNING_RATES = {"full": 2e-5, "lora": 2e-4}
-"""Where a recipe has none, for models of the published sizes; a model of some million weights likes ten times that."""
+LEARNING_RATES = {"full": 2e-5, "lora": 2e-4, "virtual": 5e-3}
+"""Where a recipe has none, for models of the published sizes; a model of some million weights likes ten times that (virtual tokens
+twice)."""
 
 NOT_SUPPORTED = {
     "load_best_model_at_end": False,
@@ -113,6 +115,22 @@ class LoraSettings:
     """Names of the layers that get one; by default every Linear of the Transformer's layers."""
     merge: bool = False
     """Whether `model/` holds the merged model (and `adapter/` the adapter) instead of the adapter alone."""
+    quantize: Literal["nf4"] | None = None
+    """Keep the frozen Linears of the layers in 4 bits while adapters are trained (QLoRA, arXiv 2305.14314); they are merged into,
+    or used with, the weights as they were."""
+
+
+@dataclass(frozen=True)
+class VirtualSettings:
+    """Learned tokens in front of the text, in place of training any weight of the model."""
+
+    tokens: int = 0
+    """How many; 0 is none."""
+    kind: VirtualKind = "prefix"
+    """`prefix`: keys and values of every layer (prefix tuning, P-tuning v2); `prompt`: vectors that the first layer reads (prompt
+    tuning); `ptuning`: such vectors, made by a small network while they are trained (P-tuning)."""
+    encoder_size: int | None = None
+    """Of `ptuning`, the width of the small network; by default that of the model."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +164,8 @@ class FinetuneConfig:
     """Share of the target that is spread evenly over all answers (or tokens)."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     """Low-rank adapters."""
+    virtual: VirtualSettings = field(default_factory=VirtualSettings)
+    """Virtual tokens."""
     best: BestSettings = field(default_factory=BestSettings)
     """The best weights."""
     trainer: dict[str, Any] = field(default_factory=lambda: dict(TRAINER_DEFAULTS))
@@ -163,10 +183,15 @@ class FinetuneConfig:
         Raises:
             CheckpointError: It cannot be read.
         """
-        source = resolve(self.model["from"])
-        if is_adapter(source):
-            source = resolve(base_of(source))
+        source = root_of(resolve(self.model["from"]))
         return GLMConfig(**read_config(source)).max_sequence_length
+
+    @property
+    def trained(self) -> Literal["full", "lora", "virtual"]:
+        """Which weights are trained."""
+        if self.virtual.tokens:
+            return "virtual"
+        return "lora" if self.lora.rank else "full"
 
     def loaded_tasks(self) -> dict[str, Task]:
         """Returns name -> task.
@@ -188,7 +213,7 @@ def check(config: FinetuneConfig) -> FinetuneConfig:
     problems: list[str] = []
     hints = {**typing.get_type_hints(TrainingArguments), "warmup_steps": float}
     trainer = check_values(hints, choose_bf16(config.trainer), "trainer", problems)
-    trainer.setdefault("learning_rate", LEARNING_RATES["lora" if config.lora.rank else "full"])
+    trainer.setdefault("learning_rate", LEARNING_RATES[config.trained])
     for name, accepted in NOT_SUPPORTED.items():
         if trainer.get(name, accepted) != accepted:
             hint = INSTEAD.get(name, "")
@@ -302,5 +327,23 @@ def _check_numbers(config: FinetuneConfig, problems: list[str]) -> None:
         )
     if config.lora.merge and not config.lora.rank:
         problems.append("lora.merge = true needs lora.rank above 0")
+    if config.lora.quantize and not config.lora.rank:
+        problems.append("lora.quantize = 'nf4' needs lora.rank above 0: weights of 4 bits cannot be trained themselves")  # fmt: skip
+    _check_virtual(config, problems)
     if config.best.patience is not None and config.best.patience < 1:
         problems.append(f"best.patience = {config.best.patience} must be at least 1")
+
+
+def _check_virtual(config: FinetuneConfig, problems: list[str]) -> None:
+    virtual = config.virtual
+    if virtual.tokens < 0:
+        problems.append(f"virtual.tokens = {virtual.tokens} must be at least 0")
+    if virtual.tokens and config.lora.rank:
+        problems.append(
+            "virtual.tokens and lora.rank: choose one; or train one of them, and the other with model.from = its folder"
+        )
+    if virtual.encoder_size is not None and (virtual.kind != "ptuning" or virtual.encoder_size < 1):
+        problems.append(
+            f"virtual.encoder_size = {virtual.encoder_size} is the width of the network of virtual.kind = 'ptuning' "
+            f"(there are {', '.join(KINDS)}), at least 1"
+        )

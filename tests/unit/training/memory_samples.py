@@ -59,6 +59,31 @@ def adapter_steps(
     _train(model, config, rows, length, precision, share)
 
 
+def quantized_adapter_bytes(
+    config: GLMConfig, rows: int, length: int, precision: str, checkpointing: bool, folder
+) -> int:
+    """Trains adapters on a base of 4 bits for two steps; returns the most bytes, the base's among them."""
+    from glmkit.model.adapters import add_lora
+    from glmkit.model.quantized import nf4_options
+
+    GLMForConditionalGeneration(config).save_pretrained(folder)
+    compute = "bfloat16" if precision == "mixed" else "float32"
+    base = GLMForConditionalGeneration.from_pretrained(folder, dtype="float32", **nf4_options(compute))  # fmt: skip
+    held = 0
+    for weight in base.parameters():
+        held += weight.nbytes
+        if (state := getattr(weight, "quant_state", None)) is not None:
+            held += state.absmax.nbytes + state.state2.absmax.nbytes
+
+    def run() -> None:
+        model = add_lora(base.train(), rank=8)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        _train(model, config, rows, length, precision, 0.5)
+
+    return held + peak_bytes(run)
+
+
 def _train(model, config: GLMConfig, rows: int, length: int, precision: str, share: float) -> None:
     adam = MasterAdamW if precision == "bfloat16" else torch.optim.AdamW
     trained = [weight for weight in model.parameters() if weight.requires_grad]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from memory_samples import adapter_steps, peak_bytes
+from memory_samples import adapter_steps, peak_bytes, quantized_adapter_bytes
 
 from glmkit.errors import ConfigError
 from glmkit.model import GLMConfig
 from glmkit.training.adapter_memory import adapter_memory, num_adapter_parameters
-from glmkit.training.memory import memory_per_device
+from glmkit.training.memory import GIB, memory_per_device
 
 # vocabulary, hidden, layers, tokens of a row, rows
 DEEP = (1000, 128, 6, 128, 6)
@@ -59,6 +59,43 @@ def test_the_estimate_is_within_a_tenth_of_what_is_allocated(shape, precision, c
         device="cpu",
     )
     assert estimate.peak == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "precision", "checkpointing"),
+    [
+        (DEEP, "float32", False),
+        (MANY_WEIGHTS, "float32", True),
+        pytest.param(MANY_WEIGHTS, "float32", False, marks=SLOW),
+        pytest.param(DEEP, "mixed", False, marks=SLOW),
+        pytest.param(DEEP, "mixed", True, marks=SLOW),
+    ],
+)
+def test_the_estimate_with_a_base_of_4_bits(shape, precision, checkpointing, tmp_path):
+    pytest.importorskip("peft")
+    pytest.importorskip("bitsandbytes")
+    *sizes, rows = shape
+    config, length = make_config(*sizes), sizes[3]
+    measured = quantized_adapter_bytes(config, rows, length, precision, checkpointing, tmp_path)
+    estimate = adapter_memory(
+        config,
+        rows,
+        length,
+        rank=8,
+        precision=precision,
+        checkpointing=checkpointing,
+        device="cpu",
+        quantize="nf4",
+    )
+    assert estimate.peak == pytest.approx(measured, rel=0.1)
+
+
+def test_the_largest_model_fits_two_gpus_of_24_gib():
+    """GLM-10B, whole on each of two GPUs (DDP); with weights of 4 bytes it does not."""
+    config = GLMConfig.preset("10b")
+    common = {"processes": 2, "checkpointing": True, "predicted_share": 0.2}
+    assert adapter_memory(config, 4, 512, quantize="nf4", **common).peak < 0.6 * 24 * GIB
+    assert adapter_memory(config, 1, 512, **common).peak > 24 * GIB
 
 
 def test_the_number_of_adapter_weights_is_pefts():

@@ -1,0 +1,49 @@
+"""A frozen base in 4 bits, under adapters that are trained (QLoRA): bitsandbytes through transformers' quantization settings.
+
+In: the number type to compute in. Out: options of `from_pretrained`. Only the Linears of the layers are of 4 bits: embeddings,
+positions, norms and heads are as they were. On a GPU or, more slowly, on a CPU. Inference on a CPU has kernels of its own
+(`native`).
+
+Source: QLoRA (arXiv 2305.14314): nf4, with double quantization.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from glmkit.errors import missing_dependency
+from glmkit.model.loading import HEADS
+
+NF4_BLOCK = 64
+"""Weights that share a scale; the scales are of 8 bits, and 256 of them share a float32 (bitsandbytes' sizes)."""
+
+NF4_BYTES = 0.5 + 1 / NF4_BLOCK + 4 / (256 * NF4_BLOCK)
+"""Of a weight: half a byte, and its share of the scales."""
+
+
+def nf4_options(compute_dtype: str) -> dict[str, Any]:
+    """Returns options of `from_pretrained` that load the layers' Linears in 4 bits.
+
+    Args:
+        compute_dtype: Number type that a Linear's weights are unpacked to when it computes.
+
+    Raises:
+        MissingDependencyError: bitsandbytes is not installed.
+    """
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise missing_dependency("bitsandbytes", "QLoRA (lora.quantize)", "qlora") from error
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, compute_dtype),
+        # Whole names: a layer has a "dense" too, and bare names count as ends.
+        llm_int8_skip_modules=[f"^{name.rstrip('.')}$" for name in HEADS],
+    )
+    return {"quantization_config": settings}
