@@ -38,12 +38,22 @@ if TYPE_CHECKING:
     from glmkit.applications.poetry.checking import check_poem
     from glmkit.choosing.ranking import Choice, choose
     from glmkit.explain.results import Explanation
-    from glmkit.generation.results import Answer, Candidate, Classification, Filled, Poem, Score
+    from glmkit.generation.results import (
+        Answer,
+        Candidate,
+        Classification,
+        Filled,
+        Poem,
+        Score,
+        Span,
+        Tagging,
+    )
     from glmkit.model import (
         GLMConfig,
         GLMForConditionalGeneration,
         GLMForMultipleChoice,
         GLMForSequenceClassification,
+        GLMForTokenClassification,
         GLMModel,
     )
     from glmkit.tokens.tokenizer import GLMTokenizer
@@ -59,10 +69,13 @@ _LAZY = {
     "Explanation": "glmkit.explain.results",
     "Filled": "glmkit.generation.results",
     "Score": "glmkit.generation.results",
+    "Span": "glmkit.generation.results",
+    "Tagging": "glmkit.generation.results",
     "GLMConfig": "glmkit.model",
     "GLMForConditionalGeneration": "glmkit.model",
     "GLMForMultipleChoice": "glmkit.model",
     "GLMForSequenceClassification": "glmkit.model",
+    "GLMForTokenClassification": "glmkit.model",
     "GLMModel": "glmkit.model",
     "GLMTokenizer": "glmkit.tokens.tokenizer",
     "Poem": "glmkit.generation.results",
@@ -86,12 +99,15 @@ __all__ = [
     "GLMForConditionalGeneration",
     "GLMForMultipleChoice",
     "GLMForSequenceClassification",
+    "GLMForTokenClassification",
     "GLMModel",
     "GLMTokenizer",
     "GenerationError",
     "MissingDependencyError",
     "Poem",
     "Score",
+    "Span",
+    "Tagging",
     "TokenizerError",
     "UserError",
     "__version__",

@@ -22,6 +22,7 @@ from glmkit.applications.heads import Head, is_classifier, load_head, stored_tas
 from glmkit.applications.labels import SENTIMENTS
 from glmkit.applications.poems import Poems
 from glmkit.applications.preferring import Preference
+from glmkit.applications.tagging import Tagger, is_tagger, load_tagger
 from glmkit.applications.understanding import Understanding
 from glmkit.applications.writing import Writing
 from glmkit.checkpoint import resolve
@@ -49,6 +50,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
         calibrations: Name of a task -> what makes its probabilities mean what they say.
         tasks: Name -> task that the model was fine-tuned for.
         head: The classification head of the model's folder, or None.
+        tagger: Its tagging head, or None.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class GLM(Writing, Understanding, Poems, Adapting):
         calibrations: dict[str, Calibration] | None = None,
         tasks: dict[str, Task] | None = None,
         head: Head | None = None,
+        tagger: Tagger | None = None,
     ):
         self.model: Any = model.eval()
         self.tokenizer = tokenizer
         self.calibrations = dict(calibrations or {})
         self.tasks = dict(tasks or {})
         self.head = head
+        self.tagger = tagger
 
     @overload
     def fill(  # type: ignore[overload-overlap]
@@ -404,19 +408,21 @@ def load(
     tokenizer = GLMTokenizer.from_pretrained(path if vocabulary is None else vocabulary)
     tasks = stored_tasks(path)
     with_head = len(tasks) == 1 and is_classifier(path)
+    with_tags = is_tagger(path)
     model = load_model(
         path,
         device=place,
         dtype=choose_dtype(dtype, place),
         quantization=quantization,
-        backend="torch" if with_head and backend is None else backend,
+        backend="torch" if (with_head or with_tags) and backend is None else backend,
         **options,
     )
     _complete(model.config, tokenizer)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = chat_template(load_task("dialogue"))
     head = load_head(path, model, shared=True) if with_head else None
-    return GLM(model, tokenizer, load_calibrations(path), tasks, head)
+    tagger = load_tagger(path, model, shared=True) if with_tags else None
+    return GLM(model, tokenizer, load_calibrations(path), tasks, head, tagger)
 
 
 def _complete(config: GLMConfig, tokenizer: GLMTokenizer) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.applications.heads import Head, is_classifier, load_head, stored_tasks
+from glmkit.applications.tagging import Tagger, is_tagger, load_tagger
 from glmkit.checkpoint import resolve
 from glmkit.errors import ConfigError, nearest
 from glmkit.model.adapters import attach_adapter, rest, wake
@@ -23,26 +24,28 @@ class Adapter:
 
     Attributes:
         tokens: Its virtual tokens, or None where it is LoRA.
-        calibrations, tasks, head: What its folder says, as `GLM` has them.
+        calibrations, tasks, head, tagger: What its folder says, as `GLM` has them.
     """
 
     tokens: Any
     calibrations: dict[str, Calibration]
     tasks: dict[str, Task]
     head: Head | None
+    tagger: Tagger | None
 
 
 class Adapting:
     """What `GLM` inherits.
 
     Attributes:
-        model, calibrations, tasks, head: As `GLM` has them; `set_adapter` changes them.
+        model, calibrations, tasks, head, tagger: As `GLM` has them; `set_adapter` changes them.
     """
 
     model: Any
     calibrations: dict[str, Calibration]
     tasks: dict[str, Task]
     head: Head | None
+    tagger: Tagger | None
 
     @property
     def adapters(self) -> list[str]:
@@ -82,12 +85,13 @@ class Adapting:
         was_active = self.__dict__.get("_active_adapter")
         tokens = attach_adapter(model, path, given)
         if not self._adapters:
-            self.__dict__["_base"] = Adapter(None, self.calibrations, self.tasks, self.head)
+            self.__dict__["_base"] = Adapter(None, self.calibrations, self.tasks, self.head, self.tagger)
         self.model = model
         tasks = stored_tasks(path)
         with_head = len(tasks) == 1 and is_classifier(path)
         head = load_head(path, model, shared=True) if with_head else None
-        self._adapters[given] = Adapter(tokens, load_calibrations(path), tasks, head)
+        tagger = load_tagger(path, model, shared=True) if is_tagger(path) else None
+        self._adapters[given] = Adapter(tokens, load_calibrations(path), tasks, head, tagger)
         self.set_adapter(was_active)
         return given
 
@@ -110,4 +114,4 @@ class Adapting:
         else:
             wake(self.model, name, chosen.tokens)
         self.calibrations, self.tasks = dict(chosen.calibrations), dict(chosen.tasks)
-        self.head = chosen.head
+        self.head, self.tagger = chosen.head, chosen.tagger

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from glmkit.applications import answering, classification, summary
+from glmkit.applications import answering, classification, summary, tagging
 from glmkit.applications.calibration import Calibration, save_calibrations
 from glmkit.applications.heads import Head, load_head
 from glmkit.applications.labels import SENTIMENTS, resolve_task
+from glmkit.applications.tagging import Tagger, load_tagger
 from glmkit.errors import ConfigError, DataError
 from glmkit.tasks.task import Task
 
@@ -28,6 +29,7 @@ class Understanding:
         calibrations: Name of a task -> its `Calibration`, loaded from the model's folder.
         tasks: Name -> task that the model was fine-tuned for, loaded from its folder; they go before the catalog's.
         head: The classification head of the model's folder, or None.
+        tagger: Its tagging head, or None.
     """
 
     model: Any
@@ -35,6 +37,7 @@ class Understanding:
     calibrations: dict[str, Calibration]
     tasks: dict[str, Task]
     head: Head | None
+    tagger: Tagger | None
 
     def sentiment(
         self, texts: Any, *, head: str | Path | Head | None = None, **settings: Any
@@ -131,6 +134,32 @@ class Understanding:
         """
         results = summary.summarize(self.model, self.tokenizer, _as_list(texts), **settings)
         return _like(texts, results)
+
+    def tag(self, texts: Any, *, tagger: str | Path | Tagger | None = None, **settings: Any) -> Any:
+        """Finds names, words or other spans in texts, whatever the model was fine-tuned to find.
+
+        Args:
+            texts: A text or a list of texts, of any length.
+            tagger: A folder that `glmkit finetune` wrote for a task of the kind tagging (or what
+                `applications.tagging.load_tagger` loaded); by default the model's own.
+            **settings: `batch_size`.
+
+        Returns:
+            `Tagging(text, spans)` for each text; a `Span` has `label`, `text`, `start`, `end` and `score`.
+
+        Raises:
+            ConfigError: Neither the model nor `tagger` tags.
+            GenerationError: A text that is no string.
+        """
+        chosen = self.tagger if tagger is None else tagger
+        if isinstance(chosen, str | Path):
+            chosen = load_tagger(chosen, self.model)
+        if chosen is None:
+            raise ConfigError(
+                "this model was not fine-tuned to tag texts; train one with glmkit finetune MODEL ner --data FILE, and load its "
+                "model/ or give it as tagger="
+            )
+        return _like(texts, tagging.tag(chosen, _as_list(texts), **settings))
 
     def label_scores(
         self, texts: Any, task: str | Path | Task = "sentiment", **settings: Any

@@ -37,6 +37,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("score", writing.score, "Log-probability and perplexity of a text.", "文本的对数概率与困惑度。"),
     ("sentiment", understanding.sentiment, "Is a text positive or negative?", "情感分析：正面还是负面。"),
     ("classify", understanding.classify, "Which label does a text have?", "文本分类：主题或自定标签。"),
+    ("tag", understanding.tag, "Names, words and other spans of a text.", "序列标注：人名地名、分词等。"),
     ("answer", understanding.answer, "Answer a question from a text.", "问答：从文本中找出答案。"),
     ("summarize", understanding.summarize, "Summarise texts.", "文本摘要。"),
     ("explain", explaining.explain, "Why was this written, or labelled so?", "解释：为什么这样填空或分类。"),

@@ -107,6 +107,24 @@ def classify(
     _print_labels(lines, results, as_json)
 
 
+def tag(
+    model: Model = DEFAULT_MODEL,
+    texts: Texts = None,
+    as_json: Json = False,
+    batch_size: BatchSize = 16,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Finds names, words or other spans in each text; the model is one that was fine-tuned to tag."""
+    lines = read_texts(texts)
+    results = load_model(model, device, dtype).tag(lines, batch_size=batch_size)
+    for result in results:
+        if as_json:
+            print_json(dataclasses.asdict(result))
+        else:
+            typer.echo(f"{result}\t{result.text}")
+
+
 def answer(
     model: Model = DEFAULT_MODEL,
     question: Annotated[

@@ -16,7 +16,7 @@ import numpy as np
 
 from glmkit.applications.prompts import question_prompt
 from glmkit.corpus.records import record_text
-from glmkit.errors import DataError
+from glmkit.errors import ConfigError, DataError
 from glmkit.evaluation.asking import Answers, Record, Sums, bits, fitted
 from glmkit.evaluation.contents import Contents, Letters
 from glmkit.evaluation.metrics import Outcome
@@ -27,6 +27,7 @@ from glmkit.generation import infill
 from glmkit.generation.choices import score_choices
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
+from glmkit.tasks.agreement import span_hits
 from glmkit.tasks.rendering import (
     Question,
     asked_language,
@@ -35,6 +36,7 @@ from glmkit.tasks.rendering import (
     right_labels,
     text_of,
 )
+from glmkit.tasks.tagging import tagged_text
 from glmkit.tasks.task import PLACEHOLDER, Task
 
 MAX_NEW_TOKENS = 64
@@ -180,12 +182,31 @@ def text(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
     return Answers([], list(records), sums=sums, values=values)
 
 
+def tagging(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
+    """Asks for spans, by `GLM.tag`; sums whose ratio is entity F1."""
+    right = [tagged_text(task, record, where) for record, where in records]
+    tagger = glm.tagger
+    if tagger is None or {*task.labels} != {*tagger.task.labels}:
+        raise ConfigError(
+            f"the task {task.name!r} needs a model that was fine-tuned to tag {', '.join(task.labels)}; this one tags "
+            + (", ".join(tagger.task.labels) if tagger else "nothing")
+        )
+    found = glm.tag([text for text, _ in right])
+    counts = [
+        span_hits([(one.start, one.end, one.label) for one in result.spans], spans)
+        for result, (_, spans) in zip(found, right, strict=True)
+    ]
+    sums = Sums([float(a) for a, _ in counts], [float(b) for _, b in counts], float)
+    return Answers([], list(records), sums={"entity_f1": sums})
+
+
 RUNNERS: dict[str, Callable[[Any, Task, Sequence[Record], int], Answers]] = {
     "classification": classification,
     "multiple_choice": multiple_choice,
     "generation": generation,
     "filling": filling,
     "text": text,
+    "tagging": tagging,
 }
 """Kind of task -> what asks it."""
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from glmkit.errors import ConfigError, nearest
 from glmkit.evaluation import overlap
+from glmkit.tasks.agreement import macro_f1
 
 CONFIDENCE_BINS = 10
 """Of the calibration error and of the reliability diagram."""
@@ -85,20 +86,6 @@ def measure(name: str, outcomes: Sequence[Outcome]) -> Measured:
     if not outcomes:
         raise ConfigError(f"{name} needs at least one example")
     return METRICS[name].compute(outcomes)
-
-
-def macro_f1(predictions: Sequence[str], labels: Sequence[str]) -> float:
-    """Returns the mean over the labels of each label's F1, every label counting the same.
-
-    Labels that appear in neither argument do not count; one that is never predicted rightly has F1 0.
-    """
-    right = Counter(p for p, label in zip(predictions, labels, strict=True) if p == label)
-    predicted, true = Counter(predictions), Counter(labels)
-    return float(
-        np.mean(
-            [2 * right[name] / (predicted[name] + true[name]) for name in sorted(predicted | true)]
-        )
-    )
 
 
 def confidence_bins(

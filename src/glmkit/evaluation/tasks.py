@@ -83,7 +83,7 @@ def evaluate_task(
         ConfigError: The task's metric is unknown.
         DataError: A record lacks a field or has an unknown label; or none could be asked.
     """
-    known = {*METRICS, *FAMILIES, *MEASURED_BY_TOKENS}
+    known = {*METRICS, *FAMILIES, *MEASURED_BY_TOKENS, "entity_f1"}
     if task.metric not in known:
         raise ConfigError(
             f"the task {task.name!r} has the metric {task.metric!r}; there are {', '.join(sorted(known))}"

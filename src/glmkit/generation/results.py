@@ -91,6 +91,44 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A part of a text that has a label.
+
+    Attributes:
+        label: What it is.
+        text: Its text.
+        start: Where it begins, in characters.
+        end: Where it ends, not included.
+        score: Mean probability of its tags, between 0 and 1.
+    """
+
+    label: str
+    text: str
+    start: int
+    end: int
+    score: float
+
+    def __str__(self) -> str:
+        return f"{self.text}/{self.label}"
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """A text with the spans that were found in it.
+
+    Attributes:
+        text: The text.
+        spans: In their order; none overlap.
+    """
+
+    text: str
+    spans: list[Span]
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.spans)) or "-"
+
+
+@dataclass(frozen=True)
 class Answer:
     """An answer from a context.
 

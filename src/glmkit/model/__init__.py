@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForMultipleChoice,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
 )
 
 from glmkit.model.configuration import PRESETS, GLMConfig
@@ -14,6 +15,7 @@ from glmkit.model.modeling import (
     GLMForConditionalGeneration,
     GLMForMultipleChoice,
     GLMForSequenceClassification,
+    GLMForTokenClassification,
     GLMModel,
 )
 
@@ -23,6 +25,7 @@ AutoModelForCausalLM.register(GLMConfig, GLMForConditionalGeneration, exist_ok=T
 AutoModelForSeq2SeqLM.register(GLMConfig, GLMForConditionalGeneration, exist_ok=True)
 AutoModelForMultipleChoice.register(GLMConfig, GLMForMultipleChoice, exist_ok=True)
 AutoModelForSequenceClassification.register(GLMConfig, GLMForSequenceClassification, exist_ok=True)
+AutoModelForTokenClassification.register(GLMConfig, GLMForTokenClassification, exist_ok=True)
 
 LORA_TARGET_MODULES = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
 """For PEFT's `LoraConfig(target_modules=…)`: every Linear of the layers; the first alone is the cheap choice."""
@@ -34,5 +37,6 @@ __all__ = [
     "GLMForConditionalGeneration",
     "GLMForMultipleChoice",
     "GLMForSequenceClassification",
+    "GLMForTokenClassification",
     "GLMModel",
 ]

@@ -75,7 +75,7 @@ def add_lora(
         lora_dropout=dropout,
         # The layers' own: a head has a "dense" too.
         target_modules=rf".*\.layers\.\d+\..*\.({'|'.join(map(re.escape, names))})",
-        task_type=None if hasattr(model, "out_proj") else "CAUSAL_LM",
+        task_type="CAUSAL_LM" if hasattr(model, "lm_head") else None,
     )
     with without_warnings_of_peft():
         wrapped = peft.get_peft_model(model, settings)
@@ -164,7 +164,7 @@ def merge_adapter(model: Any, folder: Path) -> Any:
         raise _does_not_fit(model, folder, error) from error
     with torch.no_grad():
         merged = fix_virtual_tokens(loaded) if _is_prompt(loaded) else loaded.merge_and_unload()
-    if (folder / HEAD_WEIGHTS).is_file() and hasattr(merged, "out_proj"):
+    if (folder / HEAD_WEIGHTS).is_file() and not hasattr(merged, "lm_head"):
         merged.load_state_dict(read_tensors(folder / HEAD_WEIGHTS), strict=False)
     return merged.eval()
 
@@ -276,7 +276,8 @@ def load_merged(cls: Any, folder: Path, **options: Any) -> Any:
 def _head_options(folder: Path) -> dict[str, Any]:
     """Returns what the configuration beside an adapter says of a classification head."""
     config = read_json(folder / "config.json")
-    if "GLMForSequenceClassification" not in (config.get("architectures") or []):
+    with_head = {"GLMForSequenceClassification", "GLMForTokenClassification"}
+    if with_head.isdisjoint(config.get("architectures") or []):
         return {}
     return {"num_labels": len(config["id2label"]), "pool_token": config.get("pool_token", "cls")}
 

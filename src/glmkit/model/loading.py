@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 GENERATION_CONFIG = "generation_config.json"
 
-HEADS = ("dense.", "out_proj.")
-"""Prefixes of the weights that lie beside the backbone (the classification head's)."""
+HEADS = ("dense.", "out_proj.", "tag_proj.")
+"""Prefixes of the weights that lie beside the backbone: the classification head's two, the tagging head's."""
 
 BYTES_WORTH_A_BAR = 1_000_000_000
 """Smaller weights are there before one has read what the bar says."""

@@ -27,6 +27,7 @@ from transformers.modeling_outputs import (
     CausalLMOutputWithPast,
     MultipleChoiceModelOutput,
     SequenceClassifierOutput,
+    TokenClassifierOutput,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -622,3 +623,64 @@ class GLMForSequenceClassification(GLMPreTrainedModel):
         if labels.is_floating_point():
             return F.binary_cross_entropy_with_logits(logits.float(), labels)
         return F.cross_entropy(logits.float(), labels)
+
+
+class GLMForTokenClassification(GLMPreTrainedModel):
+    """A tag for each token, read with bidirectional attention: dropout -> tag_proj."""
+
+    def __init__(self, config: GLMConfig):
+        super().__init__(config)
+        self.num_labels: int = config.num_labels or 2
+        self.glm = GLMModel(config)
+        probability = config.classifier_dropout
+        self.dropout = nn.Dropout(
+            config.output_dropout_prob if probability is None else probability
+        )
+        self.tag_proj = nn.Linear(config.hidden_size, self.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        prefix_lengths: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput:
+        """Tags the tokens of part A.
+
+        Args:
+            input_ids, position_ids, inputs_embeds: As in `GLMModel.forward`.
+            attention_mask: int64 [B, S], 1 = real token; by default all are real.
+            prefix_lengths: int64 [B]; by default all of a row is part A.
+            labels: int64 [B, S]; -100 is not counted.
+            **kwargs: As in `GLMModel.forward`.
+
+        Returns:
+            `logits` [B, S, C]; with labels `loss`, their mean cross-entropy.
+        """
+        given = input_ids if input_ids is not None else inputs_embeds
+        assert given is not None
+        if prefix_lengths is None:
+            prefix_lengths = torch.full((given.shape[0],), given.shape[1], device=given.device)
+        outputs = self.glm(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            prefix_lengths=prefix_lengths,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        logits = self.tag_proj(self.dropout(outputs.last_hidden_state))
+        loss = None
+        if labels is not None:
+            flat = logits.float().flatten(0, 1)
+            loss = F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORE_INDEX)
+        return TokenClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )

@@ -14,6 +14,7 @@ from typing import Any
 
 from glmkit.corpus.sources import read_documents
 from glmkit.tasks.rendering import flat_records, text_of
+from glmkit.tasks.tagging import COLUMNS, read_columns
 from glmkit.tasks.task import Task
 
 
@@ -23,13 +24,16 @@ def read_records(
     """Yields each record, fields renamed, and `file:line`.
 
     Args:
-        sources: Files, folders and globs, see `glmkit.corpus.read_documents`.
+        sources: Files, folders and globs, see `glmkit.corpus.read_documents`; or files of columns (`tagging.COLUMNS`).
         rename: The task's field -> the field of the records, where they differ.
 
     Raises:
         DataError: A missing, empty, damaged or wrongly encoded file.
     """
     for source in [sources] if isinstance(sources, str | Path) else sources:
+        if str(source).endswith(COLUMNS):
+            yield from read_columns(Path(source))
+            continue
         # A template without a field: the record is wanted, not a text of it.
         for document in read_documents(source, text_field="{{}}"):
             record = dict(document.metadata)

@@ -277,12 +277,7 @@ def _value(
     where: str,
 ) -> Any:
     if name not in record:
-        raise DataError(
-            f"{where}: the record has no field {name!r}{nearest(name, record)}, which the task {task.name!r} "
-            f"needs ({task.fields.get(name, name)})\n{_shown(record, pattern or task.all_patterns()[0][1])}\n"
-            f"Say which field it is, for example rename={{{name!r}: {next(iter(record), 'FIELD')!r}}} (--rename "
-            f"{name}={next(iter(record), 'FIELD')}), or write a task of your own."
-        )
+        raise missing_field(task, record, name, where, pattern)
     value = record[name]
     if index is None:
         return value
@@ -292,6 +287,19 @@ def _value(
             f"{_shown(record, pattern)}"
         )
     return value[int(index)]
+
+
+def missing_field(
+    task: Task, record: Mapping[str, Any], name: str, where: str, pattern: str = ""
+) -> DataError:
+    """Returns the error of a record without a field: which record, which pattern, what to do."""
+    pattern = pattern or next((one for _, one in task.all_patterns()), f"{{{name}}}")
+    return DataError(
+        f"{where}: the record has no field {name!r}{nearest(name, record)}, which the task {task.name!r} "
+        f"needs ({task.fields.get(name, name)})\n{_shown(record, pattern)}\n"
+        f"Say which field it is, for example rename={{{name!r}: {next(iter(record), 'FIELD')!r}}} (--rename "
+        f"{name}={next(iter(record), 'FIELD')}), or write a task of your own."
+    )
 
 
 def _shown(record: Mapping[str, Any], pattern: str) -> str:

@@ -81,21 +81,23 @@ class Task:
 
     name: str
     """Name in logs and reports."""
-    kind: Literal["classification", "multiple_choice", "generation", "filling", "text"]
+    kind: Literal["classification", "multiple_choice", "generation", "filling", "text", "tagging"]
     """`classification`: the answer is one of `labels`; `multiple_choice`: one of the record's own `choices`; `generation`:
     a text of the record; `filling`: what `hide` hides in a text of the record; `text`: the text itself, measured as a
-    whole."""
+    whole; `tagging`: spans of the text have labels (names, words), told by a head that reads the text alone."""
     metric: str
     """What evaluation counts: accuracy, macro_f1, rouge, exact_match, bleu, perplexity, bits_per_character … (the guide to
     evaluation has all)."""
     fields: dict[str, str]
     """Field of a record -> what it holds."""
-    patterns: dict[Language, list[str]]
-    """Language -> ways to ask, each a text with `{field}`s and one blank, `[MASK]`, `[sMASK]` or `[gMASK]`."""
+    patterns: dict[Language, list[str]] = dataclasses.field(default_factory=dict)
+    """Language -> ways to ask, each a text with `{field}`s and one blank, `[MASK]`, `[sMASK]` or `[gMASK]`; of tagging none."""
     label: str | None = None
-    """Classification: the field with the label; multiple choice: with the right choice, its number or its text."""
+    """Classification: the field with the label; multiple choice: with the right choice, its number or its text; tagging: with
+    the spans, `[start, end, label]` in characters, half-open."""
     labels: dict[str, dict[Language, str]] = dataclasses.field(default_factory=dict)
-    """Classification: label in the data -> the word that fills the blank (the verbalizer), by language."""
+    """Classification: label in the data -> the word that fills the blank (the verbalizer), by language. Tagging: label -> what it
+    is called."""
     choices: list[str] = dataclasses.field(default_factory=list)
     """Multiple choice: a pattern for each choice; or one, the name of a field with a list in braces (`{choices}`)."""
     first_choice: int = 0
@@ -151,14 +153,19 @@ class Task:
                 for label, words in self.labels.items()
                 if not words.get(language)
             ]
-        if not any(self.patterns.values()):
-            problems.append("patterns: at least one is needed")
-        if (self.kind == "classification") != bool(self.labels):
-            problems.append("a classification has labels, and nothing else has")
+        if any(self.patterns.values()) == (self.kind == "tagging"):
+            problems.append("patterns: at least one is needed, and of tagging none")
+        if (self.kind in ("classification", "tagging")) != bool(self.labels):
+            problems.append("a classification or tagging has labels, and nothing else has")
+        if self.kind == "tagging" and len(self.fields) != 2:
+            problems.append("tagging has two fields: the text, and the label with its spans")
         if (self.kind == "multiple_choice") != bool(self.choices):
             problems.append("a multiple choice has choices, and nothing else has")
-        if (self.kind in ("classification", "multiple_choice")) != (self.label is not None):
-            problems.append("a classification or multiple choice has a label, and nothing else has")
+        with_label = self.kind in ("classification", "multiple_choice", "tagging")
+        if with_label != (self.label is not None):
+            problems.append(
+                "a classification, multiple choice or tagging has a label, and nothing else has"
+            )
         if (self.kind in ("generation", "text")) != (self.answer is not None):
             problems.append("a generation or text task has an answer, and nothing else has")
         if (self.kind == "filling") != (self.hide is not None):

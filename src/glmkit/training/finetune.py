@@ -20,7 +20,11 @@ from transformers import TrainingArguments, set_seed
 from glmkit.checkpoint import resolve
 from glmkit.config import to_values
 from glmkit.errors import ConfigError, missing_dependency
-from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassification
+from glmkit.model import (
+    GLMForConditionalGeneration,
+    GLMForSequenceClassification,
+    GLMForTokenClassification,
+)
 from glmkit.model.adapters import add_lora, load_merged, train_head
 from glmkit.model.quantized import nf4_options
 from glmkit.model.virtual_tokens import add_virtual_tokens
@@ -166,8 +170,11 @@ def build_model(
         if name not in ("from", "attn_implementation")
     }
     cls: Any = GLMForConditionalGeneration
-    if config.method == "head":
-        cls, labels = GLMForSequenceClassification, tasks[0].labels
+    labels: list[str] = []
+    if config.method == "head" or tasks[0].task.kind == "tagging":
+        tags = tasks[0].task.kind == "tagging"
+        cls = GLMForTokenClassification if tags else GLMForSequenceClassification
+        labels = tasks[0].labels
         options["num_labels"] = len(labels)
     source = resolve(config.model["from"])
     if config.lora.quantize:
@@ -178,7 +185,7 @@ def build_model(
     model.name_or_path = str(source.resolve()) if Path(given).exists() else given
     for name, value in special_fields(tokenizer).items():
         setattr(model.config, name, value)
-    if config.method == "head":
+    if labels:
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: number for number, label in enumerate(labels)}
         model.config.problem_type = "single_label_classification"

@@ -23,6 +23,7 @@ from glmkit.tasks.choices import Choices, encode_choices
 from glmkit.tasks.encoding import decode_sample, encode_record
 from glmkit.tasks.records import drawn_share, read_questions
 from glmkit.tasks.rendering import asked_language, expand, question
+from glmkit.tasks.tagging import Tagged, encode_tagged, tag_names, tagged_text
 from glmkit.tasks.task import Task
 from glmkit.tokens.blanked import encode_plain
 from glmkit.training.finetune_settings import TaskData
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 _LIMIT = 5
 """First word of the key of the random generator that chooses few of many records."""
 
-Variant = Choices | Example
+Variant = Choices | Example | Tagged
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,12 @@ class Sample:
     def ids(self) -> np.ndarray:
         """What is read of it, by the first pattern, as ids."""
         first = self.variants[0]
-        return first.part_a if isinstance(first, Choices) else first.input_ids
+        return first.input_ids if isinstance(first, Example) else first.part_a
 
     @property
     def length(self) -> int:
         """About how many places it takes."""
-        first = self.variants[0]
-        return len(first.part_a) if isinstance(first, Choices) else len(first)
+        return len(self.ids)
 
 
 @dataclass
@@ -90,12 +90,12 @@ class TaskSamples:
     @property
     def has_choices(self) -> bool:
         """Whether answers are chosen, not written."""
-        return self.task.label is not None
+        return self.task.kind in ("classification", "multiple_choice")
 
     @property
     def labels(self) -> list[str]:
-        """A classification's labels in the order of its choices; empty where each record has its own."""
-        return list(self.task.labels)
+        """A classification's labels in the order of its choices, or tags; empty where each record has its own."""
+        return tag_names(self.task) if self.task.kind == "tagging" else list(self.task.labels)
 
     def fingerprint(self) -> str:
         """Returns a hash of all samples to train on."""
@@ -175,6 +175,10 @@ def _samples(
     counts: Counter[str],
 ) -> Iterator[Sample]:
     """Yields the samples of one record: one, several windows of a long text, or none."""
+    if task.kind == "tagging":
+        for tagged in encode_tagged(task, *tagged_text(task, record, where), tokenizer, max_length):
+            yield Sample(where, (tagged,))
+        return
     if task.kind == "text":
         text = question(task, record, where, language=data.language).answer
         ids = np.array([*encode_plain(tokenizer, text), tokenizer.special_ids.eos])
@@ -208,6 +212,11 @@ def _check(found: TaskSamples, data: TaskData) -> None:
                 f"{', '.join(sources)}: no record is left for {side} of the task {found.name!r} ({dict(found.counts)}). "
                 "Give more records, name files for both, raise valid_ratio or max_length."
             )
+    if found.task.kind == "tagging" and not any(_spans(sample) for sample in found.train):
+        raise DataError(
+            f"{', '.join(data.train)}: none of {len(found.train):,} records has a span in the field {found.task.label!r}; "
+            "there is nothing to learn"
+        )
     if found.task.kind != "classification":
         return
     classes = Counter(found.labels[sample.right or 0] for sample in found.train)
@@ -222,6 +231,11 @@ def _check(found: TaskSamples, data: TaskData) -> None:
         found.notes.append(
             f"{found.name}: no record of train has the label(s) {', '.join(missing)}"
         )
+
+
+def _spans(sample: Sample) -> int:
+    first = sample.variants[0]
+    return len(first.spans) if isinstance(first, Tagged) else 0
 
 
 def _few(samples: list[Sample], limit: int | None, rng: np.random.Generator) -> list[Sample]:
@@ -264,6 +278,8 @@ def _content(sample: Sample) -> bytes:
         parts = (
             [first.part_a] if first.right is None else [first.part_a, first.contents[first.right]]
         )
+    elif isinstance(first, Tagged):
+        parts = [first.part_a, first.tags]
     else:
         parts = [first.input_ids, first.labels]
     return b"|".join(np.ascontiguousarray(part).tobytes() for part in parts)

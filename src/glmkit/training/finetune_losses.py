@@ -22,10 +22,15 @@ def batch_loss(
     """Returns the sum of the batch's losses, and what a mean divides it by (summed weights, or tokens).
 
     Args:
-        model: A `GLMForConditionalGeneration` or `GLMForSequenceClassification`, or what wraps it.
+        model: A `GLMForConditionalGeneration`, or one with the head that the task needs, or what wraps it.
         batch: Of `FinetuneStream`; where it has no `weights` all are 1.
         smoothing: Share of the target that is spread over all choices or tokens.
     """
+    if "tags" in batch:
+        logits = model(**batch["inputs"]).logits.float().flatten(0, 1)
+        tags, options = batch["tags"].flatten(), {"ignore_index": IGNORE_INDEX, "reduction": "sum"}
+        loss = F.cross_entropy(logits, tags, label_smoothing=smoothing, **options)  # type: ignore[arg-type]
+        return loss, torch.tensor(float(batch["tokens"]))
     if "right" not in batch:
         loss = _token_loss(model, batch["inputs"], smoothing)
         return loss, torch.tensor(float(batch["tokens"]))

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from glmkit.special_tokens import SpecialTokenIds
+from glmkit.tasks.agreement import entity_f1, macro_f1
+from glmkit.tasks.tagging import Tagged, decode_tags
 from glmkit.training.finetune_data import TaskSamples
 from glmkit.training.finetune_losses import batch_loss, choice_losses, choice_scores
 from glmkit.training.finetune_stream import held_out_batches
@@ -26,8 +28,10 @@ class Measured:
     """What held-out samples of one task gave.
 
     Attributes:
-        metrics: `loss` (nats per sample, or per predicted token of an answer), and `accuracy`, `macro_f1` of classes.
-        predictions: With choices, for each sample where it stands, its right choice, the chosen one, all shares.
+        metrics: `loss` (nats per sample, or per predicted token of an answer), and `accuracy`, `macro_f1` of classes; of tagging
+            `accuracy` of tags and `entity_f1` of spans.
+        predictions: With choices, for each sample where it stands, its right choice, the chosen one, all shares; of tagging the
+            right spans and those found.
     """
 
     metrics: dict[str, float]
@@ -62,6 +66,8 @@ def measure(
         with autocast():
             if task.has_choices:
                 return _measure_choices(model, task, specials, rows, head, move)
+            if task.task.kind == "tagging":
+                return _measure_tags(model, task, specials, rows, move)
             return _measure_tokens(model, task, specials, rows, move)
     finally:
         model.train(was_training)
@@ -71,7 +77,7 @@ def summarise(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Returns `eval_<metric>`, the mean over tasks of what all of them have, and of several `eval_<task>_<metric>`."""
     names = [
         name
-        for name in ("loss", "accuracy", "macro_f1")
+        for name in ("loss", "accuracy", "macro_f1", "entity_f1")
         if all(name in one for one in found.values())
     ]
     means = {
@@ -87,14 +93,6 @@ def summarise(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
             for name, value in one.items()
         },
     }
-
-
-def macro_f1(right: Sequence[int], chosen: Sequence[int]) -> float:
-    """Returns the mean over the classes that occur of 2 · hits / (times right + times chosen)."""
-    classes = set(right) | set(chosen)
-    hits = [sum(r == c == one for r, c in zip(right, chosen, strict=True)) for one in classes]
-    occurrences = [list(right).count(one) + list(chosen).count(one) for one in classes]
-    return sum(2 * h / n for h, n in zip(hits, occurrences, strict=True)) / len(classes)
 
 
 def _measure_choices(
@@ -143,3 +141,30 @@ def _measure_tokens(
         total, count = total + loss.item(), count + tokens.item()
     mean = total / count
     return Measured({"loss": mean, "perplexity": math.exp(min(mean, 700.0))})
+
+
+def _measure_tags(
+    model: Any, task: TaskSamples, specials: SpecialTokenIds, rows: int, move: Any
+) -> Measured:
+    total, hits, count = 0.0, 0, 0
+    right: dict[int, list[Any]] = {}
+    found: dict[int, list[Any]] = {}
+    for indices, batch in held_out_batches(task.valid, specials, rows, pattern=0, head=False):
+        batch = move(batch)
+        scores = model(**batch["inputs"]).logits.float().log_softmax(-1).cpu()
+        for index, row in zip(indices, scores, strict=True):
+            sample = task.valid[index].variants[0]
+            assert isinstance(sample, Tagged)
+            own, tags = row[sample.places], torch.from_numpy(sample.tags)
+            total -= own.gather(1, tags[:, None]).sum().item()
+            hits += int((own.argmax(1) == tags).sum())
+            count += len(tags)
+            right[index] = sample.spans
+            found[index] = [one for one, _ in decode_tags(task.task, sample.units, own.numpy())]
+    order = range(len(task.valid))
+    f1 = entity_f1([found[index] for index in order], [right[index] for index in order])
+    predictions = [
+        {"where": task.valid[index].where, "right": right[index], "chosen": found[index]}
+        for index in order
+    ]
+    return Measured({"loss": total / count, "accuracy": hits / count, "entity_f1": f1}, predictions)

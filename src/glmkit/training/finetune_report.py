@@ -15,6 +15,10 @@ from glmkit.errors import missing_dependency
 from glmkit.whole_files import write_figure, write_text
 
 
+SHARES = ("accuracy", "macro_f1", "entity_f1")
+"""Ends of names of metrics from 0 to 1."""
+
+
 @dataclass(frozen=True)
 class FinetuneReport:
     """The outcome of `finetune`; `print` it.
@@ -112,7 +116,7 @@ def plot_curve(history: Sequence[Mapping[str, Any]], path: Path, title: str = ""
         raise missing_dependency("matplotlib", "the picture of the curve", "train") from error
     names = sorted({name for line in history for name in line if name.startswith("eval_")})
     losses = ["loss", *(name for name in names if name.endswith("loss"))]
-    shares = [name for name in names if name.endswith(("accuracy", "macro_f1"))]
+    shares = [name for name in names if name.endswith(SHARES)]
     groups = [("nats", losses)] + ([("share right", shares)] if shares else [])
     figure = Figure(figsize=(5 * len(groups), 4), dpi=120, layout="constrained")
     for axes, (unit, keys) in zip(
@@ -134,4 +138,4 @@ def plot_curve(history: Sequence[Mapping[str, Any]], path: Path, title: str = ""
 
 
 def _shown(name: str, value: float) -> str:
-    return f"{value:.1%}" if name in ("accuracy", "macro_f1") else f"{value:.4g}"
+    return f"{value:.1%}" if name in SHARES else f"{value:.4g}"

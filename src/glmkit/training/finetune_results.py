@@ -145,6 +145,9 @@ def _write_predictions(
     for task in tasks:
         lines = []
         for found in measured[task.name].predictions:
+            if task.task.kind == "tagging":
+                lines.append(json.dumps(found, ensure_ascii=False) + "\n")
+                continue
             names = task.labels or [str(number) for number in range(len(found["probabilities"]))]
             shares = zip(names, found["probabilities"], strict=True)
             line = {
@@ -175,6 +178,8 @@ def _method(config: FinetuneConfig, tasks: list[TaskSamples]) -> str:
         "lora": f"{'Q' if config.lora.quantize else ''}LoRA of rank {config.lora.rank}",
         "virtual": f"{config.virtual.tokens} virtual tokens ({config.virtual.kind})",
     }[config.trained]
+    if tasks[0].task.kind == "tagging":
+        return f"a tag for each token, {weights}"
     if config.method == "head":
         return f"head, {weights}"
     kinds = {"cloze" if task.has_choices else "written answers" for task in tasks}

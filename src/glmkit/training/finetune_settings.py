@@ -137,8 +137,8 @@ class VirtualSettings:
 class BestSettings:
     """Which weights are kept, and when to stop."""
 
-    metric: Literal["auto", "loss", "accuracy", "macro_f1"] = "auto"
-    """Of the held-out records, a mean over tasks; auto: accuracy where all tasks have one, else loss."""
+    metric: Literal["auto", "loss", "accuracy", "macro_f1", "entity_f1"] = "auto"
+    """Of the held-out records, a mean over tasks; auto: entity_f1 of tagging, accuracy where all tasks have one, else loss."""
     patience: int | None = None
     """Stop after so many evaluations without a better one."""
     min_delta: float = 0.0
@@ -310,6 +310,8 @@ def _check_tasks(config: FinetuneConfig, problems: list[str]) -> None:
             ]
     if config.method == "head" and (len(config.tasks) > 1 or kinds - {"classification"}):
         problems.append("method = 'head' is for one classification task; use method = 'cloze'")
+    if "tagging" in kinds and len(config.tasks) > 1:
+        problems.append("a task of the kind tagging has a head of its own, so that it is trained alone")
 
 
 def _check_numbers(config: FinetuneConfig, problems: list[str]) -> None:

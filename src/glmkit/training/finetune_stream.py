@@ -20,6 +20,7 @@ from glmkit.blanks.layout import IGNORE_INDEX, collate, lay_out
 from glmkit.errors import ConfigError
 from glmkit.special_tokens import SpecialTokenIds
 from glmkit.tasks.choices import Choices
+from glmkit.tasks.tagging import Tagged
 from glmkit.training.finetune_data import Sample, TaskSamples, Variant
 
 _ORDER = 6
@@ -154,9 +155,12 @@ def make_batch(
     """Returns the questions as one batch of tensors.
 
     `inputs` is what the model reads. Beside it: with choices `right` int64 [B] and `predictions` (see `collate_choices`)
-    and `num_choices` int64 [B]; with a head `right`; else `inputs` has `labels` [B, L].
+    and `num_choices` int64 [B]; with a head `right`; of tagging `tags` int64 [B, L], -100 where no unit begins; else `inputs` has
+    `labels` [B, L].
     """
     first = variants[0]
+    if isinstance(first, Tagged):
+        return _tagged_batch(variants, specials)  # type: ignore[arg-type]
     if not isinstance(first, Choices):
         batch = collate(variants, specials.pad)  # type: ignore[arg-type]
         labels = batch["labels"]
@@ -183,6 +187,15 @@ def make_batch(
         "predictions": predictions,
         "num_choices": sizes,
     }
+
+
+def _tagged_batch(samples: Sequence[Tagged], specials: SpecialTokenIds) -> dict[str, Any]:
+    batch = collate([lay_out(one.part_a, [], specials.sop) for one in samples], specials.pad)
+    tags = batch.pop("labels")
+    for row, one in zip(tags, samples, strict=True):
+        row[one.places] = one.tags
+    count = sum(len(one.places) for one in samples)
+    return {"inputs": _tensors(batch), "tags": torch.from_numpy(tags), "tokens": count}
 
 
 def _tensors(batch: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -238,7 +238,8 @@ class Best:
         """Returns the metric that counts."""
         name = self.settings.metric
         if name == "auto":
-            name = "accuracy" if "eval_accuracy" in metrics else "loss"
+            known = (one for one in ("entity_f1", "accuracy") if f"eval_{one}" in metrics)
+            name = next(known, "loss")
         return name if f"eval_{name}" in metrics else "loss"
 
     def is_better(self, metrics: dict[str, float], step: int) -> bool:
