@@ -85,7 +85,9 @@ class Adapting:
         was_active = self.__dict__.get("_active_adapter")
         tokens = attach_adapter(model, path, given)
         if not self._adapters:
-            self.__dict__["_base"] = Adapter(None, self.calibrations, self.tasks, self.head, self.tagger)
+            self.__dict__["_base"] = Adapter(
+                None, self.calibrations, self.tasks, self.head, self.tagger
+            )
         self.model = model
         tasks = stored_tasks(path)
         with_head = len(tasks) == 1 and is_classifier(path)

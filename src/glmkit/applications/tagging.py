@@ -69,7 +69,9 @@ def load_tagger(
         model.glm = backbone.glm
     named: Any = model.config.id2label
     if [str(named[number]) for number in range(model.num_labels)] != tag_names(tasks[0]):
-        raise ConfigError(f"the tagging head in {folder} has other tags than its task: {list(named.values())}")
+        raise ConfigError(
+            f"the tagging head in {folder} has other tags than its task: {list(named.values())}"
+        )
     tokenizer = GLMTokenizer.from_pretrained(path)
     return Tagger(model.to(backbone.device).eval(), tokenizer, tasks[0])
 
@@ -87,7 +89,9 @@ def tag(tagger: Tagger, texts: Sequence[str], *, batch_size: int = 16) -> list[T
         GenerationError: A text that is no string.
     """
     model, task, specials = tagger.model, tagger.task, tagger.tokenizer.special_ids
-    limit = min(model.config.max_sequence_length, task.max_length or model.config.max_sequence_length)
+    limit = min(
+        model.config.max_sequence_length, task.max_length or model.config.max_sequence_length
+    )
     asked = []
     for number, text in enumerate(texts):
         if not isinstance(text, str):

@@ -6,7 +6,6 @@ confidence intervals (`resampling`) and let two models be compared example by ex
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal

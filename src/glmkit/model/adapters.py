@@ -92,7 +92,8 @@ def train_head(model: Any) -> None:
 
 def save_adapter(model: Any, folder: Path) -> None:
     """Writes a `PeftModel`'s adapter, the classification head that was trained with it, and the configuration."""
-    model.save_pretrained(folder)
+    # Vocabularies are not changed here; to find that out PEFT would look for the base on the hub.
+    model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's form of a model card, not filled in
     base = model.get_base_model()
     base.config.architectures = [type(base).__name__]

@@ -216,8 +216,9 @@ def peft_module(what: str) -> Any:
 
 @contextmanager
 def without_warnings_of_peft() -> Iterator[None]:
-    """Leaves out warnings that say nothing to the user: of a name that will go, and that there are several adapters."""
+    """Leaves out warnings that say nothing to the user: of a name that will go, of several adapters, of a base that is not on the hub."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        warnings.filterwarnings("ignore", message="Could not find a config file in")
         yield

@@ -217,7 +217,8 @@ def _joined(task: Task, tokens: Any, tags: Any, where: str) -> tuple[str, list[T
     """Returns tokens as a text, spaces between those that are not Chinese, and the spans that tags make."""
     if not isinstance(tokens, list) or not isinstance(tags, list) or len(tokens) != len(tags):
         raise DataError(f"{where}: tokens and tags must be lists of the same length")
-    text, spans = "", []
+    text = ""
+    spans: list[TaggedSpan] = []
     open_label: str | None = None
     for token, tag in zip(map(str, tokens), map(str, tags), strict=True):
         if text and not _WIDE.match(text[-1]) and not _WIDE.match(token[:1]):

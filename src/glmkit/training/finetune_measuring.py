@@ -8,7 +8,7 @@ logarithms decides, as in inference. A sample's numbers do not depend on its bat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any

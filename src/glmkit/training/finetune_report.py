@@ -14,7 +14,6 @@ from typing import Any
 from glmkit.errors import missing_dependency
 from glmkit.whole_files import write_figure, write_text
 
-
 SHARES = ("accuracy", "macro_f1", "entity_f1")
 """Ends of names of metrics from 0 to 1."""
 

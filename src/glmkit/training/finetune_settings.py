@@ -311,7 +311,9 @@ def _check_tasks(config: FinetuneConfig, problems: list[str]) -> None:
     if config.method == "head" and (len(config.tasks) > 1 or kinds - {"classification"}):
         problems.append("method = 'head' is for one classification task; use method = 'cloze'")
     if "tagging" in kinds and len(config.tasks) > 1:
-        problems.append("a task of the kind tagging has a head of its own, so that it is trained alone")
+        problems.append(
+            "a task of the kind tagging has a head of its own, so that it is trained alone"
+        )
 
 
 def _check_numbers(config: FinetuneConfig, problems: list[str]) -> None:

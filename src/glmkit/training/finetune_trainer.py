@@ -17,6 +17,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 
 from glmkit.errors import CheckpointError
 from glmkit.model.adapters import ADAPTER_WEIGHTS, save_adapter, set_adapter_weights
+from glmkit.model.virtual_tokens import without_warnings_of_peft
 from glmkit.training import checkpoints, distributed
 from glmkit.training.finetune_data import TaskSamples
 from glmkit.training.finetune_losses import batch_loss
@@ -174,7 +175,8 @@ class FinetuneTrainer(ResumableTrainer):
         self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
+        with without_warnings_of_peft():
+            super()._save(output_dir, state_dict)
         model = self.accelerator.unwrap_model(self.model)
         if self.args.should_save and hasattr(model, "peft_config"):
             save_adapter(model, Path(output_dir or str(self.args.output_dir)))
@@ -236,7 +238,7 @@ class Best:
 
     def metric(self, metrics: dict[str, float]) -> str:
         """Returns the metric that counts."""
-        name = self.settings.metric
+        name: str = self.settings.metric
         if name == "auto":
             known = (one for one in ("entity_f1", "accuracy") if f"eval_{one}" in metrics)
             name = next(known, "loss")
