@@ -163,13 +163,11 @@ class GLMLayer(GradientCheckpointingLayer):
         hidden: torch.Tensor,
         attention_mask: Any,
         cache: Cache | None = None,
-        virtual_key: torch.Tensor | None = None,
-        virtual_value: torch.Tensor | None = None,
+        *virtual: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns the residual stream [B, S, H] and, with eager attention, the map [B, N, S, M + K]."""
-        attended, weights = self.attention(
-            self.input_layernorm(hidden), attention_mask, cache, virtual_key, virtual_value
-        )
+        normed = self.input_layernorm(hidden)
+        attended, weights = self.attention(normed, attention_mask, cache, *virtual)
         hidden = hidden + attended
         return hidden + self.mlp(self.post_attention_layernorm(hidden)), weights
 
