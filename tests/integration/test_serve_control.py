@@ -158,3 +158,43 @@ def test_constraints_for_another_number_of_blanks(http: httpx.Client):
     answer = http.post("/v1/fill", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "constraints")
     assert "text 1 has 1 blanks" in answer.json()["error"]["message"]
+
+
+def test_texts_are_led_away_as_by_the_library(one: Running, http: httpx.Client):
+    texts, others = (
+        ["北京是[MASK]，[MASK]。", "[MASK]很[MASK]"],
+        ["[MASK]不是[MASK]", "x[MASK][MASK]"],
+    )
+    settings = {"temperature": 2, "seed": 3, "max_tokens": 6}
+    led = {"negative_prompt": others, "guidance_scale": 3}
+    answer = http.post("/v1/fill", json={"texts": texts, **settings, **led})
+    assert answer.status_code == 200, answer.text
+    drawing = {"do_sample": True, "temperature": 2.0, "seed": 3, "max_new_tokens": 6}
+    expected = one.glm.fill(texts, negative_prompt=others, guidance_scale=3.0, **drawing)
+    assert [found["text"] for found in answer.json()["data"]] == [found.text for found in expected]
+    assert expected != one.glm.fill(texts, **drawing)
+    best = http.post(
+        "/v1/fill", json={"texts": texts, "n": 2, "max_tokens": 3, "negative_prompt": others[0]}
+    )
+    same = one.glm.fill(texts, n=2, max_new_tokens=3, negative_prompt=[others[0]] * 2)
+    assert [found["text"] for found in best.json()["data"]] == [found.text for found in same]
+    body = {"model": "tiny", "prompt": ["今天", "明天"], "max_tokens": 6, "negative_prompt": "昨天"}
+    written = http.post("/v1/completions", json=body).json()
+    alone = one.glm.generate(["今天", "明天"], negative_prompt=["昨天"] * 2, max_new_tokens=6)
+    assert [choice["text"].strip() for choice in written["choices"]] == alone
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        ("the one against it 2", {"negative_prompt": "[MASK][MASK]"}),
+        ("2 negative prompts", {"negative_prompt": ["a", "b"]}),
+        ("give that prompt", {"guidance_scale": 2}),
+        ("greater than 0", {"negative_prompt": "a", "guidance_scale": 0}),
+        ("reads", {"negative_prompt": "长" * 3000}),
+    ],
+)
+def test_what_cannot_lead_is_the_clients_mistake(http: httpx.Client, message: str, fields):
+    answer = http.post("/v1/completions", json={"model": "tiny", "prompt": "今天", **fields})
+    assert answer.status_code == 400, answer.text
+    assert message in answer.json()["error"]["message"]

@@ -12,16 +12,17 @@ from typing import Any
 from glmkit.applications import dialogue
 from glmkit.errors import GenerationError
 from glmkit.generation.constraints import Constraint
+from glmkit.generation.guidance import guidance_of
 from glmkit.generation.infill import make_chooser
 from glmkit.generation.prompts import Prompt, build_prompt, split_at_blanks
 from glmkit.generation.request import Request
 from glmkit.generation.settings import DecodingSettings
 from glmkit.serving import controlling
 from glmkit.serving.failures import Failure
-from glmkit.serving.schemas import ChatRequest, CompletionRequest, Decoding, FillRequest
+from glmkit.serving.schemas import ChatRequest, CompletionRequest, Decoding, FillRequest, Led
 from glmkit.serving.settings import ServingSettings
 
-SAME_NAMES = ("top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size")
+SAME_NAMES = ("top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size", "guidance_scale")
 
 Blanks = tuple[Prompt, list[Constraint | None]]
 """A prompt, and what each of its blanks may contain."""
@@ -146,7 +147,7 @@ class Asking:
             raise Failure(
                 400, f"n={n} is more than {most}; ask several times", "n_too_large", param="n"
             )
-        given = {name: getattr(asked, name) for name in SAME_NAMES}
+        given = {name: getattr(asked, name, None) for name in SAME_NAMES}
         wants_draws = (asked.temperature, asked.top_k, asked.top_p) != (None, None, None) or n > 1
         draws = wants_draws and asked.temperature != 0
         arguments = dict(usual) | {
@@ -179,7 +180,29 @@ class Asking:
         chooser = make_chooser(self._model, self._tokenizer, settings, num_likeliest=num_likeliest)
         n = getattr(asked, "n", None) if not isinstance(asked, FillRequest) else None
         seeds = [None if asked.seed is None else asked.seed + one for one in range(n or 1)]
-        return [Request(prompt, chooser, limits, seeds) for prompt, limits in blanks]
+        several = list(blanks)
+        others = self.negative_prompts(asked, len(several))
+        return [
+            Request(prompt, chooser, limits, seeds, guidance_of(prompt, other, settings))
+            for (prompt, limits), other in zip(several, others, strict=True)
+        ]
+
+    def negative_prompts(self, asked: Decoding, count: int) -> list[Prompt | None]:
+        """Returns for each of `count` prompts the one that it is led away from, or None.
+
+        Raises:
+            Failure: As `texts` and `prompt`.
+            GenerationError: Another number of them.
+        """
+        given = asked.negative_prompt if isinstance(asked, Led) else None
+        if given is None:
+            return [None] * count
+        texts = self.texts(given) * (count if isinstance(given, str) else 1)
+        if len(texts) != count:
+            raise GenerationError(
+                f"there are {count} texts and {len(texts)} negative prompts; give one for all, or one for each"
+            )
+        return [self.prompt(text) for text in texts]
 
     def prompt(self, text: str) -> Prompt:
         """Returns a text's prompt; unlike the library a server does not cut it: the client shall know.

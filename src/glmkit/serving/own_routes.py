@@ -48,7 +48,9 @@ def add_own(app: FastAPI, server: Server) -> None:
 
             def search() -> list[Filled]:
                 prompts, limits = zip(*server.asking.blanks(asked), strict=True)
-                return glm.fill(prompts, n=asked.n, constraints=limits, **asdict(settings))
+                others = server.asking.negative_prompts(asked, len(prompts))
+                options = {"constraints": limits, "negative_prompt": others, **asdict(settings)}
+                return glm.fill(prompts, n=asked.n, **options)
 
             found = await server.work(request, search)
             data = [filled_text(one) for one in found]

@@ -70,6 +70,17 @@ class Decoding(Controlled):
     no_repeat_ngram_size: int | None = Field(None, ge=0, le=100)
 
 
+class Led(Strict):
+    """What the text is led away from."""
+
+    negative_prompt: Texts | None = Field(
+        None, description="A text with as many blanks: one for all prompts, or one for each."
+    )
+    guidance_scale: float | None = Field(
+        None, gt=0, le=20, description="How far; 1 is not at all, 1.5 is usual."
+    )
+
+
 class OpenAIRequest(Decoding):
     """What both of OpenAI's endpoints take."""
 
@@ -113,7 +124,7 @@ class ResponseFormat(Strict):
     json_schema: NamedSchema | None = Field(None, description="With the type json_schema.")
 
 
-class CompletionRequest(OpenAIRequest):
+class CompletionRequest(OpenAIRequest, Led):
     """Goes on with each prompt, or fills its only blank ([MASK], [sMASK] or [gMASK])."""
 
     prompt: Texts
@@ -144,7 +155,7 @@ class ChatRequest(OpenAIRequest):
     top_logprobs: int | None = Field(None, ge=0, le=20)
 
 
-class FillRequest(Decoding):
+class FillRequest(Decoding, Led):
     """Fills every blank of each text: a few words ([MASK]), a sentence ([sMASK]), to the end ([gMASK])."""
 
     model: str | None = Field(None, max_length=256)
