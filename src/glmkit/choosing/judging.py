@@ -10,7 +10,6 @@ from glmkit.choosing.options import SPECIALS, Inference, Method, Request, Traini
 from glmkit.choosing.words import Text, time_words
 from glmkit.embedded import is_here
 from glmkit.model.configuration import GLMConfig
-from glmkit.training.adapter_memory import adapter_memory
 
 PROBLEMS = ("memory", "language", "length", "latency", "time", "objective")
 """From the gravest on: it does not fit; the model has not read the language; texts are longer than it reads; an answer takes
@@ -144,11 +143,8 @@ def strengths_of(
         ))  # fmt: skip
     if request.need.name == "poem" and not candidate.preset:
         found.append(Text("glmkit poem keeps form, rhyme and tones by constraint", "glmkit poem 以约束保证格律、押韵与平仄"))  # fmt: skip
-    if method == "lora" and training is not None and not training.fits:
-        length = request.input_tokens + request.output_tokens + SPECIALS
-        kept = adapter_memory(config, 1, length, precision="bfloat16", checkpointing=True).peak
-        if request.hardware.device == "cuda" and kept <= request.hardware.usable:
-            found.append(Text(
-                f"frozen weights in bfloat16 would take {gib(kept)} GiB; glmkit finetune keeps them in float32",
-                f"冻结权重若存为 bfloat16 只需 {gib(kept)} GiB；glmkit finetune 目前存为 float32"))  # fmt: skip
+    if training is not None and training.quantized and training.fits:
+        found.append(Text(
+            "the frozen base is kept in 4 bits while adapters are trained (QLoRA); of full size it does not fit",
+            "训练适配器时冻结的底座以 4 比特保存（QLoRA）；全精度则放不下"))  # fmt: skip
     return found

@@ -7,6 +7,7 @@ In: a model of the table, a method, what is wanted. Out: an `Option`, all number
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 from glmkit.choosing.devices import GIB, Hardware
@@ -66,6 +67,7 @@ class Training:
         checkpointing: Whether activations are computed again.
         seconds: All of it.
         fits: Whether there is so much memory.
+        quantized: Whether the frozen base is of 4 bits (QLoRA).
     """
 
     memory: int
@@ -74,6 +76,7 @@ class Training:
     checkpointing: bool
     seconds: float
     fits: bool
+    quantized: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,18 @@ class Option:
 
 
 def plan_training(config: GLMConfig, request: Request, method: Method) -> Training:
-    """Returns the most rows at a time that fit, without checkpointing where that does; or what least does not fit."""
+    """Returns the most rows at a time that fit, without checkpointing where that does; or what least does not fit.
+
+    On a GPU adapters are trained on a base of 4 bits where one of full size does not fit.
+    """
     hardware, length = request.hardware, request.input_tokens + request.output_tokens + SPECIALS
     share = min(1.0, (request.output_tokens + 1) / length)
     precision: Literal["mixed", "float32"] = "mixed" if hardware.device == "cuda" else "float32"
-    rows, checkpointing, memory = ROWS, False, 0
+    rows, checkpointing, quantized, memory = ROWS, False, False, 0
     per_device = max(1, ROWS // hardware.count)
     sizes = [size for size in (16, 8, 4, 2, 1) if size <= per_device]
-    for rows, checkpointing in ((size, again) for size in sizes for again in (False, True)):
+    bases = (False, True) if method == "lora" and hardware.device == "cuda" else (False,)
+    for quantized, rows, checkpointing in product(bases, sizes, (False, True)):
         common = {
             "precision": precision,
             "processes": hardware.count,
@@ -129,7 +136,8 @@ def plan_training(config: GLMConfig, request: Request, method: Method) -> Traini
             "device": hardware.device,
         }
         if method == "lora":
-            memory = adapter_memory(config, rows, length, rank=RANK, **common).peak  # type: ignore[arg-type]
+            quantize: Literal["nf4"] | None = "nf4" if quantized else None
+            memory = adapter_memory(config, rows, length, rank=RANK, quantize=quantize, **common).peak  # type: ignore[arg-type]  # fmt: skip
         else:
             accumulating = rows < per_device
             memory = memory_per_device(config, rows, length, accumulating=accumulating, **common).peak  # type: ignore[arg-type]  # fmt: skip
@@ -145,7 +153,8 @@ def plan_training(config: GLMConfig, request: Request, method: Method) -> Traini
         checkpointing=checkpointing,
     )
     accumulation = max(1, per_device // rows)
-    return Training(memory, rows, accumulation, checkpointing, seconds, memory <= hardware.usable)
+    fits = memory <= hardware.usable
+    return Training(memory, rows, accumulation, checkpointing, seconds, fits, quantized)
 
 
 def plan_inference(config: GLMConfig, request: Request) -> Inference:
@@ -183,7 +192,7 @@ def command(candidate: Candidate, method: Method, request: Request, training: Tr
     if request.hardware.count > 1:
         words.insert(0, f"torchrun --nproc-per-node {request.hardware.count} --no-python")
     if method == "lora":
-        words.append(f"--lora {RANK}")
+        words.append("--method qlora" if training.quantized else f"--lora {RANK}")
     words.append(f"trainer.per_device_train_batch_size={training.rows}")
     if training.accumulation > 1:
         words.append(f"trainer.gradient_accumulation_steps={training.accumulation}")

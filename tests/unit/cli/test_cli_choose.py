@@ -18,11 +18,11 @@ def test_a_table_in_both_languages():
     given = ("choose", "--task", "summarize", "--examples", "5000", "--gpu", "1x24GB")
     english = run(*given, "--language", "zh")
     assert english.returncode == 0
-    assert "large-chinese, full:" in english.stdout
+    assert "10b-chinese, LoRA:" in english.stdout
     assert "summaries, 5000 examples, language zh" in english.stdout
     chinese = run(*given, GLMKIT_LANG="zh")
     assert "摘要，5000 条样本，语言 zh" in chinese.stdout
-    assert "large-chinese, 全量微调:" in chinese.stdout
+    assert "10b-chinese, LoRA:" in chinese.stdout
     assert "language en" in run(*given).stdout
 
 
@@ -80,7 +80,7 @@ def test_it_asks_and_asks_again(monkeypatch, capsys):
     captured = capsys.readouterr()
     assert "did you mean 'summarize'" in captured.err
     assert "'many' is no number of examples" in captured.err
-    assert "large-chinese, full:" in captured.out
+    assert "10b-chinese, LoRA:" in captured.out
 
 
 @pytest.mark.slow
@@ -101,4 +101,4 @@ def test_in_a_real_terminal():
     os.close(ours)
     assert process.returncode == 0
     assert "did you mean 'summarize'" in output
-    assert "large-chinese, full:" in output
+    assert "10b-chinese, LoRA:" in output
