@@ -158,9 +158,11 @@ def _refused(error: HTTPException) -> Failure:
             404, "there is no such path here; /openapi.json lists what there is", "not_found"
         )
     if error.status_code == 405:
-        return Failure(
+        failure = Failure(
             405, "this path takes another method; /openapi.json lists them", "method_not_allowed"
         )
+        failure.headers.update(error.headers or {})  # Allow
+        return failure
     if error.status_code == 400:
         return Failure(400, "the body cannot be read as JSON", "invalid_json")
     return Failure(error.status_code, str(error.detail))
