@@ -217,7 +217,7 @@ def measure_soak(arguments: argparse.Namespace, glm: Any) -> dict[str, Any]:
         "right": sum(answers.right.values()),
         "refused": sum(answers.refused.values()),
         "left": answers.left,
-        "wrong": answers.wrong[:20],
+        "wrong": answers.wrong,
         "memory": {"minute": [round(one, 2) for one in minutes], "mib": [round(one, 1) for one in megabytes]},
         "first_mib": megabytes[later[0]],
         "last_mib": megabytes[-1],

@@ -19,6 +19,11 @@ from glmkit.serving.failures import Failure
 from glmkit.serving.server import Server
 from glmkit.tokens.blanked import encode_plain
 
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+"""What the schema says of an answer in pieces."""
+
 
 def add_openai(app: FastAPI, server: Server) -> None:
     """Adds the endpoints."""
@@ -37,7 +42,9 @@ def add_openai(app: FastAPI, server: Server) -> None:
         server.check_model(name)
         return card()
 
-    @app.post("/v1/completions", tags=["OpenAI"], response_model=schemas.Completion)
+    @app.post(
+        "/v1/completions", tags=["OpenAI"], response_model=schemas.Completion, responses=STREAMED
+    )
     async def completions(asked: schemas.CompletionRequest, request: Request) -> Response:
         """Goes on with a text, or fills its only blank."""
         name, wants = server.check_model(asked.model), asked.logprobs is not None
@@ -55,7 +62,12 @@ def add_openai(app: FastAPI, server: Server) -> None:
         make = functools.partial(server.asking.completion, asked)
         return await server.openai(request, asked, make, answering)
 
-    @app.post("/v1/chat/completions", tags=["OpenAI"], response_model=schemas.ChatCompletion)
+    @app.post(
+        "/v1/chat/completions",
+        tags=["OpenAI"],
+        response_model=schemas.ChatCompletion,
+        responses=STREAMED,
+    )
     async def chat(asked: schemas.ChatRequest, request: Request) -> Response:
         """Writes the next reply of a conversation."""
         name, wants = server.check_model(asked.model), bool(asked.logprobs)

@@ -266,6 +266,10 @@ class Scheduler:
         ended = time.monotonic()
         updates: dict[Job, list[Update]] = {}
         for event in events:
+            if (
+                event.ticket not in self._jobs
+            ):  # of a job that another of its requests has ended just now
+                continue
             job, number = self._jobs[event.ticket]
             if event.ticket.error is not None:
                 self._end(job, event.ticket.error)

@@ -100,6 +100,22 @@ def test_jobs_get_what_they_get_alone_and_a_neighbours_error_is_its_own(glm, sch
     assert scheduler.ready
 
 
+def test_a_request_that_fails_ends_its_job_and_no_other(
+    glm, scheduler: Scheduler, caplog: pytest.LogCaptureFixture
+):
+    """Its job's other request was written in the same step: the event had no job any more, and the engine was given up with all that ran."""
+
+    async def both() -> Any:
+        fails = ask(glm, "坏", constraints=[Refusing(lambda: KeyError("x"))])
+        job = scheduler.submit([fails, ask(glm, "今天", max_new_tokens=9)], soon())
+        with pytest.raises(KeyError):
+            await job.written()
+
+    asyncio.run(both())
+    assert scheduler.texts == 0
+    assert "a new engine" not in caplog.text
+
+
 def test_a_constraint_knows_how_long_a_blank_may_become(glm, scheduler: Scheduler):
     """Only `fill` told it: from a server a blank was cut off before the word that it must hold, or began it too late."""
     word = Include(glm.tokenizer, "天气很好")
