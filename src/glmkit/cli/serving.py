@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from importlib.util import find_spec
@@ -13,7 +14,9 @@ import typer
 from glmkit.cli.language import say
 from glmkit.cli.writing import Device, Dtype, load_model
 from glmkit.embedded import DEFAULT_MODEL
-from glmkit.errors import missing_dependency
+from glmkit.errors import UserError, missing_dependency, nearest
+
+ENGINES = ("local", "ray")
 
 
 def serve(
@@ -156,12 +159,41 @@ def serve(
             help=say("Log what users write and get.", "在日志中记录用户输入与输出。"),
         ),
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help=say(
+                "local: in this process; ray: replicas on Ray Serve.", "local：在本进程中；ray：用 Ray Serve 运行多个副本。"
+            )
+        ),
+    ] = "local",
+    replicas: Annotated[
+        int, typer.Option(help=say("With ray: fewest replicas.", "ray：最少副本数。"))
+    ] = 1,
+    max_replicas: Annotated[
+        int | None,
+        typer.Option(
+            help=say("With ray: most replicas, started with the load.", "ray：最多副本数，随负载增减。")
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help=say(
+                "With ray: a cluster, or auto; by default Ray is started here.", "ray：集群地址或 auto；默认在本机启动 Ray。"
+            )
+        ),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:  # fmt: skip
     """Serves a model: OpenAI's interface and GLM's own, until Ctrl-C or SIGTERM."""
     from glmkit.serving.settings import ServingSettings, read_keys
 
+    if engine not in ENGINES:
+        raise UserError(f"--engine {engine!r} must be one of {', '.join(ENGINES)}{nearest(engine, ENGINES)}")  # fmt: skip
+    if engine == "local" and (replicas, max_replicas, ray_address) != (1, None, None):
+        raise UserError("--replicas, --max-replicas and --ray-address need --engine ray")
     settings = ServingSettings(
         name=name or Path(model).name or Path(model).resolve().name,
         host=host,
@@ -191,10 +223,10 @@ def serve(
             raise
         raise missing_dependency(str(error.name), "glmkit serve", "serve") from None
     logging.getLogger("glmkit.serving").setLevel(logging.INFO)
-    glm = load_model(model, device, dtype)
 
     page = None
-    if playground and find_spec("gradio") is not None:
+    # A page's sessions live in one process, and Ray sends each request to any replica.
+    if playground and engine == "local" and find_spec("gradio") is not None:
         from glmkit.playground.mounting import mount
 
         page = mount
@@ -209,4 +241,17 @@ def serve(
             err=True,
         )
 
-    make_server(glm, settings, ready, page).run()
+    if engine == "local":
+        make_server(load_model(model, device, dtype), settings, ready, page).run()
+        return
+    from glmkit.serving.replicas import Replicas, serve_replicas
+
+    gpus = 1.0 if (device or "").startswith("cuda") else 0.0
+    many = Replicas(replicas, max_replicas, gpus=gpus, address=ray_address)
+    load = functools.partial(load_model, _absolute(model), device, dtype)
+    serve_replicas(load, settings, many, ready)
+
+
+def _absolute(model: str) -> str:
+    """Returns a path that means the same in another process's folder; names stay names."""
+    return str(Path(model).resolve()) if Path(model).exists() else model
