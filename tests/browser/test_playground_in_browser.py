@@ -11,6 +11,7 @@ import pytest
 
 import glmkit
 from browser_samples import Person, programs, served
+from glmkit.tasks.task import load_task
 
 pytestmark = pytest.mark.browser
 
@@ -51,17 +52,31 @@ def glm() -> glmkit.GLM:
 
 def test_blanks_are_filled_in_place_and_others_can_be_put_in(person: Person, glm: glmkit.GLM):
     person.tab("fill")
-    person.all("#fill-examples button")[0].click()
-    person.wait(lambda: "床前[MASK]光" in person.one("#fill-text textarea").get_property("value"))
-    filled = glm.fill("床前[MASK]光，疑是地上霜。", max_new_tokens=16)
+    person.all("#fill-examples button")[1].click()
+    text = "白日依山尽，黄河入海[MASK]。"
+    person.wait(lambda: text == person.one("#fill-text textarea").get_property("value"))
+    filled = glm.fill(text, max_new_tokens=16)
     assert _plain(person.run("fill")) == _plain(filled.text)
     person.one("#fill-result .blank").click()
-    likeliest = glm.fill("床前[MASK]光，疑是地上霜。", n=5, max_new_tokens=16).alternatives[0]
+    likeliest = glm.fill(text, n=5, max_new_tokens=16).alternatives[0]
     rows = person.wait(lambda: person.all("#fill-likeliest .choice"))
     assert [row.get_attribute("data-content") for row in rows] == [text for text, _ in likeliest]
     assert re.fullmatch(r"\d+\.\d+%", person.all("#fill-likeliest .share")[0].text)
     rows[1].click()
     assert person.one("#fill-result .blank").text == likeliest[1][0]
+
+
+def test_blanks_obey(person: Person):
+    person.tab("fill")
+    person.type("fill-text", "今天天气很[MASK]。")
+    person.one("#fill-control button").click()
+    person.type("fill-choices", "热、冷，不错")
+    assert person.run("fill") in ("今天天气很热。", "今天天气很冷。", "今天天气很不错。")
+    person.one("#fill-result .blank").click()
+    rows = person.wait(lambda: person.all("#fill-likeliest .choice"))
+    assert {row.get_attribute("data-content") for row in rows} == {"热", "冷", "不错"}
+    person.type("fill-choices", "")
+    person.one("#fill-control button").click()
 
 
 def test_the_keyboard_is_enough(person: Person):
@@ -163,8 +178,10 @@ def test_texts_are_understood(person: Person, glm: glmkit.GLM):
     assert f"{100 * share:.1f}%" in shown
     assert "校准" in shown
     person.tab("topics")
-    person.type("topics-text", "主队加时险胜，球迷彻夜狂欢")
-    assert person.run("topics").startswith("体育")
+    text = "主队加时险胜，球迷彻夜狂欢"
+    person.type("topics-text", text)
+    label = load_task("topics").labels[glm.classify(text, "topics").label]["zh"]
+    assert person.run("topics").startswith(label)
     person.type("topics-labels", "科技、体育，财经")
     own = person.run("topics")
     assert all(label in own for label in ("科技", "体育", "财经"))
@@ -183,8 +200,11 @@ def test_an_answer_is_marked_in_its_text(person: Person, glm: glmkit.GLM):
     shown = person.run("answer")
     text = person.one("#answer-context textarea").get_property("value")
     expected = glm.answer("李白被称为什么？", text)
-    assert shown.splitlines()[0] == expected.text == text[expected.start : expected.end]
-    assert person.one("#answer-result mark").text == expected.text
+    if expected.text:
+        assert shown.splitlines()[0] == expected.text == text[expected.start : expected.end]
+        assert person.one("#answer-result mark").text == expected.text
+    else:
+        assert shown == "材料中没有答案。"
 
 
 def test_evidence_is_shown_in_the_pages_language(person: Person, glm: glmkit.GLM):
@@ -238,7 +258,7 @@ def test_the_other_language_and_the_pages_own_server_alone(person: Person, addre
     assert person.run("fill").startswith("The river flows into the")
     person.tab("understand", "answer")
     person.all("#answer-examples button")[0].click()
-    assert "probability" in person.run("answer")
+    assert re.search("probability|does not answer", person.run("answer"))
     person.driver.get(f"{address}/docs")
     person.one(".opblock-tag")
     assert person.hosts() == {urlsplit(address).netloc}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,18 @@ from glmkit.playground.desk import Desk
 from glmkit.serving.schemas import Decoding
 
 WRITING = ("max_tokens", "temperature", "top_p", "top_k", "seed", "repetition_penalty", "no_repeat_ngram_size")  # fmt: skip
+
+CONTROL = ("choices", "include", "exclude", "regex", "min_characters", "max_characters")
+"""What a blank may be."""
+
+LISTS = ("choices", "include", "exclude")
+BETWEEN = re.compile(r"\s*[,，、;；\n]\s*")
+"""What stands between the items of a field that is a list."""
+
+
+def items(text: str) -> list[str]:
+    """Returns the items that a person wrote into one field."""
+    return [one for one in BETWEEN.split(text.strip()) if one]
 
 
 class Controls:
@@ -53,7 +66,7 @@ class Controls:
     def given(self, values: Sequence[str]) -> dict[str, Any]:
         """Returns the fields that are not empty, as they were typed; the API's classes read and check them."""
         found = zip(self._names, (value.strip() for value in values), strict=True)
-        return {name: value for name, value in found if value}
+        return {name: items(value) if name in LISTS else value for name, value in found if value}
 
 
 def field(desk: Desk, place: str, label: str, info: str, value: Any = None) -> gr.Textbox:

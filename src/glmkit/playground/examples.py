@@ -4,9 +4,9 @@ from __future__ import annotations
 
 FILL = {
     "zh": (
-        "床前[MASK]光，疑是地上霜。",
+        "这座城市位于[MASK]省，人口约[MASK]万。",
+        "白日依山尽，黄河入海[MASK]。",
         "长城是中国古代的[MASK]建筑，每年有很多[MASK]前来参观。",
-        "中国的首都是[MASK]。",
         "他推开窗户，[sMASK]然后微笑着说：“早上好！”",
     ),
     "en": (
@@ -45,7 +45,7 @@ SENTIMENT = {
 TOPICS = {
     "zh": (
         ("主队加时险胜，球迷彻夜狂欢", ""),
-        ("央行宣布下调存款准备金率", ""),
+        ("今年高考作文题公布", ""),
         ("新款手机搭载自研芯片", "科技,体育,财经"),
     ),
     "en": (("The striker scored twice in the final", "sports,finance,science"),),
@@ -73,7 +73,7 @@ ANSWER = {
     ),
 }
 EXPLAIN = {
-    "zh": (("床前[MASK]光，疑是地上霜。", "blanks"), ("等了一个小时，菜是凉的，再也不来了。", "sentiment")),
+    "zh": (("白日依山尽，黄河入海[MASK]。", "blanks"), ("等了一个小时，菜是凉的，再也不来了。", "sentiment")),
     "en": (("She was born in [MASK] and studied law.", "blanks"), ("A warm, funny film with a wonderful cast.", "sentiment")),
 }  # fmt: skip
 COMPARE = {

@@ -11,8 +11,9 @@ from typing import Any
 import gradio as gr
 
 from glmkit.generation.infill import blank_text
+from glmkit.generation.results import Filled
 from glmkit.playground import examples, showing
-from glmkit.playground.controls import WRITING, Controls, field
+from glmkit.playground.controls import CONTROL, WRITING, Controls, field
 from glmkit.playground.desk import Desk
 from glmkit.playground.parts import BUSY, QUIET, result, run_button, settings, tab
 from glmkit.playground.parts import examples as example_buttons
@@ -48,48 +49,58 @@ def fill_tab(desk: Desk) -> None:
                 button = gr.Button(desk.say("insert", mask=mask), size="sm", scale=0, min_width=0)
                 button.click(None, text, text, js=f"text => [glmInsert('fill-text', text, {mask!r})]", **QUIET)  # fmt: skip
         example_buttons(desk, "fill", examples.both(examples.FILL, desk.say.code), [text])
-        with settings(desk, "fill"):
-            controls = Controls(desk, "fill", WRITING, {"max_tokens": 16})
-            n = field(desk, "fill-n", desk.say("n_best"), desk.say("n_best_info"), 5)
+        with gr.Row():
+            with settings(desk, "fill"):
+                controls = Controls(desk, "fill", WRITING, {"max_tokens": 16})
+                n = field(desk, "fill-n", desk.say("n_best"), desk.say("n_best_info"), 5)
+            with settings(desk, "fill", "control"):
+                limits = Controls(desk, "fill", CONTROL)
         run = run_button(desk, "fill", "fill_run")
         shown = result("fill", js_on_load=_ON_LOAD)
         likeliest = gr.HTML(elem_id="fill-likeliest", elem_classes="result", js_on_load=_CHOOSE)
     run.click(
-        desk.handler(functools.partial(_fill, desk, controls), lambda html: (html, "")),
-        [text, *controls.components],
+        desk.handler(functools.partial(_fill, desk, controls, limits), lambda html: (html, "")),
+        [text, *controls.components, *limits.components],
         [shown, likeliest],
         **BUSY,
     )
     shown.click(
-        desk.click_handler(functools.partial(_likeliest, desk, controls)),
-        [n, *controls.components],
+        desk.click_handler(functools.partial(_likeliest, desk, controls, limits)),
+        [n, *controls.components, *limits.components],
         likeliest,
         **BUSY,
     )
 
 
-async def _fill(desk: Desk, controls: Controls, text: str, *values: Any) -> AsyncIterator[Any]:
-    asked = FillRequest(texts=desk.needed(text, "fill_empty"), **controls.given(values))
+async def _fill(
+    desk: Desk, controls: Controls, limits: Controls, text: str, *values: str
+) -> AsyncIterator[Any]:
+    drawn, control = values[: len(controls)], values[len(controls) :]
+    fields = {**controls.given(drawn), **limits.given(control)}
+    asked = FillRequest.model_validate({**fields, "texts": desk.needed(text, "fill_empty")})
     job = await desk.write(functools.partial(desk.asking.fill, asked))
     [[blanks]] = await job.written()
-    prompt = job.requests[0].prompt
     contents = [blank_text(desk.glm.tokenizer, blank) for blank in blanks]
     desk.log("got", contents)
     finished = all(blank.finished for blank in blanks)
-    yield showing.filled(desk.say, text, prompt, contents, finished), ""
+    yield showing.filled(desk.say, text, job.requests[0].prompt, contents, finished), ""
 
 
 async def _likeliest(
-    desk: Desk, controls: Controls, event: gr.EventData, n: str, *values: str
+    desk: Desk, controls: Controls, limits: Controls, event: gr.EventData, n: str, *values: str
 ) -> AsyncIterator[str]:
     """Shows what else the blank may contain: how it is drawn does not matter for that."""
-    given = {name: value for name, value in controls.given(values).items() if name == "max_tokens"}
-    asked = FillRequest.model_validate({**given, "texts": event.text, "n": n.strip() or 5})
-    [text] = desk.asking.texts(asked.texts)
+    drawn, control = controls.given(values[: len(controls)]), values[len(controls) :]
+    fields = {name: value for name, value in drawn.items() if name == "max_tokens"}
+    fields |= limits.given(control) | {"texts": event.text, "n": n.strip() or 5}
+    asked = FillRequest.model_validate(fields)
     chosen = asdict(desk.asking.fill_settings(asked))
-    prompt = desk.asking.prompt(text)
-    found = await desk.think(lambda: desk.glm.fill([prompt], n=asked.n, **chosen))
-    contents = found[0].alternatives[event.blank]
-    yield showing.alternatives(
-        desk.say, event.blank, [(content, exp(score)) for content, score in contents]
-    )
+
+    def search() -> Filled:
+        [(prompt, constraints)] = desk.asking.blanks(asked)
+        [found] = desk.glm.fill([prompt], n=asked.n, constraints=[constraints], **chosen)
+        return found
+
+    found = (await desk.think(search)).alternatives[event.blank]
+    shares = [(content, exp(score)) for content, score in found]
+    yield showing.alternatives(desk.say, event.blank, shares)

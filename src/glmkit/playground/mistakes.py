@@ -23,19 +23,17 @@ CHINESE: tuple[tuple[str, str], ...] = (
     (r"acrostic='(.+)' must be (.+) Chinese characters, one for each line or verse of a (.+)$", "藏头“{0}”的字数不对：{2}需要 {1} 个汉字。"),
     (r"first_line='(.+)' has (\d+) Chinese characters; whole verses of a (.+) have (.+)$", "首句“{0}”有 {1} 个汉字；{2}的整句字数为 {3}。"),
     (r"first_line has '(.)' where the acrostic has '(.)'", "首句此处为“{0}”，与藏头的“{1}”不一致。"),
-    (r"'(.+)' cannot begin a (.+): '(.)' does not rhyme there", "“{0}”不能作{1}的开头：“{2}”不合韵，或该韵部可用字太少；请换一句或换韵部。"),
-    (r"there are not enough characters for the rhymes of a (.+?)(?: with|$)", "该韵部可用的字不够写{0}；请换常见的韵。"),
-    (r"this model's vocabulary cannot write '(.)'", "模型词表里没有“{0}”；请换一个字（或用简体）。"),
+    (r"'(.+)' does not fit the tones of a (.+), whose verses", "“{0}”不合{1}的平仄；请改字，或换韵部。"),
     (r"this model's vocabulary has (\d+) single Chinese characters", "此模型的词表只有 {0} 个单字，不足以作诗；请用中文词表的模型，例如 glm-mini。"),
-    (r"a (.+) takes (\d+) tokens, this model writes at most (\d+)", "{0}需要 {1} 个词元，此模型最多写 {2} 个。"),
     (r"labels=.* must be at least two, different and not empty", "标签至少要有两个，且互不相同、不为空。"),
     (r"give an outline, or a text with blanks, but not both", "提纲与带空白的文本不能同时给出。"),
     (r"the system message has (\d+) characters", "系统消息有 {0} 个字符，没有给对话留下空间；请缩短。"),
-    (r"min_characters=(\d+) .*max_characters=(\d+)", "最少字数 {0} 与最多字数 {1} 矛盾。"),
+    (r"Length: minimum=(\d+) .* maximum=(\d+)", "最少字数 {0} 与最多字数 {1} 矛盾。"),
+    (r"regex='(?s:(.+))' cannot be used", "正则表达式“{0}”无法使用；请用 Rust regex 的语法（没有环视与反向引用）。"),
+    (r"question \d+: it has (\d+) tokens as the model is asked", "问题有 {0} 个词元，没有给材料留下空间；请缩短问题。"),
     (r"latency '(.+)': write", "时限“{0}”看不懂；请写 200ms、1.5s 之类。"),
     (r"gpu '(.+?)': ", "设备“{0}”无法识别；请写 1x24GB、2x RTX 3090、cpu 或 cpu:16GB。"),
     (r"needs the package '(.+)', which is not installed. Install it with: (.+)$", "此功能需要软件包 {0}，服务器尚未安装。安装命令：{1}"),
-    (r"the question .*too long|question \d+ .*shorten", "问题太长，模型读不下；请缩短。"),
 )  # fmt: skip
 """Pattern of a message -> its Chinese, in which {0} is the pattern's first group."""
 

@@ -30,10 +30,10 @@ def tab(desk: Desk, name: str, lead: str) -> Iterator[None]:
 
 
 @contextmanager
-def settings(desk: Desk, name: str) -> Iterator[None]:
+def settings(desk: Desk, name: str, title: str = "settings") -> Iterator[None]:
     """A fold with settings."""
-    with gr.Accordion(desk.say("settings"), open=False, elem_id=f"{name}-settings"):
-        gr.HTML(f'<p class="note">{desk.say("settings_note")}</p>')
+    with gr.Accordion(desk.say(title), open=False, elem_id=f"{name}-{title}"):
+        gr.HTML(f'<p class="note">{desk.say(f"{title}_note")}</p>')
         with gr.Row(equal_height=True):
             yield
 

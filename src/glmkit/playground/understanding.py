@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
 
 from glmkit.playground import examples, showing
-from glmkit.playground.controls import field
+from glmkit.playground.controls import field, items
 from glmkit.playground.desk import Desk, whole
 from glmkit.playground.mistakes import Mistake
 from glmkit.playground.parts import BUSY, result, run_button, settings, tab
@@ -59,7 +58,7 @@ def _topics_tab(desk: Desk) -> None:
 
 async def _topics(desk: Desk, text: str, labels: str) -> AsyncIterator[str]:
     checked = desk.needed(text, "text_empty")
-    own = [one for one in re.split(r"\s*[,，、;；\n]\s*", labels.strip()) if one]
+    own = items(labels)
     if own:
         asked = ClassifyRequest.model_validate({"texts": checked, "labels": own})
         one = await desk.think(lambda: desk.glm.classify(checked, labels=asked.labels))
