@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [DOCS / "index.md", DOCS / "faq.md", *sorted((DOCS / "extend").glob("*.md"))]
 PAGES += sorted((DOCS / "tutorial").glob("*.md"))
-PAGES += [DOCS / "guides" / f"{name}.md" for name in ("convert", "from-thudm-code", "from-hub-code", "footguns", "out-of-memory")]  # fmt: skip
+PAGES += [DOCS / "guides" / f"{name}.md" for name in ("convert", "from-thudm-code", "from-hub-code", "footguns", "out-of-memory", "ecosystem")]  # fmt: skip
 PAGES = [page for page in PAGES if ".zh." not in page.name]
 
 

@@ -41,6 +41,7 @@ ALLOWED = {
     # The page of a server: what it shows of choosing and explaining needs no route.
     "playground": {"serving", "tasks", "generation", "applications", "explain", "choosing"},
     "harness": {"api", "tokens", "blanks", "generation", "evaluation"},
+    "pipelines": {"api", "generation", "model"},
     # Of what it chooses between it knows sizes and costs alone.
     "choosing": {"tasks", "model.configuration", "generation.memory", "training.memory", "training.adapter_memory", "training.flops"},
     "explain": {"tokens", "blanks", "tasks", "model", "generation", "applications", "evaluation.resampling"},
