@@ -1,6 +1,6 @@
 """The server under load: speed beside one text after the other and beside `transformers serve`, right answers, memory.
 
-    python benchmarks/bench_serve.py [--smoke] [--only speed mixed soak] [--soak MINUTES] [--threads 1] [--save]
+    python benchmarks/bench_serve.py [--smoke] [--only speed mixed replicas soak] [--soak MINUTES] [--threads 1] [--save]
 
 Everything is on this machine's loopback, clients included, with glm-mini.
 
@@ -8,7 +8,8 @@ Everything is on this machine's loopback, clients included, with glm-mini.
             library writing them one after the other, and beside `transformers serve` with a GPT-2 of the same shape and random weights
     mixed   1,000 requests of all kinds and lengths, with bad ones and clients that leave among them: every good one must be answered
             as the library answers it
-    soak    the same for MINUTES at a fixed rate, and the server's memory meanwhile
+    replicas  two of them on a local Ray: speed, and one killed under load; who was in flight on it asks again
+    soak    the same as mixed for MINUTES at a fixed rate, and the server's memory meanwhile
 
 Prints tables, then one JSON line. Parts can be measured one at a time: --save keeps those of an earlier run that were not run now.
 """
@@ -38,6 +39,7 @@ from serve_load import (
     Timing,
     free_port,
     glmkit_server,
+    replicas_of,
     serving,
     stream_all,
 )
@@ -45,7 +47,7 @@ from serve_load import (
 import glmkit
 
 TOKENS = 48
-PARTS = ("speed", "mixed", "soak")
+PARTS = ("speed", "mixed", "replicas", "soak")
 
 
 def prompts(count: int) -> list[str]:
@@ -189,6 +191,55 @@ async def send_mixed(server: Served, load: Load, answers: Answers, count: int, a
         return time.perf_counter() - began
 
 
+def measure_replicas(arguments: argparse.Namespace, glm: Any) -> dict[str, Any]:
+    """Returns the speed of two replicas on Ray, and what a killed one costs."""
+    count = 16 if arguments.smoke else 200
+    texts = prompts(count)
+    settings = {"max_tokens": TOKENS, "min_tokens": TOKENS}
+    bodies = [{"model": "glm-mini", "prompt": text, **settings} for text in texts]
+    expected = glm.generate(texts, max_new_tokens=TOKENS, min_new_tokens=TOKENS)
+    rows = []
+    with glmkit_server(arguments.threads, "--engine", "ray", "--replicas", "2") as server:
+        streams = [{**body, "stream": True} for body in bodies]
+        asyncio.run(stream_all(server.address, streams[:8], 8, TOKENS))  # warm
+        for at_once in (1, 8, 16):
+            timing = asyncio.run(stream_all(server.address, streams[:64], at_once, TOKENS))
+            rows.append({"who": "2 replicas on Ray", "at_once": at_once, **summary(timing)})
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        began = time.perf_counter()
+        answers, again = asyncio.run(kill_one(server, bodies))
+        killing = time.perf_counter() - began
+        while len(replicas_of(server)) < 2:
+            time.sleep(0.1)
+        back = time.perf_counter() - began
+    wrong = [f"request {n}" for n, text in enumerate(answers) if text != expected[n]]
+    return {"rows": rows, "requests": count, "seconds": killing, "asked_again": again, "replaced_within_seconds": back, "wrong": wrong}  # fmt: skip
+
+
+async def kill_one(server: Served, bodies: list[dict[str, Any]]) -> tuple[list[str], int]:
+    """Sends requests, eight at once, and kills a replica after a quarter; returns the answers and how often one was asked again."""
+    places, again, done = asyncio.Semaphore(8), 0, 0
+    async with httpx.AsyncClient(base_url=server.address, timeout=60) as client:
+
+        async def one(body: dict[str, Any]) -> str:
+            nonlocal again, done
+            async with places:
+                while True:
+                    try:
+                        answer = await client.post("completions", json=body)
+                        if answer.status_code == 200:
+                            done += 1
+                            if done == len(bodies) // 4:
+                                replicas_of(server)[0].kill()
+                            return str(answer.json()["choices"][0]["text"])
+                    except httpx.HTTPError:
+                        pass
+                    again += 1
+                    await asyncio.sleep(0.5)
+
+        return await asyncio.gather(*map(one, bodies)), again
+
+
 async def falls_idle(server: Served) -> bool:
     """Returns whether nothing runs or waits, soon after all clients have gone."""
     root = server.address.removesuffix("/v1")
@@ -257,7 +308,7 @@ def tables(parts: dict[str, Any]) -> str:
             "| | at once | requests/s | tokens/s | first text, ms: p50 | p95 | p99 | whole, p50 ms |",
             "|---|---:|---:|---:|---:|---:|---:|---:|",
         ]
-        for row in parts["speed"]["rows"]:
+        for row in [*parts["speed"]["rows"], *parts.get("replicas", {}).get("rows", ())]:
             if "failed" in row:
                 lines.append(f"| {row['who']} | does not run: {row['failed'][:120]} | | | | | | |")
                 continue
@@ -274,6 +325,17 @@ def tables(parts: dict[str, Any]) -> str:
             f"{sum(one['refused'].values())} ({', '.join(f'{kind} {count}' for kind, count in one['refused'].items())}). Clients that left in the "
             f"middle of a stream: {one['left']}. Wrong or lost: {len(one['wrong'])}. Afterwards nothing ran or waited: "
             f"{'yes' if one['idle_afterwards'] else 'no'}.",
+            "",
+        ]
+    if "replicas" in parts:
+        one = parts["replicas"]
+        lines += [
+            "## A killed replica",
+            "",
+            f"Two replicas on a local Ray, {one['requests']} requests, 8 at once; after a quarter of them one replica was killed (SIGKILL). "
+            f"{one['asked_again']} requests that were in flight on it failed and were asked again by the client; wrong or lost in the end: "
+            f"{len(one['wrong'])}. All were answered in {one['seconds']:.0f} s, and {one['replaced_within_seconds']:.0f} s after the beginning there "
+            "were two replicas again.",
             "",
         ]
     if "soak" in parts:
@@ -318,11 +380,16 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write docs/results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    wanted = arguments.only or [part for part in PARTS if part != "soak" or arguments.soak]
+    wanted = arguments.only or ["speed", "mixed", *(["soak"] if arguments.soak else [])]
     if "soak" in wanted and not arguments.soak:
         parser.error("soak needs --soak MINUTES")
     begun, glm = time.perf_counter(), glmkit.load()
-    measures = {"speed": measure_speed, "mixed": measure_mixed, "soak": measure_soak}
+    measures = {
+        "speed": measure_speed,
+        "mixed": measure_mixed,
+        "replicas": measure_replicas,
+        "soak": measure_soak,
+    }
     parts = {part: measures[part](arguments, glm) for part in PARTS if part in wanted}
     seconds = round(time.perf_counter() - begun)
     print(tables(parts))

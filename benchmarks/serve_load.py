@@ -104,6 +104,18 @@ def glmkit_server(threads: int, *options: str) -> Any:
     return serving(command, ready, threads)
 
 
+def replicas_of(server: Served) -> list[psutil.Process]:
+    """Returns the processes of a server's replicas on Ray."""
+    found = []
+    for one in psutil.Process(server.process.pid).children(recursive=True):
+        try:
+            if one.cmdline()[0].startswith("ray::ServeReplica"):
+                found.append(one)
+        except (psutil.Error, IndexError):
+            continue
+    return found
+
+
 def free_port() -> int:
     """Returns a port that nobody has."""
     with socket.socket() as one:
