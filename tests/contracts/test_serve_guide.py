@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -33,13 +34,15 @@ def test_its_python_and_its_curl_run(guide: Path, monkeypatch, capsys):
     with running(tiny, name="glm-mini") as server:
         for block in blocks(text, "python"):
             code = block.replace(ADDRESS, server.address).replace("此处不需要", "none")
-            exec(compile(code, guide.name, "exec"), names)
+            exec(compile(code, guide.name, "exec", dont_inherit=True), names)
         names["app"].state.server.scheduler.close()
         expected = tiny.chat("冬天，中国哪座城市最适合避寒？", max_new_tokens=32)
         assert names["reply"].choices[0].message.content == expected
         assert capsys.readouterr().out == f"{expected}\n{tiny.generate('长城', max_new_tokens=32)}"
         assert len({choice.text for choice in names["drawn"].choices}) == 3
         assert len(names["vectors"].data) == 2
+        assert isinstance(names["review"], names["Review"])
+        assert re.fullmatch("[0-9]{4}", names["year"].choices[0].text)
         if shutil.which("curl") is None:
             return
         for block in blocks(text, "sh"):
@@ -63,6 +66,8 @@ def test_its_commands_start_the_server_that_they_describe(guide: Path, monkeypat
         served.scheduler.close()
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
+    many: list[Any] = []
+    monkeypatch.setattr("glmkit.serving.replicas.serve_replicas", lambda *given: many.append(given))
     load, tiny = glmkit.api.load, golden_folder("tiny-chinese").path
     monkeypatch.setattr("glmkit.api.load", lambda _, **options: load(tiny, **options))
     for block in blocks(guide.read_text(encoding="utf-8"), "sh"):
@@ -79,5 +84,7 @@ def test_its_commands_start_the_server_that_they_describe(guide: Path, monkeypat
     )
     assert (public.host, public.api_keys, public.requests_per_minute) == ("0.0.0.0", ("key",), 60)
     assert not config.access_log
+    [(_, settings, replicas, _)] = many
+    assert (settings.name, replicas.least, replicas.largest) == ("glm-mini", 2, 4)
     refused = CliRunner().invoke(build_app(), ["serve", "--host", "0.0.0.0"])
     assert "there is no API key" in str(refused.exception)
