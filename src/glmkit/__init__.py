@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     )
     from glmkit.tokens.tokenizer import GLMTokenizer
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _LAZY = {
     "GLM": "glmkit.api",
