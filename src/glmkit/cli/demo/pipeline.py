@@ -43,7 +43,13 @@ def run_pipeline(screen: Screen, output: Path, steps: int) -> Any:
         )
     )
     vocabulary = train_from_files([corpus], output / "vocabulary", VOCAB_SIZE)
-    screen.line(f"{say('vocabulary ', '词表       ')}  {vocabulary}")
+    screen.line(
+        say(
+            f"vocabulary   {vocabulary}",
+            f"词表         {vocabulary.vocab_size:,} 个词元；每词元 {vocabulary.characters_per_token:.2f} 个字符，"
+            f"{vocabulary.byte_token_ratio:.1%} 为字节",
+        )
+    )
     tokenizer = GLMTokenizer.from_pretrained(output / "vocabulary")
     prepare([corpus], output / "data", tokenizer, valid_ratio=0.02, overwrite=True)
     screen.line(
@@ -134,7 +140,7 @@ def _show_result(screen: Screen, output: Path, model_folder: Path) -> None:
         (
             say("text with a blank", "带空白的文本"),
             say("hidden", "被遮住的"),
-            say("likelier than untrained", "比未训练时可能"),
+            say("likelier than untrained", "可能性是未训练时的"),
         ),
         [
             (text, word, f"× {math.exp(then - first):,.0f}")

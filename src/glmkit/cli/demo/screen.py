@@ -66,12 +66,11 @@ class Screen:
         from rich.cells import cell_len
 
         width = max((cell_len(name) for name, _ in rows), default=0)
-        for number, (name, probability) in enumerate(rows):
-            bar = ("━" if self.terminal else "#") * round(BAR_WIDTH * probability)
+        for number, (name, value) in enumerate(rows):
+            bar = ("━" if self.terminal else "#") * round(BAR_WIDTH * value)
             padding = " " * (width - cell_len(name))
-            self.line(
-                f"    {name}{padding}  {probability:6.1%}  {bar}", "" if number == 0 else "dim"
-            )
+            shown = f"{value:.1%}" if value >= 5e-4 else "< 0.1%"
+            self.line(f"    {name}{padding}  {shown:>6}  {bar}", "" if number == 0 else "dim")
 
     def marked(self, text: str, start: int, end: int) -> None:
         """Writes a text in which the characters from `start` to `end` stand out."""

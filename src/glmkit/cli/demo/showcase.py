@@ -1,7 +1,7 @@
 """Every application on the embedded model, each with the call that makes it.
 
 In: a loaded GLM and a screen. Out: what it answers, unedited. The texts are written for the demo; none is of the training data
-but the first line of the first poem, which every reader knows.
+but the verses in which words are hidden, which every reader knows.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ ABSTRACT = (
 
 def filling(glm: Any, screen: Screen) -> None:
     """Two texts, the second with two blanks; guesses with their probabilities."""
-    text = "床前[MASK]光，疑是地上霜。"
+    text = "今天天气很[MASK]。"
     with screen.call(f'glm.fill("{text}", n=4)'):
         result = glm.fill(text, n=4, max_new_tokens=4)
         screen.line(f"    {result.text}", "bold")
     screen.bars(
         [(" ".join(one.blanks[0].split()) or "–", one.probability) for one in result.candidates]
     )
-    text = "今天天气[MASK]，我们一起去[MASK]吧。"
+    text = "两岸猿声[MASK]，轻舟已过[MASK]。"
     with screen.call(f'glm.fill("{text}")'):
         result = glm.fill(text, max_new_tokens=6)
         screen.line(f"    {result.text}", "bold")
