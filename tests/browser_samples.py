@@ -41,7 +41,7 @@ def served(log: Path, *options: str, **environment: str) -> Iterator[str]:
     with log.open("w") as written:
         process = subprocess.Popen(command, stderr=written, env={**os.environ, **environment})
         try:
-            for _ in range(600):
+            for _ in range(1200):
                 if found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text()):
                     yield found[0]
                     return
@@ -81,7 +81,7 @@ class Person:
         """Waits for an element that can be seen."""
         return self.wait(lambda: next((e for e in self.all(selector) if e.is_displayed()), None), selector)  # fmt: skip
 
-    def wait(self, true: Callable[[], Any], what: str = "", seconds: float = 30.0) -> Any:
+    def wait(self, true: Callable[[], Any], what: str = "", seconds: float = 60.0) -> Any:
         """Waits until something is so; returns it."""
         from selenium.common.exceptions import WebDriverException
 

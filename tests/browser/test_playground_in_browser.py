@@ -13,7 +13,10 @@ import glmkit
 from browser_samples import Person, programs, served
 from glmkit.tasks.task import load_task
 
-pytestmark = pytest.mark.browser
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(300),
+]  # the first test waits for server, page and browser
 
 KEY = "a-key-for-a-person"
 
@@ -22,7 +25,8 @@ KEY = "a-key-for-a-person"
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     programs()
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    with served(log, "glm-mini", "--device", "cpu", GLMKIT_API_KEYS=KEY) as found:
+    options = ("--device", "cpu", "--requests-per-minute", "150")
+    with served(log, "glm-mini", *options, GLMKIT_API_KEYS=KEY) as found:
         yield found
     text = log.read_text()
     assert "Traceback" not in text
@@ -266,6 +270,26 @@ def test_the_other_language_and_the_pages_own_server_alone(person: Person, addre
     assert [
         one for one in errors if "/login" not in one
     ] == []  # the wrong key was answered with 401
+
+
+def test_limits_and_a_login_that_ended_are_told(person: Person, address: str):
+    person.driver.get(f"{address}/zh/")
+    person.one("#fill-run")
+    person.type("fill-text", "今天[MASK]")
+    person.driver.execute_async_script(
+        """const done = arguments[arguments.length - 1];
+        const spend = n => Promise.all([...Array(n).keys()].map(() => glmFetch('/zh/gradio_api/reset', {method: 'POST'})));
+        spend(60).then(() => spend(60)).then(() => spend(60)).then(() => {
+          window.spending = setInterval(() => spend(3), 200); done();
+        });"""
+    )
+    person.wait(lambda: person.one("#fill-run").click() or person.all("#glm-told"), "too many")
+    assert re.search(r"请 \d+ 秒后再试", person.one("#glm-told").text)
+    person.driver.execute_script("clearInterval(window.spending)")
+    person.driver.delete_cookie("glmkit_login")
+    person.one("#fill-run").click()
+    person.one("#key").send_keys(KEY + "\n")
+    person.wait(lambda: person.all("#fill-run") or person.driver.refresh(), "the page again")
 
 
 def test_a_phone_needs_no_sideways_scrolling(person: Person, address: str):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Coroutine
 from typing import Any
 
 from fastapi import FastAPI
@@ -65,12 +66,22 @@ def mount(app: FastAPI, server: Server) -> Door:
         headers = {"Cache-Control": "no-store", "Vary": "Accept-Language"}
         return RedirectResponse("/zh/" if chinese else "/en/", 307, headers)
 
+    guards = {
+        language: _Guard(server, Speaker(chinese), running, making)
+        for language, chinese in LANGUAGES.items()
+    }
+
+    async def form(request: Request) -> Response:
+        chinese = prefers_chinese(request.headers.get("accept-language", ""))
+        guards["zh" if chinese else "en"].prepare()  # while the key is typed
+        return await door.form(request)
+
     app.add_route("/", home, include_in_schema=False)
-    app.add_route(LOGIN, door.form, methods=["GET"], include_in_schema=False)
+    app.add_route(LOGIN, form, methods=["GET"], include_in_schema=False)
     app.add_route(LOGIN, door.enter, methods=["POST"], include_in_schema=False)
     app.add_route(LOGOUT, door.leave, methods=["POST"], include_in_schema=False)
-    for language, chinese in LANGUAGES.items():
-        app.mount(f"/{language}", _Guard(server, Speaker(chinese), running, making))
+    for language, guard in guards.items():
+        app.mount(f"/{language}", guard)
     return door
 
 
@@ -80,7 +91,7 @@ class _Guard:
     def __init__(self, server: Server, say: Speaker, running: Running, making: asyncio.Lock):
         self._server, self._say, self._running, self._making = server, say, running, making
         self._page: Any = None
-        self._alive: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
@@ -107,10 +118,20 @@ class _Guard:
 
                 page = await asyncio.to_thread(make_page, self._server, self._say, self._running)
                 ready = asyncio.Event()
-                self._alive = asyncio.create_task(self._live(page, ready))
+                self._start(self._live(page, ready))
                 await ready.wait()
                 self._page = page
         return self._page
+
+    def prepare(self) -> None:
+        """Begins to make the page, so that it is there sooner when it is asked for."""
+        if self._page is None and not self._tasks:
+            self._start(self._made())
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _live(self, page: Any, ready: asyncio.Event) -> None:
         async with page.router.lifespan_context(page):

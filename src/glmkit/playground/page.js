@@ -9,6 +9,34 @@ document.addEventListener("keydown", event => {
   button.click();
 }, true);
 
+// What the server refuses before a tab hears of it: said here, in the page's language, and not in Gradio's English.
+const glmFetch = window.fetch;
+window.fetch = async (...request) => {
+  let answer;
+  try {
+    answer = await glmFetch(...request);
+  } catch (error) {
+    if (error.name !== "AbortError") glmTell(glmWords.away);
+    throw error;
+  }
+  if (answer.status === 401) location.assign("/login");
+  else if (answer.status === 429) glmTell(glmWords.often.replace("{seconds}", answer.headers.get("Retry-After") || "1"));
+  else if (answer.status === 413) glmTell(glmWords.large);
+  else if (answer.status >= 400) glmTell(glmWords.away);
+  return answer;
+};
+function glmTell(text) {
+  let told = document.getElementById("glm-told");
+  if (!told) {
+    told = document.body.appendChild(document.createElement("div"));
+    told.id = "glm-told";
+    told.setAttribute("role", "alert");
+  }
+  told.textContent = text;
+  clearTimeout(told.timer);
+  told.timer = setTimeout(() => told.remove(), 8000);
+}
+
 // A blank where the cursor is.
 function glmInsert(id, text, mask) {
   const box = document.querySelector(`#${id} textarea`);

@@ -6,6 +6,7 @@ In: what the server's routes share. Out: an ASGI application. Importing this imp
 from __future__ import annotations
 
 import html
+import json
 import warnings
 from importlib import resources
 from typing import Any
@@ -23,7 +24,7 @@ from glmkit.playground.login import LOGOUT
 from glmkit.playground.running import Running
 from glmkit.playground.theme import make_theme
 from glmkit.playground.understanding import understand_tab
-from glmkit.playground.words import Speaker
+from glmkit.playground.words import WORDS, Speaker
 from glmkit.playground.writing import write_tab
 from glmkit.serving.server import Server
 
@@ -48,6 +49,7 @@ def make_page(server: Server, say: Speaker, running: Running) -> FastAPI:
     host = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     folder = resources.files("glmkit.playground")
     style, script = ((folder / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    told = {name: WORDS[name].say(say.chinese) for name in ("often", "large", "away")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         gr.mount_gradio_app(
@@ -63,7 +65,7 @@ def make_page(server: Server, say: Speaker, running: Running) -> FastAPI:
             mcp_server=False,
             theme=make_theme(),
             css=style,
-            head=f'<script>{script}</script><meta name="color-scheme" content="light dark">',
+            head=f"<script>const glmWords = {json.dumps(told)};\n{script}</script>",
         )
     return host
 

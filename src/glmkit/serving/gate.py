@@ -156,9 +156,9 @@ class Gate:
         headers = dict(scope["headers"])
         self._check_host(headers)
         scope["state"]["deadline"] = began + self._seconds(headers)
-        if not self._is_open(scope):
+        if scope["path"] not in OPEN and not scope["path"].startswith(f"{FILES}/"):
             client = (scope.get("client") or ("unknown",))[0]
-            if self._keys:
+            if self._keys and not (self._door is not None and self._door.is_open(scope["path"])):
                 client = self._owner(scope, headers)
             # A page loads many files; what makes work are its posts.
             counts = scope["method"] == "POST" or not self._is_page(scope)
@@ -178,13 +178,6 @@ class Gate:
 
     def _is_page(self, scope: Scope) -> bool:
         return self._door is not None and self._door.covers(scope["path"])
-
-    def _is_open(self, scope: Scope) -> bool:
-        """Returns whether a request needs no key."""
-        path = scope["path"]
-        if path in OPEN or path.startswith(f"{FILES}/"):
-            return True
-        return self._door is not None and self._door.is_open(path)
 
     def _owner(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """Returns the name of the key that came with a request.
