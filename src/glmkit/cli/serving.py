@@ -232,7 +232,14 @@ def serve(
         page = mount
 
     def ready(address: str) -> None:
-        place = say(f", its playground at {address}/", f"，体验页面 {address}/") if page else ""
+        place = ""
+        if page:
+            place = say(f", its playground at {address}/", f"，体验页面 {address}/")
+        elif playground and engine == "local":
+            place = say(
+                ' (for a playground: pip install "glmkit[playground]")',
+                '（体验页面需要 pip install "glmkit[playground]"）',
+            )
         typer.echo(
             say(
                 f"{settings.name} at {address}/v1{place}, its endpoints explained at {address}/docs; Ctrl-C ends it",
