@@ -26,6 +26,10 @@ SHOWN = re.compile(r"^\[[^\]]*\]\(([^)]+)\)<!-- shown here -->$", re.MULTILINE)
 LINK = re.compile(r"\[([^\]]*)\]\(((?:\.\./)+[^)#]+)\)")
 OTHER_LANGUAGE = re.compile(r"^\[(?:中文|English)\]\([\w.-]+\.md\)\n", re.MULTILINE)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+HAN = r"[\u3001-\u303f\u3400-\u9fff\uff01-\uff60]"
+BROKEN_LINE = re.compile(rf"(?<={HAN})\n(?={HAN}|\[)")
+"""Where a Chinese paragraph goes on in the next line: a browser would show a space."""
 _linked: set[str] = set()
 
 
@@ -81,7 +85,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
         markdown,
     )
     markdown = OTHER_LANGUAGE.sub("", markdown)
-    return LINK.sub(to_copy, markdown.replace(".zh.md", ".md"))
+    markdown = LINK.sub(to_copy, markdown.replace(".zh.md", ".md"))
+    pieces = zip(FENCED.split(markdown), [*FENCED.findall(markdown), ""], strict=True)
+    return "".join(BROKEN_LINE.sub("", text) + code for text, code in pieces)
 
 
 def on_page_content(content: str, **_: Any) -> str:
