@@ -19,8 +19,13 @@ from glmkit.serving.failures import Failure
 from glmkit.serving.server import Server
 from glmkit.tokens.blanked import encode_plain
 
+EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "A chunk as JSON, or [DONE]."}},
+    "required": ["data"],
+}
 STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}
 }
 """What the schema says of an answer in pieces."""
 
