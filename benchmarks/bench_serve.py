@@ -68,7 +68,7 @@ def summary(timing: Timing) -> dict[str, float]:
 
 def measure_speed(arguments: argparse.Namespace, glm: Any) -> dict[str, Any]:
     """Returns speeds of the library, the server, and transformers' server, by how many requests there are at once."""
-    count, levels = (8, (1, 4)) if arguments.smoke else (64, (1, 4, 8))
+    count, levels = (8, (1, 4)) if arguments.smoke else (arguments.requests, (1, 4, 8))
     texts = prompts(count)
     rows: list[dict[str, Any]] = []
 
@@ -203,7 +203,8 @@ def measure_replicas(arguments: argparse.Namespace, glm: Any) -> dict[str, Any]:
         streams = [{**body, "stream": True} for body in bodies]
         asyncio.run(stream_all(server.address, streams[:8], 8, TOKENS))  # warm
         for at_once in (1, 8, 16):
-            timing = asyncio.run(stream_all(server.address, streams[:64], at_once, TOKENS))
+            some = streams[: arguments.requests]
+            timing = asyncio.run(stream_all(server.address, some, at_once, TOKENS))
             rows.append({"who": "2 replicas on Ray", "at_once": at_once, **summary(timing)})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         began = time.perf_counter()
@@ -376,6 +377,7 @@ def main() -> None:
         "--soak", type=float, default=0.0, metavar="MINUTES", help="0 leaves it out"
     )
     parser.add_argument("--rate", type=float, default=5.0, help="requests a second of the soak")
+    parser.add_argument("--requests", type=int, default=64, help="of each line of the speed")
     parser.add_argument("--threads", type=int, default=1, help="of each server's model")
     parser.add_argument("--save", action="store_true", help="write docs/results")
     arguments = parser.parse_args()
