@@ -174,6 +174,18 @@ def test_mistakes_are_told_in_place_in_the_pages_language(person: httpx.Client):
         assert told in shown
 
 
+BUTTONS = ("fill", "poem", "article", "chat", "sentiment", "topics", "summary", "answer", "explain", "compare")  # fmt: skip
+
+
+def test_buttons_that_are_pressed_first_of_all_are_answered_kindly(person: httpx.Client):
+    """No field was touched; what browsers then send is null for some."""
+    for name in BUTTONS:
+        assert join(person, f"{name}-run", f"first-{name}").status_code == 200
+        shown = str(outputs(person, f"first-{name}"))
+        assert "请求编号" not in shown, name
+        assert ("请先" in shown) is (name != "poem"), name
+
+
 def test_a_page_that_is_closed_frees_its_rows(one: Running, person: httpx.Client):
     """While it is open the stream of its session is read; the API goes on beside it."""
     session = "closing"

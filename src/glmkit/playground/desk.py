@@ -52,7 +52,7 @@ class Desk:
         """
 
         async def listen(request: gr.Request, *values: Any) -> AsyncIterator[Any]:
-            async for outputs in self._kindly(request, body(*values), failed):
+            async for outputs in self._kindly(request, body(*_typed(values)), failed):
                 yield outputs
 
         return listen
@@ -61,7 +61,7 @@ class Desk:
         """Returns a listener for a click that says what was clicked on; `body` takes that first."""
 
         async def listen(request: gr.Request, event: gr.EventData, *values: Any) -> AsyncIterator[Any]:  # fmt: skip
-            async for outputs in self._kindly(request, body(event, *values), str):
+            async for outputs in self._kindly(request, body(event, *_typed(values)), str):
                 yield outputs
 
         return listen
@@ -137,6 +137,11 @@ class Desk:
 
     def _deadline(self) -> float:
         return time.monotonic() + self.server.settings.timeout
+
+
+def _typed(values: tuple[Any, ...]) -> list[Any]:
+    """Returns inputs as bodies have them: a field that nobody has touched may come as None."""
+    return ["" if value is None else value for value in values]
 
 
 def whole(text: str, low: int, high: int) -> int | None:
