@@ -14,7 +14,7 @@ from glmkit.applications.heads import Head, is_classifier, load_head, stored_tas
 from glmkit.applications.tagging import Tagger, is_tagger, load_tagger
 from glmkit.checkpoint import resolve
 from glmkit.errors import ConfigError, nearest
-from glmkit.model.adapters import attach_adapter, rest, wake
+from glmkit.model.shared_base import attach_adapter, rest, wake
 from glmkit.tasks.task import Task
 
 

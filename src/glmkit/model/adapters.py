@@ -8,6 +8,7 @@ Source: LoRA (arXiv 2106.09685).
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -23,13 +24,13 @@ from glmkit.checkpoint.files import read_json, read_tensors
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model.loading import HEADS
 from glmkit.model.virtual_tokens import (
-    VirtualTokens,
     fix_virtual_tokens,
     peft_module,
     save_encoder,
     set_encoder,
     without_warnings_of_peft,
 )
+from glmkit.whole_files import write_text
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -98,6 +99,11 @@ def save_adapter(model: Any, folder: Path) -> None:
     base = model.get_base_model()
     base.config.architectures = [type(base).__name__]
     base.config.save_pretrained(folder)
+    config = read_json(folder / "config.json")
+    if config.pop(
+        "quantization_config", None
+    ):  # of the base while it was trained on (QLoRA), not of the adapter
+        write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     head = {
         name: value.detach().cpu().contiguous()
         for name, value in base.state_dict().items()
@@ -129,7 +135,8 @@ def base_of(folder: Path) -> str:
     return str(base)
 
 
-def _does_not_fit(model: Any, folder: Path, error: Exception) -> CheckpointError:
+def does_not_fit(model: Any, folder: Path, error: Exception) -> CheckpointError:
+    """Returns the error of an adapter that is not this model's: what PEFT says, and the base that it names."""
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return CheckpointError(
         f"the adapter in {folder} does not fit {type(model).__name__} of {model.name_or_path!r}: {reason[0]}. Is "
@@ -162,87 +169,12 @@ def merge_adapter(model: Any, folder: Path) -> Any:
         with without_warnings_of_peft():
             loaded = peft.PeftModel.from_pretrained(model, folder, torch_device=str(model.device))
     except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise _does_not_fit(model, folder, error) from error
+        raise does_not_fit(model, folder, error) from error
     with torch.no_grad():
         merged = fix_virtual_tokens(loaded) if _is_prompt(loaded) else loaded.merge_and_unload()
     if (folder / HEAD_WEIGHTS).is_file() and not hasattr(merged, "lm_head"):
         merged.load_state_dict(read_tensors(folder / HEAD_WEIGHTS), strict=False)
     return merged.eval()
-
-
-def attach_adapter(model: Any, folder: Path, name: str) -> VirtualTokens | None:
-    """Puts an adapter beside others on a base that they share, and leaves it at rest.
-
-    Args:
-        model: A plain model; LoRA is put into its Linears, which stay as they are.
-        folder: Of the adapter.
-        name: Its name from now on.
-
-    Returns:
-        The virtual tokens, where it has such.
-
-    Raises:
-        CheckpointError: It is no adapter, or does not fit the model.
-        MissingDependencyError: PEFT is not installed.
-    """
-    peft = peft_module("an adapter")
-    if not is_adapter(folder):
-        raise CheckpointError(f"{folder} is no adapter: it has no {ADAPTER_CONFIG}")
-    settings = peft.PeftConfig.from_pretrained(folder)
-    rest(model)
-    try:
-        with without_warnings_of_peft():
-            if settings.is_prompt_learning:
-                wrapped = peft.PeftModel.from_pretrained(model, folder, torch_device=str(model.device))  # fmt: skip
-                tokens = fix_virtual_tokens(wrapped).glm.virtual_tokens
-                rest(model)
-                return tokens
-            _inject(peft, model, settings, folder, name)
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise _does_not_fit(model, folder, error) from error
-    model.eval()
-    rest(model)
-    return None
-
-
-def _inject(peft: Any, model: Any, settings: Any, folder: Path, name: str) -> None:
-    """Puts LoRA under a name into a plain model's Linears.
-
-    transformers has `model.load_adapter` for this; it asks for a PEFT (0.22) that is newer than the oldest one that glmkit takes.
-    """
-    peft.inject_adapter_in_model(settings, model, name)
-    prefix = "base_model.model."
-    weights = {
-        key.removeprefix(prefix): value
-        for key, value in read_tensors(folder / ADAPTER_WEIGHTS).items()
-    }
-    found = peft.set_peft_model_state_dict(model, weights, adapter_name=name)
-    if found.unexpected_keys:
-        raise KeyError(f"it has weights for {found.unexpected_keys[0]}, which the model lacks")
-
-
-def _lora_layers(model: Any) -> list[Any]:
-    """Returns the Linears that have LoRA beside them."""
-    return [module for module in model.modules() if hasattr(module, "lora_A")]
-
-
-def rest(model: Any) -> None:
-    """Makes a model what it is without the adapters that it has."""
-    model.glm.virtual_tokens = None
-    for layer in _lora_layers(model):
-        layer.enable_adapters(False)
-
-
-def wake(model: Any, name: str, tokens: VirtualTokens | None) -> None:
-    """Lets one of the adapters that `attach_adapter` put on a model work; the others rest."""
-    rest(model)
-    if tokens is not None:
-        model.glm.virtual_tokens = tokens
-        return
-    for layer in _lora_layers(model):
-        if name in layer.lora_A:  # those of others have no part in it
-            layer.enable_adapters(True)
-            layer.set_adapter(name)
 
 
 def load_merged(cls: Any, folder: Path, **options: Any) -> Any:

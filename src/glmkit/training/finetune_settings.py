@@ -16,8 +16,8 @@ from glmkit.config import check_values
 from glmkit.errors import ConfigError, UserError, nearest
 from glmkit.model.adapters import is_adapter, root_of
 from glmkit.model.configuration import GLMConfig
-from glmkit.model.virtual_tokens import KINDS, VirtualKind
 from glmkit.tasks.task import Language, Task, load_task
+from glmkit.training.adapter_settings import LoraSettings, VirtualSettings, check_adapters
 from glmkit.training.settings import check_precision, check_schedule, choose_bf16
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -99,38 +99,6 @@ class TaskData:
     """Factor of the task's share among several tasks."""
     class_weights: dict[str, float] | Literal["balanced"] | None = None
     """Label -> factor of its records' loss (1 for those not named); "balanced": all classes weigh the same."""
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """Low-rank adapters (arXiv 2106.09685) in place of training all weights."""
-
-    rank: int = 0
-    """Of the adapters; 0 trains all weights."""
-    alpha: float | None = None
-    """An adapter's output is scaled by alpha / rank; by default alpha = 2 · rank."""
-    dropout: float = 0.0
-    """On an adapter's input."""
-    target_modules: list[str] | None = None
-    """Names of the layers that get one; by default every Linear of the Transformer's layers."""
-    merge: bool = False
-    """Whether `model/` holds the merged model (and `adapter/` the adapter) instead of the adapter alone."""
-    quantize: Literal["nf4"] | None = None
-    """Keep the frozen Linears of the layers in 4 bits while adapters are trained (QLoRA, arXiv 2305.14314); they are merged into,
-    or used with, the weights as they were."""
-
-
-@dataclass(frozen=True)
-class VirtualSettings:
-    """Learned tokens in front of the text, in place of training any weight of the model."""
-
-    tokens: int = 0
-    """How many; 0 is none."""
-    kind: VirtualKind = "prefix"
-    """`prefix`: keys and values of every layer (prefix tuning, P-tuning v2); `prompt`: vectors that the first layer reads (prompt
-    tuning); `ptuning`: such vectors, made by a small network while they are trained (P-tuning)."""
-    encoder_size: int | None = None
-    """Of `ptuning`, the width of the small network; by default that of the model."""
 
 
 @dataclass(frozen=True)
@@ -325,29 +293,6 @@ def _check_numbers(config: FinetuneConfig, problems: list[str]) -> None:
         problems.append(f"temperature = {config.temperature} must be above 0")
     if config.max_length is not None and config.max_length < 16:
         problems.append(f"max_length = {config.max_length} must be at least 16")
-    if config.lora.rank < 0 or not 0 <= config.lora.dropout < 1:
-        problems.append(
-            f"lora.rank = {config.lora.rank} must be at least 0, lora.dropout = {config.lora.dropout} in [0, 1)"
-        )
-    if config.lora.merge and not config.lora.rank:
-        problems.append("lora.merge = true needs lora.rank above 0")
-    if config.lora.quantize and not config.lora.rank:
-        problems.append("lora.quantize = 'nf4' needs lora.rank above 0: weights of 4 bits cannot be trained themselves")  # fmt: skip
-    _check_virtual(config, problems)
+    check_adapters(config.lora, config.virtual, problems)
     if config.best.patience is not None and config.best.patience < 1:
         problems.append(f"best.patience = {config.best.patience} must be at least 1")
-
-
-def _check_virtual(config: FinetuneConfig, problems: list[str]) -> None:
-    virtual = config.virtual
-    if virtual.tokens < 0:
-        problems.append(f"virtual.tokens = {virtual.tokens} must be at least 0")
-    if virtual.tokens and config.lora.rank:
-        problems.append(
-            "virtual.tokens and lora.rank: choose one; or train one of them, and the other with model.from = its folder"
-        )
-    if virtual.encoder_size is not None and (virtual.kind != "ptuning" or virtual.encoder_size < 1):
-        problems.append(
-            f"virtual.encoder_size = {virtual.encoder_size} is the width of the network of virtual.kind = 'ptuning' "
-            f"(there are {', '.join(KINDS)}), at least 1"
-        )
