@@ -168,6 +168,8 @@ def collect(options: argparse.Namespace) -> list[dict[str, Any]]:
     options.work.mkdir(parents=True, exist_ok=True)
     for job in (one for part in options.jobs for one in jobs(part, options.smoke)):
         path = options.work / f"{job.name}.json"
+        if options.done and not path.is_file():
+            continue
         if not path.is_file():
             write_text(path, json.dumps(run(job, options), indent=1) + "\n")
         rows.append(json.loads(path.read_text(encoding="utf-8")))
@@ -267,6 +269,9 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--answers", type=int, default=40, help="held-out records with answers")
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--smoke", action="store_true", help="a run of three steps for each part")
+    parser.add_argument(
+        "--done", action="store_true", help="what is in --work alone, nothing is run"
+    )
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(given)
     rows = collect(options)
