@@ -178,6 +178,14 @@ def collect(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def missing(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
+    """Returns a sentence about the jobs that are not among the rows, or nothing."""
+    there = {Job(**{**{name: row[name] for name in Job.__dataclass_fields__}, "tasks": tuple(row["tasks"])}).name for row in rows}  # fmt: skip
+    names = [job.name for part in options.jobs for job in jobs(part, options.smoke)]
+    left = [name for name in names if name not in there]
+    return f"Not run yet, of {len(names)} jobs: {', '.join(left)}." if left else ""
+
+
 def interval(one: dict[str, Any]) -> str:
     value = f"{one['value']:.3f}"
     return value if one["low"] is None else f"{value} ({one['low']:.3f}–{one['high']:.3f})"
@@ -226,7 +234,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         means = [statistics.mean(_values(few, size, (way,)) or [math.nan]) for size in sizes]
         left.plot(sizes, means, "-", color=colour, label=label)
     left.set_xscale("log")
-    left.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+    left.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    left.set_xticks([], minor=True)
+    left.set_ylim(0.4, 1)
     left.set_xlabel("records to train on")
     left.set_ylabel("accuracy")
     left.set_title("sentiment, from a model that read plain text alone", fontsize=9)
@@ -249,8 +259,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 INTRODUCTION = """
 What to read out of it: glm-mini has seen the *labelled* train splits of all five tasks in its pretraining, so that the first
 table shows how the ways of training compare on a model that knows the tasks, not how much one learns from these records. The
-few-shot curves begin with a model of the same code that has read poems and encyclopedia paragraphs alone ({plain}) and has
-never seen a review. "none" is the model as it is. Measured on `valid`, which chose nothing; intervals are bootstraps over its
+few-shot curves begin with a model of the same code that has read poems and encyclopedia paragraphs alone ({plain}) and
+has never seen a review: one label in two is right by chance. "none" is the model as it is. Measured on `valid`, which chose nothing; intervals are bootstraps over its
 records. Steps of 8 rows: sentiment 60, other tasks 40 (jointly 40 each), the curves 80, or one pass where that is more; max_length
 {max_length}. Seconds are of training and
 loading, on a core shared with other work.
@@ -281,6 +291,7 @@ def main(given: list[str] | None = None) -> None:
     print(text, file=sys.stderr)
     if options.write:
         introduction = INTRODUCTION.format(plain=options.about_plain, max_length=options.max_length)  # fmt: skip
+        introduction += missing(rows, options)
         picture = f"finetune_cpu_{values['environment']['date'][:7]}.png"
         command = f"python benchmarks/bench_tuning.py DATA --plain MODEL --valid {options.valid} --answers {options.answers} --write"  # fmt: skip
         write_table_page("finetune", "Fine-tuning: tasks, ways of training, few records", introduction, f"{text}\n\n![Few-shot curves and ways of training]({picture})", values, command)  # fmt: skip
