@@ -193,7 +193,7 @@ async def send_mixed(server: Served, load: Load, answers: Answers, count: int, a
 
 def measure_replicas(arguments: argparse.Namespace, glm: Any) -> dict[str, Any]:
     """Returns the speed of two replicas on Ray, and what a killed one costs."""
-    count = 16 if arguments.smoke else 200
+    count = 16 if arguments.smoke else 120
     texts = prompts(count)
     settings = {"max_tokens": TOKENS, "min_tokens": TOKENS}
     bodies = [{"model": "glm-mini", "prompt": text, **settings} for text in texts]
