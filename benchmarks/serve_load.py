@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,15 @@ class Served:
         main = psutil.Process(self.process.pid)
         processes = [main, *main.children(recursive=True)]
         return sum(one.memory_info().rss for one in processes) / 2**20
+
+    def cpu(self) -> float:
+        """Returns the seconds of a processor that it has used, its children's included."""
+        main, seconds = psutil.Process(self.process.pid), 0.0
+        for one in (main, *main.children(recursive=True)):
+            with suppress(psutil.Error):
+                times = one.cpu_times()
+                seconds += times.user + times.system
+        return seconds
 
 
 @contextmanager
@@ -132,10 +141,12 @@ class Timing:
         tokens: That were written.
         first: Of each request the seconds to its first text.
         whole: Of each request the seconds to its end.
+        cpu: Seconds of a processor that the server used.
     """
 
     seconds: float = 0.0
     tokens: int = 0
+    cpu: float = 0.0
     first: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
 
