@@ -324,8 +324,9 @@ def tables(parts: dict[str, Any]) -> str:
                     f"| {row['who']} | does not run: {row['failed'][:120]} | | | | | | | |"
                 )
                 continue
+            cpu = f"{row['cpu_ms_per_token']:.2f}" if "cpu_ms_per_token" in row else ""
             times = " | ".join(f"{row[name]:.0f}" for name in ("first_p50_ms", "first_p95_ms", "first_p99_ms", "whole_p50_ms"))  # fmt: skip
-            lines.append(f"| {row['who']} | {row['at_once']} | {row['requests_per_second']:.1f} | {row['tokens_per_second']:.0f} | {times} | {row.get('cpu_ms_per_token', 0):.2f} |")  # fmt: skip
+            lines.append(f"| {row['who']} | {row['at_once']} | {row['requests_per_second']:.1f} | {row['tokens_per_second']:.0f} | {times} | {cpu} |")  # fmt: skip
         lines.append("")
     if "mixed" in parts:
         one = parts["mixed"]
