@@ -408,7 +408,7 @@ def load(
     tokenizer = GLMTokenizer.from_pretrained(path if vocabulary is None else vocabulary)
     tasks = stored_tasks(path)
     with_head = len(tasks) == 1 and is_classifier(path)
-    with_tags = is_tagger(path)
+    with_tags = len(tasks) == 1 and is_tagger(path)
     model = load_model(
         path,
         device=place,

@@ -26,6 +26,17 @@ NO_DROPOUT = {
 }  # fmt: skip
 
 
+class Runs(dict):
+    """Kind -> folder of its run, made when a test first asks for it."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __missing__(self, kind: str) -> Path:
+        self[kind] = self.make(kind)
+        return self[kind]
+
+
 def launch(processes: int, config, log: Path, kill: dict | None = None) -> list[int]:
     """Pretrains in so many processes; returns their exit codes (negative: the signal that ended one).
 

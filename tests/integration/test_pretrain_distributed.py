@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pretrain_samples import curve, write_prepared
-from process_samples import config_for, launch
+from process_samples import Runs, config_for, launch
 
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.training.checkpoints import checkpoints
@@ -34,23 +34,29 @@ def run_kind(kind: str, data: Path, run: Path, kill: dict | None = None, **setti
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> dict[str, Path]:
+def whole(data, tmp_path_factory) -> Runs:
     """Uninterrupted runs, one of each kind."""
     folder = tmp_path_factory.mktemp("whole")
-    for kind in KINDS:
+
+    def make(kind: str) -> Path:
         assert set(run_kind(kind, data, folder / kind)) == {0}
-    return {kind: folder / kind for kind in KINDS}
+        return folder / kind
+
+    return Runs(make)
 
 
 @pytest.fixture(scope="module")
-def killed(data, tmp_path_factory) -> dict[str, Path]:
+def killed(data, tmp_path_factory) -> Runs:
     """Runs killed in step 11, after their checkpoint of step 8."""
     folder = tmp_path_factory.mktemp("killed")
-    for kind in KINDS:
+
+    def make(kind: str) -> Path:
         codes = run_kind(kind, data, folder / kind, {"when": "step", "at": 10})
         assert codes[0] == -signal.SIGKILL
         assert checkpoints(folder / kind)[-1].name == "checkpoint-8"
-    return {kind: folder / kind for kind in KINDS}
+        return folder / kind
+
+    return Runs(make)
 
 
 def assert_close(run: Path, expected: Path) -> None:
@@ -69,7 +75,7 @@ def assert_close(run: Path, expected: Path) -> None:
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_two_processes_train_the_model_that_one_trains(whole, kind):
     assert_close(whole[kind], whole["one"])
 

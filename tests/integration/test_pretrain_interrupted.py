@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from pretrain_samples import curve, write_prepared
-from process_samples import config_for, launch
+from process_samples import Runs, config_for, launch
 from safetensors.torch import load_file
 
 from glmkit.errors import CheckpointError, ConfigError
@@ -37,11 +37,14 @@ def said_in(run: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> dict[str, Path]:
+def whole(data, tmp_path_factory) -> Runs:
     folder = tmp_path_factory.mktemp("whole")
-    for kind in KINDS:
+
+    def make(kind: str) -> Path:
         assert set(run_kind(kind, data, folder / kind)) == {0}
-    return {kind: folder / kind for kind in KINDS}
+        return folder / kind
+
+    return Runs(make)
 
 
 def assert_same(run: Path, expected: Path) -> None:
@@ -95,8 +98,8 @@ def test_kill_9_at_the_end_of_an_epoch(whole, data, tmp_path):
     ("kind", "number"),
     [
         pytest.param("one", signal.SIGINT, marks=pytest.mark.slow),
-        ("ddp", signal.SIGTERM),
-        pytest.param("fsdp", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("ddp", signal.SIGTERM, marks=pytest.mark.slow),
+        ("fsdp", signal.SIGTERM),
     ],
 )
 def test_a_signal_saves_a_checkpoint_and_stops(whole, data, tmp_path, kind, number):

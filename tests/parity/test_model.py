@@ -105,6 +105,7 @@ def test_prefix_lengths_are_the_dense_mask(golden):
     assert_logits(golden, "forward/one", logits)
 
 
+@pytest.mark.slow
 def test_flex_attention_on_cpu():
     golden = golden_folder("tiny-bert")
     model = load(golden, implementation="flex_attention")

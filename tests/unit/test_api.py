@@ -61,7 +61,7 @@ def test_generate_refuses_what_it_cannot_mean(loaded: glmkit.GLM):
         loaded.generate("[MASK]和[MASK]")
     with pytest.raises(GenerationError, match="stream=True takes one text"):
         loaded.generate(["a", "b"], stream=True)
-    with pytest.raises(GenerationError, match="stream=True takes one text and num_beams=1"):
+    with pytest.raises(GenerationError, match="stream=True takes one text, num_beams=1"):
         loaded.generate("a", stream=True, num_beams=2)
 
 
