@@ -70,6 +70,7 @@ def test_blanks_are_filled_in_place_and_others_can_be_put_in(person: Person, glm
     assert person.one("#fill-result .blank").text == likeliest[1][0]
 
 
+@pytest.mark.slow
 def test_blanks_obey(person: Person):
     person.tab("fill")
     person.type("fill-text", "今天天气很[MASK]。")
@@ -83,6 +84,7 @@ def test_blanks_obey(person: Person):
     person.one("#fill-control button").click()
 
 
+@pytest.mark.slow
 def test_the_keyboard_is_enough(person: Person):
     """A mask where the cursor is, settings with Tab and Enter, Ctrl + Enter runs."""
     from selenium.webdriver.common.keys import Keys
@@ -120,6 +122,7 @@ def test_mistakes_are_told_in_place_and_nothing_is_lost(person: Person):
     assert person.run("fill").startswith("今天")
 
 
+@pytest.mark.slow
 def test_poems_keep_their_form(person: Person):
     person.tab("write", "poem")
     person.type("poem-acrostic", "春夏秋")
@@ -131,6 +134,7 @@ def test_poems_keep_their_form(person: Person):
     assert {len(verse) for verse in verses} == {7}
 
 
+@pytest.mark.slow
 def test_articles_grow_and_can_be_stopped(person: Person):
     person.tab("write", "article")
     person.type("article-text", "人工智能与教育")
@@ -172,6 +176,7 @@ def test_a_chat_remembers_and_is_cleared(person: Person, glm: glmkit.GLM):
     person.wait(lambda: said[0] not in person.one("#chat-log").text, "an empty conversation")
 
 
+@pytest.mark.slow
 def test_texts_are_understood(person: Person, glm: glmkit.GLM):
     text = "房间很干净，服务也热情，下次还会再来。"
     person.tab("understand", "sentiment")
@@ -195,6 +200,7 @@ def test_texts_are_understood(person: Person, glm: glmkit.GLM):
     assert person.run("summary")
 
 
+@pytest.mark.slow
 def test_an_answer_is_marked_in_its_text(person: Person, glm: glmkit.GLM):
     person.tab("understand", "answer")
     context = person.all("#answer-examples button")
@@ -227,6 +233,7 @@ def test_evidence_is_shown_in_the_pages_language(person: Person, glm: glmkit.GLM
         person.driver.switch_to.default_content()
 
 
+@pytest.mark.slow
 def test_settings_are_compared_and_models_recommended(person: Person, glm: glmkit.GLM):
     person.tab("compare")
     person.type("compare-text", "春天来了，")
@@ -272,6 +279,7 @@ def test_the_other_language_and_the_pages_own_server_alone(person: Person, addre
     ] == []  # the wrong key was answered with 401
 
 
+@pytest.mark.slow
 def test_limits_and_a_login_that_ended_are_told(person: Person, address: str):
     person.driver.get(f"{address}/zh/")
     person.one("#fill-run")

@@ -86,7 +86,9 @@ def test_a_finished_run_is_not_run_again(finished, data, monkeypatch):
     assert pretrain(make_config(data, finished)).steps == 12
 
 
-@pytest.mark.parametrize("step", [2, 5, 11])
+@pytest.mark.parametrize(
+    "step", [*(pytest.param(step, marks=pytest.mark.slow) for step in (2, 5)), 11]
+)
 def test_resumed_run_is_identical(finished, data, tmp_path, monkeypatch, step):
     config = make_config(data, tmp_path / "run")
 
@@ -126,6 +128,7 @@ def test_interrupted_before_the_report(finished, data, tmp_path):
     assert found["loss_after"] == expected["loss_after"]
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment(finished, data, tmp_path):
     """Kills the process at its first and its second checkpoint, then lets it end."""
     run = tmp_path / "run"
@@ -227,6 +230,7 @@ def test_another_run_in_the_folder_is_kept(finished, data, tmp_path):
         pretrain(config)
 
 
+@pytest.mark.slow
 def test_the_end_of_a_stable_run_is_decided_late(data, tmp_path, monkeypatch):
     """A run that was to decay from step 12 on, killed at 9, decays from 10 on: as if that had been planned."""
 

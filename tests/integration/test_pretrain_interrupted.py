@@ -65,7 +65,7 @@ def assert_same(run: Path, expected: Path) -> None:
         pytest.param("ddp", "step", 6, 4, marks=pytest.mark.slow),
         pytest.param("ddp", "publish", 8, 4, marks=pytest.mark.slow),
         pytest.param("fsdp", "step", 6, 4, marks=pytest.mark.slow),
-        ("fsdp", "write", 8, 4),
+        pytest.param("fsdp", "write", 8, 4, marks=pytest.mark.slow),
     ],
 )
 def test_kill_9(whole, data, tmp_path, kind, when, at, left):

@@ -58,6 +58,7 @@ def killed_and_resumed(config, step: int, monkeypatch, prepare=lambda trainer: N
 # -- number types, optimizer, schedules
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_and_float32_weights_are_kept(data, tmp_path):
     pretrain(make_config(data, tmp_path / "wide", max_steps=4, logging_steps=1))
     pretrain(make_config(data, tmp_path / "half", max_steps=4, logging_steps=1, bf16=True))
@@ -273,6 +274,7 @@ def test_the_average_resumes_exactly_and_is_exported(data, tmp_path, monkeypatch
 # -- spikes
 
 
+@pytest.mark.slow
 def test_a_spike_is_skipped_counted_and_resumed_exactly(data, tmp_path, monkeypatch):
     """The seventh step's gradient is a hundred times too large."""
     sections = {"spikes": {"grad_norm_factor": 20.0, "window": 3}}

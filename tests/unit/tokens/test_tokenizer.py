@@ -116,8 +116,8 @@ def test_a_very_long_text_takes_linear_time(make, text: str, tmp_path: Path, mon
         pytest.importorskip("sentencepiece")
     monkeypatch.setenv("GLMKIT_CACHE", str(tmp_path / "cache"))
     tokenizer = GLMTokenizer.from_pretrained(make(tmp_path / "model"))
-    # Quadratic time would be hours, which the time limit of a test ends.
-    assert tokenizer.decode(tokenizer.encode(text * (300_000 // len(text)))) is not None
+    # Time that grew with the square of the length would be ended by the limit of a test.
+    assert tokenizer.decode(tokenizer.encode(text * (100_000 // len(text)))) is not None
 
 
 def test_ids_of_padding_rows_are_left_out_of_the_text(gpt2: GLMTokenizer) -> None:
