@@ -219,7 +219,7 @@ def measure_replicas(arguments: argparse.Namespace, glm: Any) -> dict[str, Any]:
         began = time.perf_counter()
         answers, again = asyncio.run(kill_one(server, bodies))
         killing = time.perf_counter() - began
-        while len(replicas_of(server)) < 2:
+        while len(replicas_of(server.process)) < 2:
             time.sleep(0.1)
         back = time.perf_counter() - began
     wrong = [f"request {n}" for n, text in enumerate(answers) if text != expected[n]]
@@ -240,7 +240,7 @@ async def kill_one(server: Served, bodies: list[dict[str, Any]]) -> tuple[list[s
                         if answer.status_code == 200:
                             done += 1
                             if done == len(bodies) // 4:
-                                replicas_of(server)[0].kill()
+                                replicas_of(server.process)[0].kill()
                             return str(answer.json()["choices"][0]["text"])
                     except httpx.HTTPError:
                         pass

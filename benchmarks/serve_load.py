@@ -113,10 +113,10 @@ def glmkit_server(threads: int, *options: str) -> Any:
     return serving(command, ready, threads)
 
 
-def replicas_of(server: Served) -> list[psutil.Process]:
-    """Returns the processes of a server's replicas on Ray."""
+def replicas_of(process: Any) -> list[psutil.Process]:
+    """Returns the processes of the replicas on Ray that a server's process (a `Popen`) has."""
     found = []
-    for one in psutil.Process(server.process.pid).children(recursive=True):
+    for one in psutil.Process(process.pid).children(recursive=True):
         try:
             if one.cmdline()[0].startswith("ray::ServeReplica"):
                 found.append(one)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,9 @@ from serving_samples import until
 
 psutil = pytest.importorskip("psutil")
 openai = pytest.importorskip("openai")
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+replicas_of = pytest.importorskip("serve_load").replicas_of
 
 
 def test_impossible_numbers_of_replicas():
@@ -57,18 +61,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]
                 one.kill()
 
 
-def replicas(process: Any) -> list[Any]:
-    """Returns the processes of the replicas."""
-    found = []
-    for one in psutil.Process(process.pid).children(recursive=True):
-        try:
-            if one.cmdline()[0].startswith("ray::ServeReplica"):
-                found.append(one)
-        except (psutil.Error, IndexError):
-            continue
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_replica_that_is_killed_loses_nothing_that_is_not_asked_again(served: Any):
@@ -78,7 +70,7 @@ def test_a_replica_that_is_killed_loses_nothing_that_is_not_asked_again(served: 
     prompts = [f"第{number}天，" for number in range(20)]
     expected = glm.generate(prompts, max_new_tokens=40, min_new_tokens=40)
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=6)
-    assert until(lambda: len(replicas(process)) == 2, 30)
+    assert until(lambda: len(replicas_of(process)) == 2, 30)
 
     def ask(number: int) -> str:
         answer = client.completions.create(
@@ -86,15 +78,17 @@ def test_a_replica_that_is_killed_loses_nothing_that_is_not_asked_again(served: 
         )
         return str(answer.choices[0].text)
 
-    [first, second] = replicas(process)
+    [first, second] = replicas_of(process)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, number) for number in range(120)]
         assert until(lambda: sum(map(concurrent.futures.Future.done, asked)) > 20, 60)
         first.send_signal(signal.SIGKILL)
         answers = [one.result() for one in asked]
     assert answers == expected * 6
-    assert until(lambda: len([one for one in replicas(process) if one.pid != first.pid]) == 2, 120)
-    assert second in replicas(process)
+    assert until(
+        lambda: len([one for one in replicas_of(process) if one.pid != first.pid]) == 2, 120
+    )
+    assert second in replicas_of(process)
     pieces = client.completions.create(model="tiny", prompt="今天", max_tokens=9, stream=True)
     assert "".join(one.choices[0].text for one in pieces) == glm.generate("今天", max_new_tokens=9)
     with pytest.raises(openai.BadRequestError, match="unknown field"):

@@ -185,9 +185,8 @@ class BeamGuide:
         self._read = {
             row: (feed.sequence, one) for row, feed, one in zip(wanted, feeds, logits, strict=True)
         }
-        away = torch.stack([self._read[row][1] for row in rows]).to(scores).log_softmax(-1)
-        guided = away + self._guidance.scale * (scores - away)
-        return guided.log_softmax(-1)
+        away = torch.stack([self._read[row][1] for row in rows]).log_softmax(-1)
+        return self._guidance.guided(scores.cpu(), away).log_softmax(-1).to(scores)
 
     def _feed(self, row: tuple[int, ...]) -> Feed:
         if not row:

@@ -541,6 +541,17 @@ class GLMForMultipleChoice(GLMPreTrainedModel):
         )
 
 
+def classifier_dropout(config: GLMConfig) -> nn.Dropout:
+    """Returns the dropout of a head: `config.classifier_dropout`, or that of the layers' outputs."""
+    probability = config.classifier_dropout
+    return nn.Dropout(config.output_dropout_prob if probability is None else probability)
+
+
+def all_part_a(given: torch.Tensor) -> torch.Tensor:
+    """Returns int64 [B]: the prefix lengths of ids [B, S] or embeddings [B, S, H] that are part A throughout."""
+    return torch.full((given.shape[0],), given.shape[1], device=given.device)
+
+
 class GLMForSequenceClassification(GLMPreTrainedModel):
     """A classification head: pooled token -> dropout -> dense -> tanh -> dropout -> out_proj."""
 
@@ -548,10 +559,7 @@ class GLMForSequenceClassification(GLMPreTrainedModel):
         super().__init__(config)
         self.num_labels: int = config.num_labels or 2
         self.glm = GLMModel(config)
-        probability = config.classifier_dropout
-        self.dropout = nn.Dropout(
-            config.output_dropout_prob if probability is None else probability
-        )
+        self.dropout = classifier_dropout(config)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
@@ -581,9 +589,7 @@ class GLMForSequenceClassification(GLMPreTrainedModel):
             given = input_ids if input_ids is not None else inputs_embeds
             assert given is not None
             attention_mask = torch.ones(given.shape[:2], dtype=torch.long, device=given.device)
-            kwargs.setdefault(
-                "prefix_lengths", torch.full((given.shape[0],), given.shape[1], device=given.device)
-            )
+            kwargs.setdefault("prefix_lengths", all_part_a(given))
         outputs = self.glm(
             input_ids=input_ids,
             position_ids=position_ids,
@@ -630,10 +636,7 @@ class GLMForTokenClassification(GLMPreTrainedModel):
         super().__init__(config)
         self.num_labels: int = config.num_labels or 2
         self.glm = GLMModel(config)
-        probability = config.classifier_dropout
-        self.dropout = nn.Dropout(
-            config.output_dropout_prob if probability is None else probability
-        )
+        self.dropout = classifier_dropout(config)
         self.tag_proj = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
 
@@ -662,7 +665,7 @@ class GLMForTokenClassification(GLMPreTrainedModel):
         given = input_ids if input_ids is not None else inputs_embeds
         assert given is not None
         if prefix_lengths is None:
-            prefix_lengths = torch.full((given.shape[0],), given.shape[1], device=given.device)
+            prefix_lengths = all_part_a(given)
         outputs = self.glm(
             input_ids=input_ids,
             position_ids=position_ids,
