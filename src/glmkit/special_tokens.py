@@ -29,6 +29,17 @@ DBLOCK = "[dBLOCK]"
 
 MASKS = (MASK, SMASK, GMASK)
 
+IMAGE = "<|image|>"
+"""Stands in a text where a picture is; `<|audio|>` and `<|video|>` likewise. No vocabulary has them."""
+AUDIO = "<|audio|>"
+VIDEO = "<|video|>"
+
+MEDIA_MARKERS = {"image": IMAGE, "audio": AUDIO, "video": VIDEO}
+"""Kind of a medium -> how a text names its place."""
+
+FIRST_MEDIA_ID = 1 << 24
+"""Ids from here on are no tokens: id - FIRST_MEDIA_ID is a row of the embeddings that are given beside the ids."""
+
 
 @dataclass(frozen=True)
 class SpecialTokenIds:

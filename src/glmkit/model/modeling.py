@@ -38,6 +38,7 @@ from glmkit.model.loss import head_loss
 from glmkit.model.masks import additive_mask, block_mask, dense_visibility, mask_fields
 from glmkit.model.prompting import GLMGenerationMixin
 from glmkit.model.virtual_tokens import in_front
+from glmkit.special_tokens import FIRST_MEDIA_ID
 
 IGNORE_INDEX = -100
 
@@ -172,6 +173,16 @@ class GLMLayer(GradientCheckpointingLayer):
         return hidden + self.mlp(self.post_attention_layernorm(hidden)), weights
 
 
+def embed(words: nn.Embedding, ids: torch.Tensor, media: torch.Tensor | None) -> torch.Tensor:
+    """Returns [B, S, H]: the words' embeddings and, where ids are `FIRST_MEDIA_ID` and above, rows of `media` [M, H]."""
+    if media is None:
+        return words(ids)
+    place = (ids - FIRST_MEDIA_ID).clamp(min=0)
+    is_medium = ids >= FIRST_MEDIA_ID
+    found = media.to(words.weight.dtype)[place]
+    return torch.where(is_medium[..., None], found, words(ids.masked_fill(is_medium, 0)))
+
+
 class GLMTransformer(nn.Module):
     """Position tables, layers and the final LayerNorm; names as in the published weights."""
 
@@ -250,6 +261,7 @@ class GLMModel(GLMPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         past_key_values: Cache | None = None,
+        media_embeds: torch.Tensor | None = None,
         **_: Any,
     ) -> BaseModelOutputWithPast:
         """Runs the stack.
@@ -267,6 +279,7 @@ class GLMModel(GLMPreTrainedModel):
             output_hidden_states: Whether to return the embedding sum and each layer's output.
             output_attentions: Whether to return attention maps (eager attention only).
             past_key_values: Older name of `cache`.
+            media_embeds: [M, H], what stands where ids are `FIRST_MEDIA_ID` and above: images, sounds, clips (`multimodal`).
 
         Returns:
             `last_hidden_state` [B, S, H] after the final LayerNorm, `cache`, `hidden_states`
@@ -279,7 +292,7 @@ class GLMModel(GLMPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise UserError("give either input_ids or inputs_embeds, and not both")
         if inputs_embeds is None:
-            inputs_embeds = self.word_embeddings(input_ids)
+            inputs_embeds = embed(self.word_embeddings, input_ids, media_embeds)  # type: ignore[arg-type]
         batch, length = inputs_embeds.shape[:2]
         cache = past_key_values if cache is None else cache
         if use_cache and cache is None:
