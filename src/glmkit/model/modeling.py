@@ -173,7 +173,7 @@ class GLMLayer(GradientCheckpointingLayer):
         return hidden + self.mlp(self.post_attention_layernorm(hidden)), weights
 
 
-def embed(words: nn.Embedding, ids: torch.Tensor, media: torch.Tensor | None) -> torch.Tensor:
+def embed(words: nn.Embedding, ids: Any, media: torch.Tensor | None) -> torch.Tensor:
     """Returns [B, S, H]: the words' embeddings and, where ids are `FIRST_MEDIA_ID` and above, rows of `media` [M, H]."""
     if media is None:
         return words(ids)
@@ -292,7 +292,7 @@ class GLMModel(GLMPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise UserError("give either input_ids or inputs_embeds, and not both")
         if inputs_embeds is None:
-            inputs_embeds = embed(self.word_embeddings, input_ids, media_embeds)  # type: ignore[arg-type]
+            inputs_embeds = embed(self.word_embeddings, input_ids, media_embeds)
         batch, length = inputs_embeds.shape[:2]
         cache = past_key_values if cache is None else cache
         if use_cache and cache is None:
