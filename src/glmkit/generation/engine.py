@@ -212,4 +212,5 @@ class Engine:
 def _feed(slot: Slot) -> Feed:
     assert slot.sequence is not None
     ids, positions, blocks = zip(*slot.inputs(), strict=True)
-    return Feed(slot.sequence, ids, positions, blocks, slot.prefix, 1 + len(slot.guesses))
+    media = slot.request.prompt.embeddings if slot.prefix else None
+    return Feed(slot.sequence, ids, positions, blocks, slot.prefix, 1 + len(slot.guesses), media)

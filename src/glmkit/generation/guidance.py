@@ -74,6 +74,7 @@ class Guidance:
             [*zeros, *blocks],
             part_a.prefix_length,
             feed.num_logits,
+            self.against.embeddings,
         )
 
     def length(self, length: int) -> int:
@@ -190,7 +191,7 @@ class BeamGuide:
 
     def _feed(self, row: tuple[int, ...]) -> Feed:
         if not row:
-            return Feed(self._runner.open(), *self._first)
+            return Feed(self._runner.open(), *self._first, media=self._guidance.against.embeddings)
         parent, _ = self._read[row[:-1]]
         return Feed(self._runner.fork(parent), [row[-1]], [self._position], [len(row) + 1])
 

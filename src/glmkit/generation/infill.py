@@ -314,6 +314,7 @@ def _fill_with_beams(model: Any, tokenizer: Any, request: Request) -> Filled:
             processors.insert(0, guide)
         output = model.generate(
             **inputs,
+            media_embeds=prompt.embeddings,
             max_new_tokens=settings.max_new_tokens,
             min_new_tokens=settings.min_new_tokens,
             num_beams=settings.num_beams,

@@ -103,7 +103,8 @@ def search(runner: Runner, request: Request, sop: int, max_positions: int, n: in
     example = lay_out(prompt.ids, [first], sop)
     positions, blocks = example.position_ids.tolist()
     ids, prefix = example.input_ids.tolist(), example.prefix_length
-    feeds = [Feed(guided.open(request.guidance), ids, positions, blocks, prefix)]
+    handle = guided.open(request.guidance)
+    feeds = [Feed(handle, ids, positions, blocks, prefix, media=prompt.embeddings)]
     running, finished = [Way(((),), (0.0,))], list[Way]()
     while running:
         logits = torch.cat(guided.forward(feeds))

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from glmkit.blanks.layout import find_masks
 from glmkit.errors import GenerationError
+from glmkit.model.media import check_media
 from glmkit.special_tokens import GMASK
 from glmkit.tokens import blanked
 from glmkit.tokens.blanked import encode_pieces
@@ -23,18 +25,43 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class MediaRun:
+    """Where an image, a sound or a clip stands in a prompt.
+
+    Attributes:
+        kind: "image", "audio" or "video".
+        start: Index of its first id in part A.
+        length: How many ids it has there.
+    """
+
+    kind: str
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
 class Prompt:
     """Part A of one text.
 
     Attributes:
-        ids: int64 [n], specials included.
-        parts: The text between the blanks, one more than there are blanks.
+        ids: int64 [n], specials included; from `FIRST_MEDIA_ID` on they are no tokens but rows of `embeddings`.
+        parts: The text between the blanks, one more than there are blanks; a medium is its marker (`MEDIA_MARKERS`) there.
         mask_indices: int64, where the masks stand in `ids`.
+        embeddings: float [M, H], what the model reads at the ids of media, or None where there are none.
+        media: Where each medium stands, in the order of the text.
+
+    Raises:
+        GenerationError: An id means a row that `embeddings` does not have.
     """
 
     ids: np.ndarray
     parts: list[str]
     mask_indices: np.ndarray
+    embeddings: torch.Tensor | None = None
+    media: tuple[MediaRun, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_media(self.ids, self.embeddings)
 
     def assemble(self, blanks: list[str]) -> str:
         """Returns the text with its blanks replaced; spaces double neither before nor after a blank."""

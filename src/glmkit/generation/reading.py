@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicCache
 
 from glmkit.blanks.layout import collate, lay_out
 from glmkit.generation.prompts import Prompt
+from glmkit.model.media import check_media, one_table
 
 LOGIT_ROWS = 512
 """Nodes whose logits [512, V] are held at once."""
@@ -29,18 +30,25 @@ class BlankReader:
         model: A `GLMForConditionalGeneration` in evaluation mode.
         prompts: B prompts with one blank each.
         specials: The tokenizer's `special_ids`.
+
+    Raises:
+        GenerationError: Embeddings of media that are not as wide as the model.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Prompt], specials: Any):
         self.model = model
-        examples = [lay_out(prompt.ids, [], specials.sop) for prompt in prompts]
+        for one in prompts:
+            check_media(one.ids, one.embeddings, model.config.hidden_size)
+        tables = [one.embeddings for one in prompts]
+        ids, media = one_table([one.ids for one in prompts], tables, model.device)
+        examples = [lay_out(some, [], specials.sop) for some in ids]
         batch = collate(examples, specials.pad, side="left")
         del batch["labels"]
         inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
         self._part_a = inputs["attention_mask"] > 0
         self._cache = DynamicCache(config=model.config)
         with torch.inference_mode():
-            model.glm(**inputs, cache=self._cache, use_cache=True)
+            model.glm(**inputs, media_embeds=media, cache=self._cache, use_cache=True)
 
     @torch.inference_mode()
     def read(self, tokens: np.ndarray, positions: np.ndarray, sees: np.ndarray) -> torch.Tensor:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from glmkit.generation.rows import Row, Rows
+from glmkit.model.media import check_media, one_table
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Feed:
         prefix: The first `prefix` of them see each other (part A; only into an empty sequence). The rest, and all of a later
             feed, see what came before and themselves.
         num_logits: Logits are wanted after the last `num_logits` tokens.
+        media: [M, H], the rows that ids from `FIRST_MEDIA_ID` on mean, or None where there are no such ids.
     """
 
     sequence: int
@@ -39,6 +41,7 @@ class Feed:
     blocks: Sequence[int]
     prefix: int = 0
     num_logits: int = 1
+    media: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         assert 1 <= len(self.ids) == len(self.positions) == len(self.blocks), self
@@ -69,6 +72,9 @@ class Runner(Protocol):
 
         Returns:
             For each feed float32 [num_logits, V] on the CPU. Where an exception comes instead, no sequence has grown.
+
+        Raises:
+            GenerationError: Ids of media without their rows, or rows that are not as wide as the model.
         """
 
 
@@ -134,6 +140,8 @@ class TorchRunner:
     @torch.inference_mode()
     def forward(self, feeds: Sequence[Feed]) -> list[torch.Tensor]:
         """Reads each feed: empty sequences first, then the others, similar lengths in one pass."""
+        for feed in feeds:
+            check_media(feed.ids, feed.media, self.model.config.hidden_size)
         self._cache.reserve(len(self._rows), 0)
         rows = [self._sequences[feed.sequence] for feed in feeds]
         assert len(set(map(id, rows))) == len(rows), "a sequence was given two feeds at once"
@@ -175,13 +183,11 @@ class TorchRunner:
         counts = [len(feed.ids) for feed in feeds]
         queries = max(counts)
         cache.begin(rows, queries)
+        ids, media = one_table([feed.ids for feed in feeds], [feed.media for feed in feeds], device)
         fed = torch.tensor(
             [
-                [
-                    [*one, *[0] * (queries - len(one))]
-                    for one in (feed.ids, feed.positions, feed.blocks)
-                ]
-                for feed in feeds
+                [[*one, *[0] * (queries - len(one))] for one in (some, feed.positions, feed.blocks)]
+                for some, feed in zip(ids, feeds, strict=True)
             ]
         ).to(device)
         inputs: dict[str, torch.Tensor] = {}
@@ -191,6 +197,8 @@ class TorchRunner:
             inputs["attention_mask"] = (keys <= cache.places[..., None])[:, None].to(device)
         else:
             inputs["prefix_lengths"] = torch.tensor([feed.prefix for feed in feeds], device=device)
+        if media is not None:
+            inputs["media_embeds"] = media
         hidden = self.model.glm(
             input_ids=fed[:, 0], position_ids=fed[:, 1:], cache=cache, use_cache=True, **inputs
         ).last_hidden_state

@@ -21,6 +21,7 @@ from transformers.generation import GenerationMode
 from glmkit.blanks.layout import Piece, collate, find_masks, lay_out
 from glmkit.errors import GenerationError
 from glmkit.model.beams import beam_search_with_prompt, pad_after_end
+from glmkit.model.media import check_media
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,12 @@ class GLMGenerationMixin(GenerationMixin):
     """Lets transformers' `generate` feed 2-D positions and GLM's mask."""
 
     def generate(
-        self: Any, inputs: Any = None, *, prompt_in_length_penalty: bool = False, **kwargs: Any
+        self: Any,
+        inputs: Any = None,
+        *,
+        prompt_in_length_penalty: bool = False,
+        media_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Fills the first blank of each prompt; as transformers' `generate`, and more lenient in its input.
 
@@ -41,6 +47,7 @@ class GLMGenerationMixin(GenerationMixin):
             prompt_in_length_penalty: Beam scores as in the original's library, which divided by the length
                 of prompt and answer to the power of `length_penalty` (see `beams`). By default
                 transformers 5 decides, which leaves the prompt out.
+            media_embeds: [M, H], the rows that ids from `FIRST_MEDIA_ID` on mean, in all prompts; see `GLMModel.forward`.
             **kwargs: transformers' generation arguments (`max_new_tokens`, `max_length`, `do_sample`,
                 `num_beams`, `streamer` …). Generation ends at `<|endofpiece|>` unless `eos_token_id` says
                 otherwise.
@@ -49,7 +56,8 @@ class GLMGenerationMixin(GenerationMixin):
             As transformers: int64 [B, prompt + new tokens], or a generation output object.
 
         Raises:
-            GenerationError: No prompt, an empty prompt, or a model whose configuration lacks the ids needed.
+            GenerationError: No prompt, an empty prompt, a model whose configuration lacks the ids needed, or ids of media
+                without their rows.
         """
         ids = kwargs.pop("input_ids", None) if inputs is None else inputs
         if ids is None:
@@ -70,6 +78,10 @@ class GLMGenerationMixin(GenerationMixin):
                 (0, ids.shape[1] - kwargs["attention_mask"].shape[1]),
                 value=1,
             )
+        if ids is not None:
+            check_media(ids, media_embeds, self.config.hidden_size)
+        if media_embeds is not None:
+            kwargs["media_embeds"] = media_embeds.to(self.device)
         if prompt_in_length_penalty:
             kwargs["custom_generate"] = beam_search_with_prompt
         return super().generate(ids, **kwargs)
@@ -185,6 +197,7 @@ class GLMGenerationMixin(GenerationMixin):
         prefix_lengths: torch.Tensor | None = None,
         generation_attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        media_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Returns the forward pass's arguments for the tokens that the cache has not seen."""
@@ -208,6 +221,8 @@ class GLMGenerationMixin(GenerationMixin):
         else:
             inputs["attention_mask"] = attention_mask
             inputs["prefix_lengths"] = prefix_lengths
+        if first == 0 and media_embeds is not None:  # later tokens are none of them
+            inputs["media_embeds"] = media_embeds
         return inputs
 
     def _prepare_position_ids_for_generation(
@@ -225,12 +240,15 @@ class GLMGenerationMixin(GenerationMixin):
         input_ids: torch.Tensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[torch.Tensor | None, dict[str, Any]]:
-        """Repeats rows for beams; GLM's 3-D positions have the batch first, unlike transformers' own."""
+        """Repeats rows for beams; GLM's 3-D positions have the batch first, unlike transformers' own.
+
+        The embeddings of media have no batch: all rows read the one table.
+        """
         if expand_size == 1:
             return input_ids, model_kwargs
         expanded = {
             name: value.repeat_interleave(expand_size, dim=0)
-            if isinstance(value, torch.Tensor) and value.dim()
+            if isinstance(value, torch.Tensor) and value.dim() and name != "media_embeds"
             else value
             for name, value in model_kwargs.items()
         }

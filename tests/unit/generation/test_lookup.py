@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from glmkit.generation.lookup import guess
 from glmkit.generation.prompts import Prompt
+from glmkit.special_tokens import FIRST_MEDIA_ID
 
-MASK, END = 0, 1
+MASK, END, IMAGE = 0, 1, FIRST_MEDIA_ID
 WRITABLE = np.array([False, False, *[True] * 18])
 
 
@@ -33,10 +35,12 @@ WRITABLE = np.array([False, False, *[True] * 18])
         ([5, 9, MASK], [[5]], []),  # one token is too little
         ([MASK], [[]], []),
         ([5, 25, 5, 25, 6, MASK], [[5, 25]], [6]),  # ids that are never written may come before
+        ([5, 6, 7, IMAGE, IMAGE + 1, 5, MASK], [[6]], [7]),  # rows of an image are never guessed
+        ([IMAGE, IMAGE + 1, 5, 6, 7, MASK, IMAGE, IMAGE + 1, MASK], [[8], []], [5, 6, 7]),
     ],
 )
 def test_what_followed_the_last_tokens(ids, blanks, expected):
     masks = np.flatnonzero(np.array(ids) == MASK)
-    prompt = Prompt(np.array(ids), [""] * (len(masks) + 1), masks)
+    prompt = Prompt(np.array(ids), [""] * (len(masks) + 1), masks, torch.zeros(2, 4))
     assert guess(prompt, blanks, 4, WRITABLE) == expected
     assert guess(prompt, blanks, 0, WRITABLE) == []
