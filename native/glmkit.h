@@ -24,6 +24,12 @@ struct glmkit_sizes {
 
 struct glmkit_model;
 
+// Raised whenever a function takes other arguments, so that an older library is never called with them.
+constexpr int32_t GLMKIT_INTERFACE = 2;
+// Ids from here on are no tokens but rows of the `media` given with them (`special_tokens.FIRST_MEDIA_ID`).
+constexpr int32_t GLMKIT_FIRST_MEDIA_ID = 1 << 24;
+
+GLMKIT_API int32_t glmkit_interface();
 GLMKIT_API const char* glmkit_error();
 GLMKIT_API const char* glmkit_instructions();  // "avx512", "avx2" or "portable": what this processor runs
 
@@ -43,9 +49,10 @@ GLMKIT_API int32_t glmkit_close(glmkit_model*, int64_t sequence);
 GLMKIT_API int64_t glmkit_length(glmkit_model*, int64_t sequence);
 GLMKIT_API int64_t glmkit_cache_bytes(glmkit_model*);
 // Tokens of all feeds one after the other. Of the last num_logits tokens of each feed one gets `logits` [n, vocabulary] or,
-// where that is null, `states` [n, hidden] after the final LayerNorm, from which `glmkit_head` makes logits.
+// where that is null, `states` [n, hidden] after the final LayerNorm, from which `glmkit_head` makes logits. `media`
+// [media_rows, hidden] is what stands in the place of words at ids from GLMKIT_FIRST_MEDIA_ID on; it is read during the call.
 GLMKIT_API int32_t glmkit_forward(glmkit_model*, int32_t feeds, const int64_t* sequences, const int32_t* counts,
                        const int32_t* prefixes, const int32_t* num_logits, const int32_t* ids, const int32_t* positions,
-                       const int32_t* blocks, float* states, float* logits);
+                       const int32_t* blocks, const float* media, int64_t media_rows, float* states, float* logits);
 GLMKIT_API int32_t glmkit_head(glmkit_model*, int64_t n, const float* states, float* logits);
 }

@@ -160,8 +160,18 @@ struct glmkit_model {
         if (!whole) throw std::invalid_argument("weights are missing: set every matrix and vector first");
     }
 
+    void check_id(int32_t id, int64_t media_rows) const {
+        int64_t row = int64_t(id) - GLMKIT_FIRST_MEDIA_ID;
+        if (row >= 0 && row >= media_rows)
+            throw std::invalid_argument("the row " + std::to_string(row) + " of embeddings of media, of which there are " +
+                                        std::to_string(media_rows));
+        if (id < 0 || (row < 0 && id >= sizes.vocabulary))
+            throw std::invalid_argument("the id " + std::to_string(id) + " in a vocabulary of " +
+                                        std::to_string(sizes.vocabulary));
+    }
+
     void forward(std::vector<Feed>& feeds, int64_t total, const int32_t* ids, const int32_t* position_ids,
-                 const int32_t* block_ids, float* states, float* logits);
+                 const int32_t* block_ids, const float* media, float* states, float* logits);
     void head(const float* states, int64_t n, float* logits);
     void project(int thread, const Matrix& m, const float* input, int64_t n, const Result& result);
     void keep(const Feed& feed, int64_t layer, int64_t token, const float* row);
@@ -209,7 +219,7 @@ void glmkit_model::keep(const Feed& feed, int64_t layer, int64_t token, const fl
 }
 
 void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_t* ids, const int32_t* position_ids,
-                           const int32_t* block_ids, float* states, float* logits) {
+                           const int32_t* block_ids, const float* media, float* states, float* logits) {
     int64_t width = sizes.hidden, row = padded(width, COLUMNS), wide_row = padded(sizes.mlp, COLUMNS), most = 0, wanted = 0;
     std::vector<Queries> queries;
     for (size_t f = 0; f < feeds.size(); ++f) {
@@ -249,7 +259,11 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
         pool.share(thread, total, few, [&](int64_t first, int64_t end) {
             for (int64_t t = first; t < end; ++t) {
                 float* out = x + t * width;
-                unpack_row(words, ids[t], out);
+                int64_t medium = int64_t(ids[t]) - GLMKIT_FIRST_MEDIA_ID;
+                if (medium >= 0)
+                    std::memcpy(out, media + medium * width, size_t(width) * 4);
+                else
+                    unpack_row(words, ids[t], out);
                 const float* position = positions + position_ids[t] * width;
                 for (int64_t i = 0; i < width; ++i) out[i] += position[i];
                 if (!sizes.block_positions) continue;
@@ -337,6 +351,8 @@ std::string number(int64_t value) { return std::to_string(value); }
 }  // namespace
 
 extern "C" {
+
+int32_t glmkit_interface() { return GLMKIT_INTERFACE; }
 
 const char* glmkit_error() { return error.c_str(); }
 
@@ -443,7 +459,7 @@ int64_t glmkit_cache_bytes(glmkit_model* model) {
 
 int32_t glmkit_forward(glmkit_model* model, int32_t n, const int64_t* sequences, const int32_t* counts,
                        const int32_t* prefixes, const int32_t* num_logits, const int32_t* ids, const int32_t* positions,
-                       const int32_t* blocks, float* states, float* logits) {
+                       const int32_t* blocks, const float* media, int64_t media_rows, float* states, float* logits) {
     return int32_t(guarded([&]() -> int64_t {
         std::lock_guard guard(model->lock);
         model->check_complete();
@@ -464,16 +480,14 @@ int32_t glmkit_forward(glmkit_model* model, int32_t n, const int64_t* sequences,
             total += counts[f];
         }
         for (int64_t t = 0; t < total; ++t) {
-            if (ids[t] < 0 || ids[t] >= model->sizes.vocabulary)
-                throw std::invalid_argument("the id " + number(ids[t]) + " in a vocabulary of " +
-                                            number(model->sizes.vocabulary));
+            model->check_id(ids[t], media ? media_rows : 0);
             int64_t highest = model->sizes.positions - 1;
             if (positions[t] < 0 || positions[t] > highest || blocks[t] < 0 || blocks[t] > highest)
                 throw std::invalid_argument("the position (" + number(positions[t]) + ", " + number(blocks[t]) +
                                             "); this model's tables end at " + number(highest));
         }
         for (Feed& feed : feeds) model->make_room(*feed.sequence, feed.count);
-        model->forward(feeds, total, ids, positions, blocks, states, logits);
+        model->forward(feeds, total, ids, positions, blocks, media, states, logits);
         for (Feed& feed : feeds) feed.sequence->length += feed.count;
         return 0;
     }));

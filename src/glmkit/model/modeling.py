@@ -175,7 +175,7 @@ class GLMLayer(GradientCheckpointingLayer):
 
 def embed(words: nn.Embedding, ids: Any, media: torch.Tensor | None) -> torch.Tensor:
     """Returns [B, S, H]: the words' embeddings and, where ids are `FIRST_MEDIA_ID` and above, rows of `media` [M, H]."""
-    if media is None:
+    if media is None or not len(media):
         return words(ids)
     place = (ids - FIRST_MEDIA_ID).clamp(min=0)
     is_medium = ids >= FIRST_MEDIA_ID

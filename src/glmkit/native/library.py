@@ -16,6 +16,9 @@ from glmkit.errors import GenerationError
 
 NAME = "libglmkit.so"
 
+INTERFACE = 2
+"""`GLMKIT_INTERFACE`: a library with another number takes other arguments."""
+
 OFF = "GLMKIT_NATIVE"
 """Environment variable: 0 turns the native decoder off."""
 
@@ -44,6 +47,7 @@ class Sizes(ctypes.Structure):
 
 
 _SIGNATURES: dict[str, tuple] = {
+    "glmkit_interface": (c_int32,),
     "glmkit_error": (c_char_p,),
     "glmkit_instructions": (c_char_p,),
     "glmkit_new": (c_void_p, POINTER(Sizes), c_int32),
@@ -58,7 +62,7 @@ _SIGNATURES: dict[str, tuple] = {
     "glmkit_close": (c_int32, c_void_p, c_int64),
     "glmkit_length": (c_int64, c_void_p, c_int64),
     "glmkit_cache_bytes": (c_int64, c_void_p),
-    "glmkit_forward": (c_int32, c_void_p, c_int32, *[ADDRESS] * 9),
+    "glmkit_forward": (c_int32, c_void_p, c_int32, *[ADDRESS] * 8, c_int64, ADDRESS, ADDRESS),
     "glmkit_head": (c_int32, c_void_p, c_int64, ADDRESS, ADDRESS),
 }  # fmt: skip
 """Name -> type of the result, types of the arguments."""
@@ -115,6 +119,9 @@ def _find() -> ctypes.CDLL | str:
         for name, (result, *arguments) in _SIGNATURES.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
+        found = library.glmkit_interface()
     except (OSError, AttributeError) as problem:
         return f"the native decoder cannot be loaded ({problem}); reinstall glmkit"
+    if found != INTERFACE:
+        return f"the native decoder is of another version of glmkit (interface {found}, not {INTERFACE}); reinstall glmkit"
     return library

@@ -23,7 +23,7 @@ from glmkit.native.weights import NativeWeights
 
 logger = logging.getLogger(__name__)
 
-READ = {"input_ids", "position_ids", "attention_mask", "prefix_lengths"}
+READ = {"input_ids", "position_ids", "attention_mask", "prefix_lengths", "media_embeds"}
 """Fields of a batch that the native decoder reads."""
 
 
@@ -99,7 +99,9 @@ class NativeModel:
             prefix = 0 if prefixes is None else int(prefixes[row]) - first
             position, block = positions[row, :, real].tolist()
             tokens = (ids[row, real].tolist(), position, block)
-            feeds.append(Feed(runner.open(), *tokens, max(0, prefix), len(real)))
+            feeds.append(
+                Feed(runner.open(), *tokens, max(0, prefix), len(real), batch.get("media_embeds"))
+            )
             places.append((row, real))
         for (row, real), values in zip(places, runner.states(feeds), strict=True):
             states[row, real] = values

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from glmkit.model.media import check_media, one_table
 from glmkit.native.library import Sizes, check, load
 from glmkit.native.packing import FORMATS
 from glmkit.native.weights import (
@@ -163,6 +164,7 @@ class NativeRunner:
             For each feed logits, float32 [num_logits, V].
 
         Raises:
+            GenerationError: Ids of media without their rows, or rows that are not as wide as the model.
             NativeError: An id or a position beyond the model's tables, an unknown sequence, one that is fed twice, or a prefix
                 into a sequence that is not empty. No sequence has grown then.
         """
@@ -175,6 +177,12 @@ class NativeRunner:
     def _read(self, feeds: Sequence[Any], *, logits: bool) -> list[torch.Tensor]:
         if not feeds:
             return []
+        for feed in feeds:
+            check_media(feed.ids, feed.media, self._decoder.hidden)
+        ids, media = one_table([feed.ids for feed in feeds], [feed.media for feed in feeds])
+        if media is not None:
+            media = media.to(torch.float32).contiguous()
+        table = (None, 0) if media is None else (media.data_ptr(), len(media))
         counts = [feed.num_logits for feed in feeds]
         results = torch.empty(
             sum(counts), self._decoder.vocabulary if logits else self._decoder.hidden
@@ -184,21 +192,20 @@ class NativeRunner:
             np.array([len(feed.ids) for feed in feeds], np.int32),
             np.array([feed.prefix for feed in feeds], np.int32),
             np.array(counts, np.int32),
-            *(_joined([getattr(feed, name) for feed in feeds]) for name in _FIELDS),
+            _joined(ids),
+            _joined([feed.positions for feed in feeds]),
+            _joined([feed.blocks for feed in feeds]),
         ]
         addresses = [array.ctypes.data for array in arrays]
         where = results.data_ptr()
         targets = (None, where) if logits else (where, None)
-        status = self._library.glmkit_forward(self._model, len(feeds), *addresses, *targets)
+        status = self._library.glmkit_forward(self._model, len(feeds), *addresses, *table, *targets)
         self._decoder.checked(status)
         return list(results.split(counts))
 
     def _new(self, sequence: int) -> int:
         self._sequences.add(self._decoder.checked(sequence))
         return sequence
-
-
-_FIELDS = ("ids", "positions", "blocks")
 
 
 def _joined(parts: list[Any]) -> np.ndarray:

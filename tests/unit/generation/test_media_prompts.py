@@ -150,6 +150,8 @@ def test_rows_that_are_missing_or_of_another_model(glm):
         replace(prompt, embeddings=prompt.embeddings[:-1])
     with pytest.raises(GenerationError, match="there are 0"):
         replace(prompt, embeddings=None)
+    empty = replace(prompt_of(glm, TEXTS[0]), embeddings=prompt.embeddings[:0])
+    assert fill(glm.model, glm.tokenizer, [empty], DecodingSettings(max_new_tokens=2))
     for wrong in (prompt.embeddings[None], prompt.embeddings.long(), prompt.embeddings.numpy()):
         with pytest.raises(GenerationError, match="needed is a floating tensor"):
             replace(prompt, embeddings=wrong)

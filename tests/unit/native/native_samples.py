@@ -38,7 +38,13 @@ def sample(model: GLMForConditionalGeneration, prefix: int, written: int, seed: 
 
 
 def feed(
-    sequence: int, tokens, start: int, end: int, prefix: int = 0, num_logits: int | None = None
+    sequence: int,
+    tokens,
+    start: int,
+    end: int,
+    prefix: int = 0,
+    num_logits: int | None = None,
+    media: torch.Tensor | None = None,
 ):
     parts = [part[start:end].tolist() for part in tokens]
     count = end - start if num_logits is None else num_logits
@@ -49,10 +55,13 @@ def feed(
         blocks=parts[2],
         prefix=prefix,
         num_logits=count,
+        media=media,
     )
 
 
-def reference(model: GLMForConditionalGeneration, tokens, prefix: int) -> torch.Tensor:
+def reference(
+    model: GLMForConditionalGeneration, tokens, prefix: int, media: torch.Tensor | None = None
+) -> torch.Tensor:
     """Logits [T, V] of the torch model."""
     ids, positions, blocks = tokens
     with torch.no_grad():
@@ -60,6 +69,7 @@ def reference(model: GLMForConditionalGeneration, tokens, prefix: int) -> torch.
             input_ids=ids[None],
             position_ids=torch.stack((positions, blocks))[None],
             prefix_lengths=torch.tensor([prefix]),
+            media_embeds=media,
         ).logits[0]
 
 

@@ -23,6 +23,7 @@ pytestmark = [
 EXERCISE = """
 import sys, torch
 from glmkit.native.library import instructions
+from glmkit.special_tokens import FIRST_MEDIA_ID
 from native_samples import as_understood, feed, native, random_model, reference, sample
 
 expected_instructions, rounds = sys.argv[1], int(sys.argv[2])
@@ -37,17 +38,19 @@ for round in range(rounds):
     )
     runner, prefix = native(model, quantization, threads=number(1, 3)), number(0, 80)
     tokens = sample(model, prefix, 12, seed=round)
+    media = torch.randn(prefix // 2, model.config.hidden_size)
+    tokens[0][: len(media)] = FIRST_MEDIA_ID + torch.randperm(len(media), generator=draw)
     first = runner.open()
-    found = [runner.forward([feed(first, tokens, 0, prefix + 3, prefix)])[0]]
+    found = [runner.forward([feed(first, tokens, 0, prefix + 3, prefix, media=media)])[0]]
     second = runner.fork(first)
     runner.close(first)
     runner.forward([feed(second, tokens, prefix + 3, prefix + 7)])
     runner.truncate(second, prefix + 3)
     other = runner.open()
     for place in range(prefix + 3, prefix + 12):
-        found.append(runner.forward([feed(other, tokens, 0, 1), feed(second, tokens, place, place + 1)])[1])
+        found.append(runner.forward([feed(other, tokens, 0, 1, media=media), feed(second, tokens, place, place + 1)])[1])
         runner.truncate(other, 0)
-    expected = reference(as_understood(model, quantization), tokens, prefix)
+    expected = reference(as_understood(model, quantization), tokens, prefix, media)
     differences = (torch.cat(found) - expected).abs() / expected.abs().max()
     most = {"float32": 3e-6, "bfloat16": 1e-4}.get(quantization, 6e-2)
     assert float(differences.max()) <= most, (round, quantization, float(differences.max()))

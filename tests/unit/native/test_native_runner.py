@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_samples import as_understood, feed, native, random_model, reference, sample
 
-from glmkit.errors import CheckpointError
+from glmkit.errors import CheckpointError, GenerationError
 from glmkit.native import library
 from glmkit.native.library import NativeError
 from glmkit.native.runner import NativeDecoder, NativeRunner
@@ -178,7 +178,8 @@ def test_a_refused_call_changes_nothing():
             free, [torch.tensor([1000]), *tokens[1:]], 0, 1
         ),
         "the id -1": feed(free, [torch.tensor([-1]), *tokens[1:]], 0, 1),
-        "the id 2147483647": feed(free, [torch.tensor([2**40]), *tokens[1:]], 0, 1),
+        "the id 16777215": feed(free, [torch.tensor([2**24 - 1]), *tokens[1:]], 0, 1),
+        "row 1099494850560 ": feed(free, [torch.tensor([2**40]), *tokens[1:]], 0, 1),
         r"the position \(129, 0\); this model's tables end at 128": feed(
             free, [tokens[0], torch.tensor([129]), tokens[2]], 0, 1
         ),
@@ -189,7 +190,7 @@ def test_a_refused_call_changes_nothing():
     }
     for message, bad in wrong.items():
         feeds = [bad] if bad.sequence == sequence and "twice" not in message else [good, bad]
-        with pytest.raises(NativeError, match=message):
+        with pytest.raises(GenerationError, match=message):
             runner.forward(feeds)
         assert (runner.length(sequence), runner.length(free)) == (12, 0)
     assert runner.forward([]) == []
