@@ -22,6 +22,10 @@ class DataError(UserError):
     """A corpus, record or token store that cannot be used; names the file and, where known, the line."""
 
 
+class MediaError(UserError):
+    """An image, sound or clip that cannot be read, or does not belong where it was given."""
+
+
 class TokenizerError(UserError):
     """A vocabulary that cannot be read, or a text that it cannot represent."""
 

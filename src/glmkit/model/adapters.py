@@ -113,6 +113,8 @@ def save_adapter(model: Any, folder: Path) -> None:
         safetensors.torch.save_file(head, folder / HEAD_WEIGHTS, metadata={"format": "pt"})
     if _is_prompt(model):
         save_encoder(model, folder)
+    if hasattr(base, "media"):
+        base.media.save_pretrained(folder / "media")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -217,7 +219,7 @@ def _head_options(folder: Path) -> dict[str, Any]:
 
 def set_adapter_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
     """Gives a `PeftModel` the weights that `save_adapter` wrote, adapter and head in one dict."""
-    head = {name: value for name, value in weights.items() if name.startswith(HEADS)}
+    head = {name: value for name, value in weights.items() if name.startswith((*HEADS, "media."))}
     adapter = {name: value for name, value in weights.items() if name not in head}
     if _is_prompt(model):
         set_encoder(model, adapter)

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from glmkit.errors import DataError
-from glmkit.tasks.encoding import Attempt, encode_answer, encode_question, fit_record
+from glmkit.tasks.encoding import (
+    Attempt,
+    CountRows,
+    encode_answer,
+    encode_question,
+    fit_record,
+)
 from glmkit.tasks.rendering import asked_language, choices_of, question, right_choice, right_labels
 from glmkit.tasks.task import Task
 
@@ -41,6 +47,7 @@ def encode_choices(
     where: str,
     *,
     answered: bool = True,
+    count_rows: CountRows | None = None,
     **options: Any,
 ) -> tuple[Choices | None, bool]:
     """Returns a record's question and choices, shortened where they do not fit.
@@ -52,6 +59,7 @@ def encode_choices(
         max_length: Of part A and the longest choice together, in tokens.
         where: `file:line`, for messages.
         answered: Whether the record says which is right.
+        count_rows: As for `encode_question`.
         **options: `pattern` and `language`, as for `rendering.question`.
 
     Returns:
@@ -76,7 +84,7 @@ def encode_choices(
         asked = question(task, one, where, language=language, answered=False, **options)
         contents = [encode_answer(asked, tokenizer, text) for text in texts]
         answer = "" if right is None else texts[right]
-        part_a, _ = encode_question(asked, tokenizer)
+        part_a, _ = encode_question(asked, tokenizer, count_rows)
         return Attempt(part_a, max(map(len, contents)) + 1, contents, answer)
 
     found, shortened = fit_record(task, record, tokenizer, max_length, encode)

@@ -7,7 +7,7 @@ never contains `<|startofpiece|>`, so the two kinds of store cannot be taken for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ import numpy as np
 from glmkit.blanks.layout import Example, Piece, find_masks, lay_out
 from glmkit.blanks.objectives import hide
 from glmkit.blanks.spans import draw_span_lengths, token_spans
-from glmkit.errors import DataError
+from glmkit.errors import DataError, MediaError
+from glmkit.multimodal.media import Medium
 from glmkit.special_tokens import SpecialTokenIds
 from glmkit.tasks.rendering import Question, kept_around, question, text_of
 from glmkit.tasks.task import Task
@@ -24,11 +25,40 @@ from glmkit.tokens.blanked import encode_content, encode_pieces, encode_plain, m
 from glmkit.tokens.store import TokenStore
 
 
-def encode_question(asked: Question, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Returns part A's ids with `[CLS]` and end of text, as prompts have them, and the answer's."""
+CountRows = Callable[[Medium], int]
+"""How many rows of embeddings a medium takes."""
+
+
+def encode_question(
+    asked: Question, tokenizer: Any, count_rows: CountRows | None = None
+) -> tuple[list[int], list[int]]:
+    """Returns part A's ids with `[CLS]` and end of text, as prompts have them, and the answer's.
+
+    Args:
+        asked: The question.
+        tokenizer: A `GLMTokenizer`.
+        count_rows: Of its media, whose places are ids from `FIRST_MEDIA_ID` on.
+
+    Raises:
+        MediaError: The question has media, and `count_rows` is None: the model reads none.
+    """
     ids = tokenizer.special_ids
-    body = encode_pieces(tokenizer, [asked.before, asked.mask, asked.after])
+    runs = rows_of(asked.media, count_rows)
+    body = encode_pieces(tokenizer, [asked.before, asked.mask, asked.after], runs)
     return [ids.cls, *body, ids.eos], encode_answer(asked, tokenizer, asked.answer)
+
+
+def rows_of(media: Sequence[Medium], count_rows: CountRows | None) -> list[int]:
+    """Returns how many rows each medium takes.
+
+    Raises:
+        MediaError: There are media, and the model reads none.
+    """
+    if media and count_rows is None:
+        raise MediaError(
+            f"{media[0].name} was given to a model that reads no media; train one with `glmkit finetune MODEL multimodal`"
+        )
+    return [count_rows(one) for one in media] if count_rows is not None else []
 
 
 def encode_answer(asked: Question, tokenizer: Any, answer: str) -> list[int]:
@@ -42,6 +72,7 @@ def encode_record(
     tokenizer: Any,
     max_length: int,
     where: str,
+    count_rows: CountRows | None = None,
     **options: Any,
 ) -> tuple[np.ndarray | None, bool]:
     """Returns a record as a sample for a store, shortened where it does not fit.
@@ -52,6 +83,7 @@ def encode_record(
         tokenizer: A `GLMTokenizer`.
         max_length: Places that the sample may take in a row, in tokens.
         where: `file:line`, for messages.
+        count_rows: As for `encode_question`.
         **options: `pattern` and `language`, as for `rendering.question`.
 
     Returns:
@@ -61,7 +93,7 @@ def encode_record(
 
     def encode(one: Mapping[str, Any]) -> Attempt:
         asked = question(task, one, where, **options)
-        part_a, answer = encode_question(asked, tokenizer)
+        part_a, answer = encode_question(asked, tokenizer, count_rows)
         return Attempt(part_a, len(answer) + 1, answer, asked.answer)
 
     found, shortened = fit_record(task, record, tokenizer, max_length, encode)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from glmkit.errors import DataError
+from glmkit.tasks.media_records import conversations
 
 Record = Mapping[str, Any]
 View = Callable[[Record], Iterator[dict[str, Any]]]
@@ -205,6 +206,7 @@ VIEWS: dict[str, View] = {
     "csl": csl,
     "entailment": entailment,
     "last_word": last_word,
+    "media": conversations,
     "multirc": multirc,
     "record": record_entities,
     "squad": squad,

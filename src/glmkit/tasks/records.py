@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glmkit.corpus.sources import read_documents
-from glmkit.tasks.rendering import flat_records, text_of
+from glmkit.corpus.document import ReadLog
+from glmkit.corpus.files import find_files
+from glmkit.corpus.sources import read_file
+from glmkit.multimodal.media import as_medium
+from glmkit.tasks.rendering import flat_records, media_of, text_of
 from glmkit.tasks.tagging import COLUMNS, read_columns
 from glmkit.tasks.task import Task
 
@@ -30,19 +33,30 @@ def read_records(
     Raises:
         DataError: A missing, empty, damaged or wrongly encoded file.
     """
+    for record, where, _ in _records(sources, rename):
+        yield record, where
+
+
+def _records(
+    sources: str | Path | Sequence[str | Path], rename: Mapping[str, str] | None = None
+) -> Iterator[tuple[dict[str, Any], str, Path | None]]:
+    """Yields each record, `file:line`, and the folder of its file where that is of this machine."""
     for source in [sources] if isinstance(sources, str | Path) else sources:
         if str(source).endswith(COLUMNS):
-            yield from read_columns(Path(source))
+            for record, where in read_columns(Path(source)):
+                yield record, where, Path(source).parent
             continue
-        # A template without a field: the record is wanted, not a text of it.
-        for document in read_documents(source, text_field="{{}}"):
-            record = dict(document.metadata)
-            if document.text != "{}":  # a file of plain text, which has no fields
-                record["text"] = document.text
-            for ours, theirs in (rename or {}).items():
-                if theirs in record:
-                    record[ours] = record[theirs]
-            yield record, document.id
+        for file in find_files(source):
+            folder = Path(file.url).parent if file.is_local else None
+            # A template without a field: the record is wanted, not a text of it.
+            for document in read_file(file, text_field="{{}}", log=ReadLog()):
+                record = dict(document.metadata)
+                if document.text != "{}":  # a file of plain text, which has no fields
+                    record["text"] = document.text
+                for ours, theirs in (rename or {}).items():
+                    if theirs in record:
+                        record[ours] = record[theirs]
+                yield record, document.id, folder
 
 
 def read_questions(
@@ -52,12 +66,26 @@ def read_questions(
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """Yields each record that a task's view makes of those that `read_records` yields, and `file:line`.
 
+    Media are found on the way: their relative paths begin at the folder of the file.
+
     Raises:
         DataError: As `read_records`, or a record that is not in the view's format.
     """
-    for record, where in read_records(sources, rename):
+    for record, where, folder in _records(sources, rename):
         for one in flat_records(task, record, where):
-            yield one, where  # type: ignore[misc]
+            yield _located(task, one, where, folder), where
+
+
+def _located(
+    task: Task, record: Mapping[str, Any], where: str, folder: Path | None
+) -> dict[str, Any]:
+    found: Any = type(record)(record)  # what `unfold` made stays what it is
+    for name, kind in task.media.items():
+        value = record.get(name)
+        if value is not None and value != "":
+            some = value if isinstance(value, list) else [value]
+            found[name] = [as_medium(kind, one, base=folder, where=where) for one in some]
+    return found
 
 
 def drawn_share(task: Task, record: Mapping[str, Any]) -> float:
@@ -65,7 +93,9 @@ def drawn_share(task: Task, record: Mapping[str, Any]) -> float:
 
     Records that the task's `split_by` keeps together have the same.
     """
-    kept_together = record if task.split_by is None else text_of(record.get(task.split_by))
+    kept_together: Any = record if task.split_by is None else text_of(record.get(task.split_by))
+    if task.media and task.split_by is None:  # what is asked about one picture
+        kept_together = [one.label for one in media_of(task, record, "")] or record
     return int.from_bytes(_digest(kept_together)[:8], "big") / 2**64
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from glmkit.errors import DataError, nearest
-from glmkit.special_tokens import GMASK, MASK, SMASK
+from glmkit.multimodal.media import Medium, as_medium, in_order
+from glmkit.special_tokens import GMASK, MASK, MEDIA_MARKERS, SMASK
 from glmkit.tasks.hiding import hide
 from glmkit.tasks.published import unfold
-from glmkit.tasks.task import BLANK, PLACEHOLDER, Language, Task
+from glmkit.tasks.task import BLANK, MEDIA, PLACEHOLDER, Language, Task
 
 CHINESE_SHARE = 0.2
 """Share of Chinese characters from which on a record is asked in Chinese."""
@@ -32,6 +33,7 @@ class Question:
         after: Text after the blank.
         answer: What fills the blank.
         language: Of the pattern.
+        media: In the order of their places in the text; markers (`<|image|>` …) are plain text where there are none.
     """
 
     before: str
@@ -39,6 +41,7 @@ class Question:
     after: str
     answer: str
     language: Language
+    media: tuple[Medium, ...] = ()
 
 
 def expand(
@@ -102,13 +105,49 @@ def question(
         answer = answers[right_choice(task, record, answers, where, chosen)]
     elif answered:
         answer = _render(task, str(task.answer), record, where)
+    record, media = _placed(task, chosen, record, where)
     return Question(
         before=_render(task, chosen[: blank.start()], record, where),
         mask=blank.group(),
         after=_render(task, chosen[blank.end() :], record, where),
         answer=answer,
         language=asked_in,
+        media=media,
     )
+
+
+def _placed(
+    task: Task, pattern: str, record: Mapping[str, Any], where: str
+) -> tuple[Mapping[str, Any], tuple[Medium, ...]]:
+    """Returns a record with `media`, markers of what its texts do not place, and its media in the order of their places.
+
+    Raises:
+        DataError: The pattern has no place for them.
+        MediaError: The texts name other media than the record has.
+    """
+    if not task.media:
+        return record, ()
+    given = media_of(task, record, where)
+    text = _render(task, pattern, {**record, MEDIA: ""}, where)
+    placed, media = in_order(text, given, where=where)
+    front = "".join(MEDIA_MARKERS[one.kind] for one in media) if placed != text else ""
+    if front and f"{{{MEDIA}}}" not in pattern:
+        raise DataError(f"{where}: the pattern {pattern!r} has no {{{MEDIA}}}, where the record's media could stand")
+    return {**record, MEDIA: front}, tuple(media)
+
+
+def media_of(task: Task, record: Mapping[str, Any], where: str) -> list[Medium]:
+    """Returns the media of a record, in the order of the task's fields.
+
+    Raises:
+        MediaError: A field holds something else.
+    """
+    found = []
+    for name, kind in task.media.items():
+        value = record.get(name)
+        some = value if isinstance(value, list) else [] if value is None or value == "" else [value]
+        found += [as_medium(kind, one, where=where) for one in some]
+    return found
 
 
 def _filling(
@@ -202,7 +241,8 @@ def right_labels(value: Any) -> list[str]:
 
 def language_of(task: Task, record: Mapping[str, Any]) -> Language:
     """Returns "zh" where Chinese characters are `CHINESE_SHARE` of the letters or more, else "en"."""
-    letters = [c for name in task.fields for c in text_of(record.get(name))[:2000] if c.isalpha()]
+    texts = [name for name in task.fields if name not in task.media]
+    letters = [c for name in texts for c in text_of(record.get(name))[:2000] if c.isalpha()]
     chinese = sum("\u4e00" <= c <= "\u9fff" for c in letters)
     return "zh" if chinese >= CHINESE_SHARE * max(1, len(letters)) else "en"
 
@@ -232,7 +272,7 @@ def _turns(
     lines: list[str] = []
     for number, turn in enumerate(turns):
         speaker, said = speaker_of(task, language, number), text_of(turn).strip()
-        if lines and said:
+        if lines and said and (number % 2 or task.turns.learn == "all"):
             yield {**record, "history": "\n".join([*lines, speaker]), "reply": said}
         lines.append(speaker + said)
 

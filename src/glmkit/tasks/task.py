@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from glmkit.config import load_config
 from glmkit.errors import ConfigError, nearest
+from glmkit.multimodal.media import Kind
 from glmkit.special_tokens import GMASK, MASK, SMASK
 from glmkit.tasks.hiding import Unit
 from glmkit.tasks.published import VIEWS
@@ -29,6 +30,9 @@ BLANK = re.compile("|".join(map(re.escape, (MASK, SMASK, GMASK))))
 
 MADE_BY_TURNS = ("history", "reply")
 """Fields that `turns` makes."""
+
+MEDIA = "media"
+"""Field that a task with media has beside its own: the markers of the media that no other field places."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Turns:
     """The field with the turns: texts, or records with `content`."""
     speakers: dict[Language, list[str]] = dataclasses.field(default_factory=dict)
     """Put before the turns by turns, such as `["甲：", "乙："]`; the last one stands before the blank."""
+    learn: Literal["all", "replies"] = "all"
+    """Which turns are samples: all but the first, or every second one, what is replied to the first speaker."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,9 @@ class Task:
     """What to do with long records; without it they are left out."""
     turns: Turns | None = None
     """For conversations; makes the fields `history` and `reply`."""
+    media: dict[str, Kind] = dataclasses.field(default_factory=dict)
+    """Field of a record -> the kind of medium that it holds: a path (from the file's folder), bytes, or a list of them. A record
+    needs not have all; `{media}` in a pattern is where those stand that no text places by `<|image|>`, `<|audio|>`, `<|video|>`."""
     view: str | None = None
     """Published format of the records (`tasks.published.VIEWS`), from which those with the fields above are made."""
     group: str | None = None
@@ -129,7 +138,7 @@ class Task:
         Raises:
             ConfigError: Names all that is wrong.
         """
-        known = {*self.fields, *(MADE_BY_TURNS if self.turns else ())}
+        known = {*self.fields, *(MADE_BY_TURNS if self.turns else ()), *((MEDIA,) if self.media else ())}
         problems = []
         for language, pattern in self.all_patterns():
             if self.hide is None and len(BLANK.findall(pattern)) != 1:
@@ -178,6 +187,13 @@ class Task:
         for setting, part in (("shorten", self.shorten), ("hide", self.hide)):
             if part and part.field not in known:
                 problems.append(f"{setting}.field: {part.field!r} is not under fields")
+        problems += [
+            f"media: the field {name!r} is not under fields{nearest(name, self.fields)}"
+            for name in self.media
+            if name not in self.fields
+        ]
+        if self.media and self.kind not in ("classification", "multiple_choice", "generation"):
+            problems.append(f"media: a task of the kind {self.kind} reads none")
         if self.turns and self.turns.field not in self.fields:
             problems.append(f"turns.field: {self.turns.field!r} is not under fields")
         if self.view is not None and self.view not in VIEWS:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from glmkit.special_tokens import GMASK, MASK, SMASK
+from glmkit.special_tokens import FIRST_MEDIA_ID, GMASK, MASK, MEDIA_MARKERS, SMASK
 
 
 def split_at_blanks(tokenizer: Any, text: str) -> list[str]:
@@ -19,16 +19,33 @@ def split_at_blanks(tokenizer: Any, text: str) -> list[str]:
     return re.split(f"({pattern})", text)
 
 
-def encode_pieces(tokenizer: Any, pieces: list[str]) -> list[int]:
-    """Returns the ids of what `split_at_blanks` returned, without `[CLS]` and the end-of-text token."""
-    masks = mask_ids(tokenizer)
+def encode_pieces(tokenizer: Any, pieces: list[str], runs: Sequence[int] = ()) -> list[int]:
+    """Returns the ids of what `split_at_blanks` returned, without `[CLS]` and the end-of-text token.
+
+    Args:
+        tokenizer: A `GLMTokenizer`.
+        pieces: The text around and between its blanks, and the masks.
+        runs: Of each marker of a medium in the text (`<|image|>` …) the rows of embeddings that stand there: ids from
+            `FIRST_MEDIA_ID` on, counted through the text. Without any, markers are plain text.
+    """
+    masks, lengths = mask_ids(tokenizer), iter(runs)
     body: list[int] = []
+    row = FIRST_MEDIA_ID
     for place, (_, piece) in enumerate(stripped_pieces(tokenizer, pieces)):
         if place % 2:
             body.append(masks[piece])
-        elif piece:
-            body += encode_plain(tokenizer, piece)
+            continue
+        for number, text in enumerate(_MARKER.split(piece) if runs else [piece]):
+            if number:
+                length = next(lengths)
+                body += range(row, row + length)
+                row += length
+            if text:
+                body += encode_plain(tokenizer, text)
     return body
+
+
+_MARKER = re.compile("|".join(map(re.escape, MEDIA_MARKERS.values())))
 
 
 def stripped_pieces(tokenizer: Any, pieces: Sequence[str]) -> Iterator[tuple[int, str]]:

@@ -1,11 +1,12 @@
-"""Which few weights a fine-tuning run trains in place of all: settings of LoRA and of virtual tokens, and their contradictions."""
+"""Which weights a fine-tuning run trains in place of all: settings of LoRA, virtual tokens and media, and their contradictions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from glmkit.model.virtual_tokens import KINDS, VirtualKind
+from glmkit.multimodal.configuration import MediumConfig
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,27 @@ class VirtualSettings:
     tuning); `ptuning`: such vectors, made by a small network while they are trained (P-tuning)."""
     encoder_size: int | None = None
     """Of `ptuning`, the width of the small network; by default that of the model."""
+
+
+@dataclass(frozen=True)
+class MediaSettings:
+    """What reads images, sounds and clips, of a task with media."""
+
+    image: MediumConfig | None = None
+    """Encoder and projector of a model that reads no images yet; by default a small one, trained from nothing."""
+    audio: MediumConfig | None = None
+    """Likewise of sounds."""
+    video: MediumConfig | None = None
+    """Likewise of clips."""
+    train: list[Literal["encoder", "projector"]] = field(default_factory=lambda: ["encoder", "projector"])
+    """Which of its parts are trained."""
+    freeze_language: bool = False
+    """Whether the GLM itself stays as it is (without LoRA): the first of two stages trains the projector alone."""
+
+    def given(self) -> dict[str, MediumConfig]:
+        """Returns kind -> settings, where there are some."""
+        some = {"image": self.image, "audio": self.audio, "video": self.video}
+        return {kind: one for kind, one in some.items() if one is not None}
 
 
 def check_adapters(lora: LoraSettings, virtual: VirtualSettings, problems: list[str]) -> None:

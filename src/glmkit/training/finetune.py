@@ -28,6 +28,11 @@ from glmkit.model import (
 from glmkit.model.adapters import add_lora, load_merged, train_head
 from glmkit.model.quantized import nf4_options
 from glmkit.model.virtual_tokens import add_virtual_tokens
+from glmkit.multimodal.building import build_media
+from glmkit.multimodal.modeling import GLMForMultimodalGeneration, GLMMediaModel, load_media
+from glmkit.multimodal.processor import MediaProcessor
+from glmkit.tasks.records import read_questions
+from glmkit.tasks.rendering import media_of
 from glmkit.tokens.tokenizer import GLMTokenizer
 from glmkit.training import checkpoints, distributed, runs
 from glmkit.training.building import choose_attention, special_fields
@@ -78,11 +83,12 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     config = check(config)
     run = config.output_dir
     tokenizer = GLMTokenizer.from_pretrained(resolve(config.model["from"]))
-    tasks = read_tasks(config, tokenizer)
+    media = read_media(config)
+    tasks = read_tasks(config, tokenizer, media)
     if distributed.first_only(lambda: runs.claim(config, run, _MAY_CHANGE)):
         logger.info("%s is finished already", run)
         return FinetuneReport.load(run)
-    trainer = build_trainer(config, tokenizer, tasks, progress)
+    trainer = build_trainer(config, tokenizer, tasks, progress, media)
     found = checkpoints.checkpoints(run)
     resumed_from = checkpoints.step_of(found[-1]) if found else None
     if found and (resumed_from == trainer.args.max_steps or _stopped_early(found[-1])):
@@ -98,8 +104,41 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     return finish(config, trainer, tasks, history, started, resumed_from)
 
 
-def read_tasks(config: FinetuneConfig, tokenizer: GLMTokenizer) -> list[TaskSamples]:
+def read_media(config: FinetuneConfig) -> GLMMediaModel | None:
+    """Returns what reads the media of the tasks: the model's own, or a new one; None where no task has any.
+
+    Raises:
+        ConfigError: Settings that cannot be.
+        CheckpointError: The model cannot be read.
+    """
+    tasks = {name: task for name, task in config.loaded_tasks().items() if task.media}
+    if not tasks:
+        return None
+    source = resolve(config.model["from"])
+    found = load_media(source)
+    given = config.media.given()
+    if found is not None and not given:
+        return found
+    kinds: set[str] = set()
+    for name, task in tasks.items():
+        data = config.tasks[name]
+        for record, where in read_questions(task, [*data.train, *data.valid], data.rename):
+            kinds |= {one.kind for one in media_of(task, record, where)}
+            if kinds == set(task.media.values()):
+                break
+    set_seed(config.trainer["seed"])
+    return build_media(given, kinds, load_merged(GLMForConditionalGeneration, source))
+
+
+def read_tasks(
+    config: FinetuneConfig, tokenizer: GLMTokenizer, media: GLMMediaModel | None = None
+) -> list[TaskSamples]:
     """Reads all records of a checked configuration.
+
+    Args:
+        config: Checked.
+        tokenizer: The model's.
+        media: What reads the tasks' media.
 
     Raises:
         DataError: See `finetune_data.read_task`.
@@ -111,8 +150,9 @@ def read_tasks(config: FinetuneConfig, tokenizer: GLMTokenizer) -> list[TaskSamp
             f"max_length = {config.max_length} is more than the model's {positions} positions; lower it or leave it out"
         )
     length, seed = config.max_length or positions, config.trainer["seed"]
+    rows = None if media is None else MediaProcessor.of(media).count_rows
     return [
-        read_task(name, task, config.tasks[name], tokenizer, length, seed)
+        read_task(name, task, config.tasks[name], tokenizer, length, seed, rows)
         for name, task in config.loaded_tasks().items()
     ]
 
@@ -122,11 +162,12 @@ def build_trainer(
     tokenizer: GLMTokenizer,
     tasks: list[TaskSamples],
     progress: Progress | None = None,
+    media: GLMMediaModel | None = None,
 ) -> FinetuneTrainer:
     """Returns the trainer of a checked configuration, nothing trained yet."""
     args = TrainingArguments(**_arguments(config))
     set_seed(args.seed)
-    model = build_model(config, tokenizer, tasks, args)
+    model = build_model(config, tokenizer, tasks, args, media)
     stream = FinetuneStream(
         tasks,
         tokenizer.special_ids,
@@ -137,6 +178,7 @@ def build_trainer(
         temperature=config.temperature,
         rank=args.process_index,
         world_size=args.world_size,
+        prepare=None if media is None else MediaProcessor.of(media),
     )
     _set_steps(args, config, stream)
     return FinetuneTrainer(
@@ -156,6 +198,7 @@ def build_model(
     tokenizer: GLMTokenizer,
     tasks: list[TaskSamples],
     args: TrainingArguments,
+    media: GLMMediaModel | None = None,
 ) -> Any:
     """Returns the model to train, with its LM head or a new head, with an adapter or without; on the CPU, unless it is of 4 bits.
 
@@ -199,15 +242,21 @@ def build_model(
         )
         train_head(model)
         return wrapped
-    if not config.lora.rank:
-        return model
-    return add_lora(
-        model,
-        rank=config.lora.rank,
-        alpha=config.lora.alpha,
-        dropout=config.lora.dropout,
-        target_modules=config.lora.target_modules,
-    )
+    if media is not None:
+        model = GLMForMultimodalGeneration.of(model, media)
+        model.requires_grad_(not config.media.freeze_language)
+    wrapped = model
+    if config.lora.rank:
+        wrapped = add_lora(
+            model,
+            rank=config.lora.rank,
+            alpha=config.lora.alpha,
+            dropout=config.lora.dropout,
+            target_modules=config.lora.target_modules,
+        )
+    if media is not None:
+        media.train_parts(tuple(config.media.train))
+    return wrapped
 
 
 def _first_ids(tasks: list[TaskSamples], count: int) -> list[int]:

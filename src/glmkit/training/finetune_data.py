@@ -19,8 +19,9 @@ import numpy as np
 from glmkit.blanks.layout import Example
 from glmkit.blanks.windows import left_to_right_examples
 from glmkit.errors import DataError
+from glmkit.multimodal.media import Medium
 from glmkit.tasks.choices import Choices, encode_choices
-from glmkit.tasks.encoding import decode_sample, encode_record
+from glmkit.tasks.encoding import CountRows, decode_sample, encode_record
 from glmkit.tasks.records import drawn_share, read_questions
 from glmkit.tasks.rendering import asked_language, expand, question
 from glmkit.tasks.tagging import Tagged, encode_tagged, tag_names, tagged_text
@@ -44,11 +45,13 @@ class Sample:
         where: `file:line`.
         variants: The question, asked by each of the task's patterns.
         weight: Factor of its loss.
+        media: In the order in which the variants' ids count their rows.
     """
 
     where: str
     variants: tuple[Variant, ...]
     weight: float = 1.0
+    media: tuple[Medium, ...] = ()
 
     @property
     def right(self) -> int | None:
@@ -107,7 +110,13 @@ class TaskSamples:
 
 
 def read_task(
-    name: str, task: Task, data: TaskData, tokenizer: Any, max_length: int, seed: int
+    name: str,
+    task: Task,
+    data: TaskData,
+    tokenizer: Any,
+    max_length: int,
+    seed: int,
+    count_rows: CountRows | None = None,
 ) -> TaskSamples:
     """Reads, renders and encodes all records of a task.
 
@@ -118,6 +127,7 @@ def read_task(
         tokenizer: A `GLMTokenizer`.
         max_length: Of a sample, in tokens; longer records are shortened as the task says, or left out.
         seed: Chooses the records where `data.limit` is below their number.
+        count_rows: How many rows of embeddings a medium takes; None for a model that reads none.
 
     Raises:
         DataError: A file or record that cannot be used (file, line, remedy), nothing to train on or to hold out, or
@@ -130,7 +140,9 @@ def read_task(
             own = data.valid_ratio if side == "train" and not data.valid else 0.0
             chosen = "valid" if drawn_share(task, record) < own else side
             for one in expand(task, record, where, data.language):
-                sides[chosen] += _samples(task, one, where, data, tokenizer, max_length, counts)
+                sides[chosen] += _samples(
+                    task, one, where, data, tokenizer, max_length, counts, count_rows
+                )
     seen = {_content(sample) for sample in sides["valid"]}
     train = [sample for sample in sides["train"] if _content(sample) not in seen]
     counts["repeated"] = len(sides["train"]) - len(train)
@@ -173,6 +185,7 @@ def _samples(
     tokenizer: Any,
     max_length: int,
     counts: Counter[str],
+    count_rows: CountRows | None,
 ) -> Iterator[Sample]:
     """Yields the samples of one record: one, several windows of a long text, or none."""
     if task.kind == "tagging":
@@ -188,7 +201,7 @@ def _samples(
     variants: list[Variant] = []
     shortened = False
     for pattern in range(len(task.patterns[asked_language(task, record, data.language)])):
-        options: dict[str, Any] = {"pattern": pattern, "language": data.language}
+        options: dict[str, Any] = {"pattern": pattern, "language": data.language, "count_rows": count_rows}
         found: Variant | None = None
         if task.label is not None:
             found, cut = encode_choices(task, record, tokenizer, max_length, where, **options)
@@ -201,7 +214,8 @@ def _samples(
     counts["shortened"] += shortened
     counts["dropped"] += not variants
     if variants:
-        yield Sample(where, tuple(variants))
+        asked = question(task, record, where, language=data.language, answered=False) if task.media else None
+        yield Sample(where, tuple(variants), media=asked.media if asked else ())
 
 
 def _check(found: TaskSamples, data: TaskData) -> None:
@@ -282,4 +296,5 @@ def _content(sample: Sample) -> bytes:
         parts = [first.part_a, first.tags]
     else:
         parts = [first.input_ids, first.labels]
-    return b"|".join(np.ascontiguousarray(part).tobytes() for part in parts)
+    media = [str(one.key).encode() for one in sample.media]
+    return b"|".join([*media, *(np.ascontiguousarray(part).tobytes() for part in parts)])

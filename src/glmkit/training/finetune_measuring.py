@@ -20,7 +20,7 @@ from glmkit.tasks.agreement import entity_f1, macro_f1
 from glmkit.tasks.tagging import Tagged, decode_tags
 from glmkit.training.finetune_data import TaskSamples
 from glmkit.training.finetune_losses import batch_loss, choice_losses, choice_scores
-from glmkit.training.finetune_stream import held_out_batches
+from glmkit.training.finetune_stream import Prepare, held_out_batches
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ def measure(
     *,
     rows: int,
     head: bool = False,
+    prepare: Prepare | None = None,
     autocast: Callable[[], Any] = nullcontext,
     move: Callable[[dict[str, Any]], dict[str, Any]] = lambda batch: batch,
 ) -> Measured:
@@ -57,6 +58,7 @@ def measure(
         specials: Ids of the special tokens.
         rows: Samples of a batch.
         head: Whether the model has a head for this task.
+        prepare: Makes tensors of media.
         autocast: Makes the context that the model runs in.
         move: Brings a batch to the model's device.
     """
@@ -65,10 +67,10 @@ def measure(
     try:
         with autocast():
             if task.has_choices:
-                return _measure_choices(model, task, specials, rows, head, move)
+                return _measure_choices(model, task, specials, rows, head, move, prepare)
             if task.task.kind == "tagging":
                 return _measure_tags(model, task, specials, rows, move)
-            return _measure_tokens(model, task, specials, rows, move)
+            return _measure_tokens(model, task, specials, rows, move, prepare)
     finally:
         model.train(was_training)
 
@@ -96,12 +98,20 @@ def summarise(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def _measure_choices(
-    model: Any, task: TaskSamples, specials: SpecialTokenIds, rows: int, head: bool, move: Any
+    model: Any,
+    task: TaskSamples,
+    specials: SpecialTokenIds,
+    rows: int,
+    head: bool,
+    move: Any,
+    prepare: Prepare | None,
 ) -> Measured:
     samples = task.valid
     sums: list[torch.Tensor | None] = [None] * len(samples)
     for pattern in range(max(len(sample.variants) for sample in samples)):
-        for indices, batch in held_out_batches(samples, specials, rows, pattern=pattern, head=head):
+        for indices, batch in held_out_batches(
+            samples, specials, rows, pattern=pattern, head=head, prepare=prepare
+        ):
             shares = choice_scores(model, move(batch)).log_softmax(1).double().cpu()
             sizes = batch.get("num_choices", torch.full((len(indices),), shares.shape[1])).tolist()
             for index, size, row in zip(indices, sizes, shares, strict=True):
@@ -133,10 +143,17 @@ def _measure_choices(
 
 
 def _measure_tokens(
-    model: Any, task: TaskSamples, specials: SpecialTokenIds, rows: int, move: Any
+    model: Any,
+    task: TaskSamples,
+    specials: SpecialTokenIds,
+    rows: int,
+    move: Any,
+    prepare: Prepare | None,
 ) -> Measured:
     total, count = 0.0, 0.0
-    for _, batch in held_out_batches(task.valid, specials, rows, pattern=0, head=False):
+    for _, batch in held_out_batches(
+        task.valid, specials, rows, pattern=0, head=False, prepare=prepare
+    ):
         loss, tokens = batch_loss(model, move(batch))
         total, count = total + loss.item(), count + tokens.item()
     mean = total / count

@@ -56,6 +56,7 @@ def finish(
             trainer.stream.specials,
             rows=trainer.args.per_device_eval_batch_size,
             head=trainer.stream.head,
+            prepare=trainer.stream.prepare,
             autocast=trainer.accelerator.autocast,
             move=trainer._prepare_inputs,
         )
@@ -174,7 +175,7 @@ def _by_task(line: Mapping[str, float], names: list[str]) -> dict[str, dict[str,
 
 def _method(config: FinetuneConfig, tasks: list[TaskSamples]) -> str:
     weights = {
-        "full": "all weights",
+        "full": "the media's weights" if config.media.freeze_language else "all weights",
         "lora": f"{'Q' if config.lora.quantize else ''}LoRA of rank {config.lora.rank}",
         "virtual": f"{config.virtual.tokens} virtual tokens ({config.virtual.kind})",
     }[config.trained]

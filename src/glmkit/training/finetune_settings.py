@@ -17,7 +17,12 @@ from glmkit.errors import ConfigError, UserError, nearest
 from glmkit.model.adapters import is_adapter, root_of
 from glmkit.model.configuration import GLMConfig
 from glmkit.tasks.task import Language, Task, load_task
-from glmkit.training.adapter_settings import LoraSettings, VirtualSettings, check_adapters
+from glmkit.training.adapter_settings import (
+    LoraSettings,
+    MediaSettings,
+    VirtualSettings,
+    check_adapters,
+)
 from glmkit.training.settings import check_precision, check_schedule, choose_bf16
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -134,6 +139,8 @@ class FinetuneConfig:
     """Low-rank adapters."""
     virtual: VirtualSettings = field(default_factory=VirtualSettings)
     """Virtual tokens."""
+    media: MediaSettings = field(default_factory=MediaSettings)
+    """What reads images, sounds and clips, of a task with media."""
     best: BestSettings = field(default_factory=BestSettings)
     """The best weights."""
     trainer: dict[str, Any] = field(default_factory=lambda: dict(TRAINER_DEFAULTS))
@@ -240,6 +247,7 @@ def _check_tasks(config: FinetuneConfig, problems: list[str]) -> None:
     if not config.tasks:
         problems.append("tasks: at least one is needed")
     kinds = set()
+    found: list[Task] = []
     for name, data in config.tasks.items():
         try:
             task = _task(name, data)
@@ -251,6 +259,7 @@ def _check_tasks(config: FinetuneConfig, problems: list[str]) -> None:
                 f"tasks.{name}: a run's name of a task has no slash; write tasks.{Path(name).name}.task={name}"
             )
         kinds.add(task.kind)
+        found.append(task)
         if not data.train:
             problems.append(f"tasks.{name}.train: no file is named")
         if not data.valid and not 0 < data.valid_ratio < 1:
@@ -278,6 +287,13 @@ def _check_tasks(config: FinetuneConfig, problems: list[str]) -> None:
             ]
     if config.method == "head" and (len(config.tasks) > 1 or kinds - {"classification"}):
         problems.append("method = 'head' is for one classification task; use method = 'cloze'")
+    with_media = {bool(task.media) for task in found}
+    if True in with_media and (config.method == "head" or config.virtual.tokens or config.lora.quantize):
+        problems.append("a task with media is asked by method = 'cloze', with all weights, LoRA, or none of the GLM's")
+    if config.media != MediaSettings() and True not in with_media and found:
+        problems.append("media: none of the tasks has any")
+    if config.media.freeze_language and (config.lora.rank or not config.media.train):
+        problems.append("media.freeze_language = true: nothing of the GLM is trained, so that lora.rank must be 0 and media.train name something")  # fmt: skip
     if "tagging" in kinds and len(config.tasks) > 1:
         problems.append(
             "a task of the kind tagging has a head of its own, so that it is trained alone"

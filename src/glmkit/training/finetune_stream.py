@@ -9,15 +9,18 @@ Shapes: B samples of this process, L tokens of a row, C choices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from glmkit.blanks.choice_rows import collate_choices
-from glmkit.blanks.layout import IGNORE_INDEX, collate, lay_out
+from glmkit.blanks.layout import IGNORE_INDEX, Example, collate, lay_out
 from glmkit.errors import ConfigError
+from glmkit.multimodal.media import Medium
+from glmkit.multimodal.processor import Prepared, shift_rows
 from glmkit.special_tokens import SpecialTokenIds
 from glmkit.tasks.choices import Choices
 from glmkit.tasks.tagging import Tagged
@@ -43,6 +46,7 @@ class FinetuneStream:
         temperature: A task of n batches counts as n^(1/temperature).
         rank: This process takes the rank-th part of each batch of `rows` · `world_size` samples.
         world_size: Number of processes.
+        prepare: Makes tensors of media (a `MediaProcessor`); None for tasks without any.
     """
 
     def __init__(
@@ -57,8 +61,9 @@ class FinetuneStream:
         temperature: float = 1.0,
         rank: int = 0,
         world_size: int = 1,
+        prepare: Prepare | None = None,
     ):
-        self.tasks, self.specials, self.head = tasks, specials, head
+        self.tasks, self.specials, self.head, self.prepare = tasks, specials, head, prepare
         self.rows, self.seed, self.rank, self.world_size = rows, seed, rank, world_size
         self._batches = [-(-len(task.train) // (rows * world_size)) for task in tasks]
         wanted = np.array(weights or [1.0] * len(tasks)) * np.array(self._batches, float) ** (
@@ -93,7 +98,8 @@ class FinetuneStream:
         samples = [(int(index), self.tasks[number].train[index]) for index in own]
         # Another pattern each time a sample is read.
         variants = [one.variants[(index + epoch) % len(one.variants)] for index, one in samples]
-        batch = make_batch(variants, self.specials, head=self.head)
+        media = [one.media for _, one in samples]
+        batch = make_batch(variants, self.specials, head=self.head, media=media, prepare=self.prepare)
         batch["task"] = number
         batch["weights"] = torch.tensor([one.weight for _, one in samples])
         batch["where"] = [one.where for _, one in samples]
@@ -125,9 +131,10 @@ class FinetuneStream:
             self._orders = {key: one for key, one in self._orders.items() if key[0] != number}
             rng = np.random.default_rng((_ORDER, self.seed, number, epoch))
             samples, size = self.tasks[number].train, self.rows * self.world_size
-            order = rng.permutation(len(samples))
+            order = _by_media(samples, rng)
             order = np.resize(order, self._batches[number] * size)  # the last batch is filled up
-            lengths = np.array([sample.length for sample in samples])[order]
+            # Samples of one medium share a batch, in which it is encoded once: they are not sorted.
+            lengths = np.array([0 if one.media else one.length for one in samples])[order]
             batches = []
             for start in range(0, len(order), _SORTED_TOGETHER * size):
                 part = slice(start, start + _SORTED_TOGETHER * size)
@@ -137,27 +144,60 @@ class FinetuneStream:
         return self._orders[number, epoch]
 
 
+def _by_media(samples: Sequence[Sample], rng: np.random.Generator) -> np.ndarray:
+    """Returns int64 [samples]: all of them in random order, but those of the same media one after the other."""
+    order = rng.permutation(len(samples))
+    groups: dict[Any, list[int]] = {}
+    for index in order.tolist():
+        media = samples[index].media
+        groups.setdefault(tuple(one.key for one in media) if media else index, []).append(index)
+    return np.array([index for group in groups.values() for index in group])
+
+
 def held_out_batches(
-    samples: Sequence[Sample], specials: SpecialTokenIds, rows: int, *, pattern: int, head: bool
+    samples: Sequence[Sample],
+    specials: SpecialTokenIds,
+    rows: int,
+    *,
+    pattern: int,
+    head: bool,
+    prepare: Prepare | None = None,
 ) -> Iterator[tuple[list[int], dict[str, Any]]]:
     """Yields (indices, batch) of all samples that can be asked by a pattern, those of like length together."""
     asked = [index for index, one in enumerate(samples) if pattern < len(one.variants)]
-    asked.sort(key=lambda index: samples[index].length)
+    asked.sort(key=lambda index: 0 if samples[index].media else samples[index].length)
     for start in range(0, len(asked), rows):
         chosen = asked[start : start + rows]
         variants = [samples[index].variants[pattern] for index in chosen]
-        yield chosen, make_batch(variants, specials, head=head)
+        media = [samples[index].media for index in chosen]
+        yield chosen, make_batch(variants, specials, head=head, media=media, prepare=prepare)
+
+
+Prepare = Callable[[Sequence[Medium]], Prepared]
+"""Media -> tensors, and the rows of each; media that are the same are prepared once."""
 
 
 def make_batch(
-    variants: Sequence[Variant], specials: SpecialTokenIds, *, head: bool
+    variants: Sequence[Variant],
+    specials: SpecialTokenIds,
+    *,
+    head: bool,
+    media: Sequence[Sequence[Medium]] = (),
+    prepare: Prepare | None = None,
 ) -> dict[str, Any]:
-    """Returns the questions as one batch of tensors.
+    """Returns the questions as one batch of tensors; with media (`prepare`) theirs are among the `inputs`.
 
     `inputs` is what the model reads. Beside it: with choices `right` int64 [B] and `predictions` (see `collate_choices`)
     and `num_choices` int64 [B]; with a head `right`; of tagging `tags` int64 [B, L], -100 where no unit begins; else `inputs` has
     `labels` [B, L].
     """
+    if any(media):
+        assert prepare is not None
+        prepared = prepare([one for some in media for one in some])
+        shifted = _with_rows_of_batch(variants, media, prepared)
+        batch = make_batch(shifted, specials, head=head)
+        batch["inputs"] |= prepared.tensors
+        return batch
     first = variants[0]
     if isinstance(first, Tagged):
         return _tagged_batch(variants, specials)  # type: ignore[arg-type]
@@ -187,6 +227,21 @@ def make_batch(
         "predictions": predictions,
         "num_choices": sizes,
     }
+
+
+def _with_rows_of_batch(
+    variants: Sequence[Variant], media: Sequence[Sequence[Medium]], prepared: Prepared
+) -> list[Variant]:
+    """Returns questions whose ids name rows of the batch's table in the place of their own."""
+    found: list[Variant] = []
+    places = iter(zip(prepared.first_rows, prepared.counts, strict=True))
+    for variant, some in zip(variants, media, strict=True):
+        runs = [next(places) for _ in some]
+        if isinstance(variant, Example):
+            found.append(replace(variant, input_ids=shift_rows(variant.input_ids, runs)))
+        else:
+            found.append(replace(variant, part_a=shift_rows(variant.part_a, runs)))  # type: ignore[type-var]
+    return found
 
 
 def _tagged_batch(samples: Sequence[Tagged], specials: SpecialTokenIds) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
@@ -24,7 +23,7 @@ from glmkit.training.finetune_losses import batch_loss
 from glmkit.training.finetune_measuring import measure, summarise
 from glmkit.training.finetune_settings import BestSettings
 from glmkit.training.finetune_stream import FinetuneStream
-from glmkit.training.resumable import ResumableTrainer
+from glmkit.training.resumable import ResumableTrainer, stored_weights
 from glmkit.training.trainer import NonFiniteLossError
 
 BEST = "best"
@@ -140,6 +139,7 @@ class FinetuneTrainer(ResumableTrainer):
                 self.stream.specials,
                 rows=self.args.per_device_eval_batch_size,
                 head=self.stream.head,
+                prepare=self.stream.prepare,
                 autocast=self.accelerator.autocast,
                 move=self._prepare_inputs,
             ).metrics
@@ -210,12 +210,9 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: There are none.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
+    weights = stored_weights(folder)
+    if not weights:
         raise CheckpointError(f"{folder} holds no weights ({ADAPTER_WEIGHTS} or model.safetensors)")
-    weights: dict[str, torch.Tensor] = {}
-    for path in files:
-        weights.update(safetensors.torch.load_file(path))
     return weights
 
 

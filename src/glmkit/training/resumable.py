@@ -151,10 +151,7 @@ class ResumableTrainer(Trainer):
         if distributed.holds_weights(folder / STATE_FOLDER):
             distributed.load_weights(folder / STATE_FOLDER, target)
         else:
-            weights: dict[str, Any] = {}
-            for path in sorted(folder.glob("*.safetensors")) if distributed.rank() == 0 else ():
-                weights.update(safetensors.torch.load_file(path))
-            self._set_weights(target, weights)
+            self._set_weights(target, stored_weights(folder) if distributed.rank() == 0 else {})
         self._restored = state
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
@@ -211,6 +208,17 @@ class ResumableTrainer(Trainer):
         while hasattr(optimizer, "optimizer"):  # accelerate's wrapper
             optimizer = optimizer.optimizer
         return optimizer
+
+
+def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Returns the weights of a folder, and those of what reads media in it under `media.`; empty where there are none."""
+    weights: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        weights.update(safetensors.torch.load_file(path))
+    for path in sorted((folder / "media").glob("*.safetensors")):
+        own = safetensors.torch.load_file(path)
+        weights.update({f"media.{name}": value for name, value in own.items()})
+    return weights
 
 
 class _Restore(TrainerCallback):

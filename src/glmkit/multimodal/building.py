@@ -1,0 +1,87 @@
+"""What reads media, new: from a recipe's settings, with encoders that begin with random or published weights.
+
+In: kind -> `MediumConfig`, the GLM that will read the rows. Out: a `GLMMediaModel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from glmkit.multimodal.configuration import GLMMediaConfig, MediumConfig
+from glmkit.multimodal.encoders import published_encoder
+from glmkit.multimodal.media import KINDS
+from glmkit.multimodal.modeling import GLMMediaModel
+
+SMALL: dict[str, MediumConfig] = {
+    "image": MediumConfig(
+        encoder={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "image_size": 64,
+            "patch_size": 8,
+        },
+        merge=2,
+    ),
+    "audio": MediumConfig(
+        encoder={
+            "model_type": "whisper",
+            "d_model": 128,
+            "encoder_layers": 3,
+            "encoder_attention_heads": 4,
+            "encoder_ffn_dim": 256,
+            "num_mel_bins": 64,
+            "max_source_positions": 100,
+        },
+        seconds=2.0,
+        merge=8,
+    ),
+    "video": MediumConfig(frames=6, merge=4),
+}
+"""Encoders that a CPU can train from nothing: pictures of 64 x 64, sounds of 2 seconds, clips of 6 frames."""
+
+
+def build_media(given: Mapping[str, MediumConfig], kinds: Collection[str], glm: Any) -> GLMMediaModel:
+    """Returns encoders and projectors of some kinds of media, for a GLM.
+
+    Args:
+        given: Kind -> settings, where a recipe has them; else those of `SMALL`. An `encoder` that is a name is a checkpoint in
+            transformers' format, whose weights it begins with.
+        kinds: What will be read.
+        glm: A `GLMForConditionalGeneration`.
+
+    Raises:
+        ConfigError: Settings that cannot be, or a checkpoint that is not there.
+    """
+    settings: dict[str, MediumConfig] = {}
+    weights: dict[str, Any] = {}
+    for kind in KINDS:
+        if kind not in kinds and kind not in given:
+            continue
+        chosen = given.get(kind, SMALL[kind])
+        if isinstance(chosen.encoder, str) and chosen.encoder == "small":
+            chosen = replace(chosen, encoder=SMALL[kind].encoder)
+        elif isinstance(chosen.encoder, str):
+            encoded = "image" if kind == "video" else kind
+            values, weights[kind], prepared = published_encoder(chosen.encoder, encoded)
+            chosen = replace(chosen, encoder=values, preprocessor=chosen.preprocessor or prepared)
+        settings[kind] = chosen
+    if "video" in settings and "image" not in settings and not settings["video"].encoder:
+        settings["video"] = replace(settings["video"], encoder=SMALL["image"].encoder)
+    words = glm.glm.word_embeddings.weight
+    config = GLMMediaConfig(
+        hidden_size=glm.config.hidden_size,
+        media=settings,
+        initializer_range=round(float(words.detach().float().std()), 6),
+    )
+    media = GLMMediaModel(config)
+    for kind, encoder in weights.items():
+        own: Any = media.towers[kind].encoder
+        own.model.load_state_dict(encoder.state_dict(), strict=False)
+    return media.to(torch.float32)

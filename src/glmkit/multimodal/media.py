@@ -1,0 +1,190 @@
+"""A medium as users give it: an image, a sound or a clip that lies somewhere.
+
+In: a path, bytes, a data URL, a record of `datasets`, a PIL image, an array. Out: `Medium`, which knows its kind and can be opened.
+Nothing is decoded here, and nothing is ever fetched from the network.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from glmkit.errors import MediaError
+from glmkit.special_tokens import MEDIA_MARKERS
+
+Kind = Literal["image", "audio", "video"]
+
+KINDS: tuple[Kind, ...] = ("image", "audio", "video")
+"""In the order in which their rows stand in a batch's table of embeddings."""
+
+MARKER = re.compile("|".join(map(re.escape, MEDIA_MARKERS.values())))
+"""How a text names the places of media."""
+
+_KIND_OF = {marker: kind for kind, marker in MEDIA_MARKERS.items()}
+_DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*?(?P<packed>;base64)?,", re.I)
+
+
+@dataclass(frozen=True, eq=False)
+class Medium:
+    """One image, sound or clip.
+
+    Attributes:
+        kind: "image", "audio" or "video".
+        source: A path; bytes of a file; a `PIL.Image`; for audio `(samples, rate)`, float [n] or [channels, n] and Hz; for video
+            an array uint8 [frames, height, width, 3] or `(frames, frames a second)`.
+        name: What messages call it.
+    """
+
+    kind: Kind
+    source: Any
+    name: str
+
+    def file(self) -> BinaryIO:
+        """Returns the file's contents, from the start.
+
+        Raises:
+            MediaError: There is no such file.
+        """
+        if isinstance(self.source, bytes):
+            return io.BytesIO(self.source)
+        try:
+            return Path(self.source).open("rb")
+        except OSError as error:
+            raise MediaError(f"{self.name} cannot be read: {error.strerror or error}") from error
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it has still to be decoded."""
+        return isinstance(self.source, bytes | Path)
+
+    @property
+    def key(self) -> Any:
+        """What equal media have in common: a path, the hash of bytes, or the object itself."""
+        if isinstance(self.source, bytes):
+            return self.kind, hashlib.blake2b(self.source, digest_size=16).digest()
+        return self.kind, str(self.source) if isinstance(self.source, Path) else id(self.source)
+
+    @property
+    def label(self) -> str:
+        """What tells a medium from others wherever its folder lies: the end of its path, or the hash of its bytes."""
+        if isinstance(self.source, Path):
+            return "/".join(self.source.parts[-2:])
+        return str(self.key)
+
+
+def as_medium(kind: Kind, given: Any, *, base: Path | None = None, where: str = "") -> Medium:
+    """Returns what was given as a medium.
+
+    Args:
+        kind: Of the medium.
+        given: A path, `data:` URL, bytes, `{"bytes": …, "path": …}` or `{"array": …, "sampling_rate": …}` as `datasets` has
+            them, a PIL image, `(samples, rate)`, an array of frames, or a `Medium`.
+        base: Folder that a relative path starts from.
+        where: What messages call the place that it was given at, such as `file:line`.
+
+    Raises:
+        MediaError: It is none of these, an address in the network, or a damaged data URL.
+    """
+    place = f"{where}: " if where else ""
+    if isinstance(given, Medium):
+        return given
+    if isinstance(given, Mapping):
+        given = _from_record(given, f"{place}the {kind}")
+    if isinstance(given, bytes | bytearray | memoryview):
+        return Medium(kind, bytes(given), f"{place}the {kind} of {len(given):,} bytes")
+    if isinstance(given, str) and given[:5].lower() == "data:":
+        return Medium(kind, _unpacked(given, f"{place}the {kind}"), f"{place}the {kind} in a data URL")
+    if isinstance(given, str) and re.match(r"[a-zA-Z][\w+.-]+://", given):
+        raise MediaError(
+            f"{place}the {kind} {given[:80]!r} is an address in the network, from which glmkit fetches nothing; give a file, "
+            "its bytes or a data: URL"
+        )
+    if isinstance(given, str | Path):
+        if not str(given).strip():
+            raise MediaError(f"{place}the path of the {kind} is empty")
+        path = Path(given) if base is None else base / given
+        return Medium(kind, path, f"{place}the {kind} {str(given)!r}")
+    if not _fits(kind, given):
+        raise MediaError(
+            f"{place}a {type(given).__name__} is no {kind}; give a path, the file's bytes, a data: URL, or {_ARRAYS[kind]}"
+        )
+    return Medium(kind, given, f"{place}the {kind} given as {type(given).__name__}")
+
+
+def kinds_of_markers(text: str) -> list[Kind]:
+    """Returns the kinds of the media whose places a text names, in its order."""
+    return [_KIND_OF[found] for found in MARKER.findall(text)]  # type: ignore[misc]
+
+
+def without_markers(text: str) -> str:
+    """Returns a text in which nothing looks like the place of a medium."""
+    return MARKER.sub(lambda found: found.group().replace("<|", "< |"), text)
+
+
+def in_order(text: str, media: Sequence[Medium], *, where: str = "the text") -> tuple[str, list[Medium]]:
+    """Returns a text and its media in the order of their places; a text that names none gets them in front.
+
+    Raises:
+        MediaError: The text names other media than there are.
+    """
+    wanted = kinds_of_markers(text)
+    if not wanted:
+        return "".join(MEDIA_MARKERS[one.kind] for one in media) + text, list(media)
+    queues: dict[str, Iterator[Medium]] = {
+        kind: iter([one for one in media if one.kind == kind]) for kind in KINDS
+    }
+    problems = [
+        f"{wanted.count(kind)} {MEDIA_MARKERS[kind]} and {given} {kind}(s)"
+        for kind in KINDS
+        if wanted.count(kind) != (given := sum(one.kind == kind for one in media))
+    ]
+    if problems:
+        raise MediaError(
+            f"{where} names other media than were given: {', '.join(problems)}. Write a marker where each belongs, in their order, "
+            "or none at all: they stand before the text then"
+        )
+    return text, [next(queues[kind]) for kind in wanted]
+
+
+_ARRAYS = {
+    "image": "a PIL image, or an array uint8 [height, width, 3]",
+    "audio": "(samples, rate): an array [n] or [channels, n] and its rate in Hz",
+    "video": "an array uint8 [frames, height, width, 3], or (frames, frames a second)",
+}
+
+
+def _fits(kind: Kind, given: Any) -> bool:
+    pair = isinstance(given, tuple) and len(given) == 2
+    if kind == "audio":
+        return pair and hasattr(given[0], "__len__") and isinstance(given[1], int | float)
+    if kind == "video":
+        frames = given[0] if pair else given
+        return hasattr(frames, "shape") or isinstance(frames, list)
+    return hasattr(given, "shape") or hasattr(given, "getbands")
+
+
+def _from_record(given: Mapping[str, Any], name: str) -> Any:
+    """Returns what a record of `datasets` (or of parquet) holds."""
+    if given.get("array") is not None and given.get("sampling_rate"):
+        return given["array"], given["sampling_rate"]
+    for key in ("bytes", "path"):
+        if given.get(key):
+            return given[key]
+    raise MediaError(f"{name} is a record of {', '.join(given) or 'nothing'}; it needs 'bytes', 'path', or 'array' and 'sampling_rate'")  # fmt: skip
+
+
+def _unpacked(url: str, name: str) -> bytes:
+    head = _DATA_URL.match(url)
+    if head is None or not head["packed"]:
+        raise MediaError(f"{name} is a data URL that is not base64: {url[:40]!r}…; write data:TYPE;base64,…")  # fmt: skip
+    try:
+        return base64.b64decode(url[head.end() :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MediaError(f"{name} is a data URL whose base64 is damaged: {error}") from error

@@ -1,0 +1,251 @@
+"""Media -> rows of embeddings -> a GLM that reads them in part A.
+
+In: prepared images, sounds and clips (`processor`), and the ids of a batch in which they have places. Out: rows; logits and loss.
+The GLM itself is untouched: a folder of `GLMForMultimodalGeneration` is a GLM's folder with a folder `media` in it, and whatever
+reads GLMs reads it as one.
+
+Shapes: n media of a kind, F frames of a clip, R rows of one medium, M rows of all, H hidden.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from glmkit.checkpoint import resolve
+from glmkit.errors import CheckpointError, ConfigError
+from glmkit.model import GLMForConditionalGeneration
+from glmkit.model.adapters import base_of, is_adapter, load_merged
+from glmkit.model.loading import quiet_unless_terminal
+from glmkit.model.modeling import GLMOutput
+from glmkit.multimodal.configuration import GLMMediaConfig, MediumConfig
+from glmkit.multimodal.encoders import Encoder
+from glmkit.multimodal.projectors import MergeProjector, Resampler, TimeEmbedding
+
+FOLDER = "media"
+"""In a model's (or adapter's) folder: what reads its media."""
+
+
+class Tower(nn.Module):
+    """An encoder and a projector of one kind; of video the image's encoder, unless it has its own."""
+
+    def __init__(self, kind: str, config: MediumConfig, hidden: int, frames_of: Encoder | None):
+        super().__init__()
+        self.kind, self.frames = kind, config.frames
+        own = bool(config.encoder)
+        encoded = "image" if kind == "video" else kind
+        self.encoder = Encoder(config.encoder, encoded, config.layer, config.seconds) if own else None
+        encoder = self.encoder or frames_of
+        assert encoder is not None
+        self.projector: MergeProjector | Resampler = (
+            MergeProjector(encoder.grid, encoder.width, hidden, config.merge)
+            if config.projector == "mlp"
+            else Resampler(encoder.grid, encoder.width, hidden, config.queries)
+        )
+        self.times = TimeEmbedding(hidden) if kind == "video" else None
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return self.projector.rows * (self.frames if self.kind == "video" else 1)
+
+    def forward(
+        self, values: torch.Tensor, times: torch.Tensor | None, frames_of: Encoder | None
+    ) -> torch.Tensor:
+        """Returns [n, R, H]; of video `times` is [n, F]."""
+        encoder = self.encoder or frames_of
+        assert encoder is not None
+        if self.times is None:
+            return self.projector(encoder(values))
+        assert times is not None
+        rows = self.projector(encoder(values.flatten(0, 1))).unflatten(0, values.shape[:2])
+        return (rows + self.times(times)[:, :, None]).flatten(1, 2)
+
+
+class GLMMediaModel(PreTrainedModel):
+    """Encoders and projectors of all kinds of media that a GLM reads."""
+
+    config_class = GLMMediaConfig
+    main_input_name = "images"
+    base_model_prefix = "media"
+    _supports_sdpa = True
+
+    def __init__(self, config: GLMMediaConfig):
+        super().__init__(config)
+        self.towers = nn.ModuleDict()
+        for kind in config.kinds:
+            self.towers[kind] = Tower(kind, config.of(kind), config.hidden_size, self._frames_of())
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """A new projector begins with rows as large as a word's embedding; encoders initialise themselves."""
+        share = getattr(module, "share_of_word", None)
+        if isinstance(module, nn.Linear) and share is not None:
+            size = self.config.initializer_range * share if share else 1.0
+            init.normal_(module.weight, mean=0.0, std=size * module.in_features**-0.5)
+            init.zeros_(module.bias)
+
+    def _frames_of(self) -> Encoder | None:
+        return self.towers["image"].encoder if "image" in self.towers else None  # type: ignore[return-value]
+
+    def rows(self, kind: str) -> int:
+        """Returns R: the rows of an image, of a clip, or of one window of a sound.
+
+        Raises:
+            ConfigError: The model reads no media of this kind.
+        """
+        if kind not in self.towers:
+            raise ConfigError(f"this model reads no {kind}; it reads {', '.join(self.towers)}")
+        return self.towers[kind].rows  # type: ignore[return-value]
+
+    def forward(
+        self,
+        images: torch.Tensor | None = None,
+        audios: torch.Tensor | None = None,
+        videos: torch.Tensor | None = None,
+        video_times: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Returns the rows [M, H] of all images, then of all sounds, then of all clips.
+
+        Args:
+            images: float [n, 3, height, width].
+            audios: float [n, mel bins, frames] or [n, samples], windows of sounds.
+            videos: float [n, F, 3, height, width].
+            video_times: float32 [n, F], seconds from the start.
+        """
+        found = []
+        for kind, values in (("image", images), ("audio", audios), ("video", videos)):
+            if values is not None:
+                rows = self.towers[kind](values, video_times, self._frames_of())
+                found.append(rows.flatten(0, 1))
+        return torch.cat(found)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+        """As transformers' `save_pretrained`, without a bar."""
+        with quiet_unless_terminal(False):
+            super().save_pretrained(save_directory, **kwargs)
+
+    def train_parts(self, parts: tuple[str, ...]) -> None:
+        """Lets the weights of some parts learn, and freezes the others.
+
+        Args:
+            parts: Of "encoder" and "projector" (with the embedding of time).
+        """
+        for tower in self.towers.values():
+            for name, parameter in tower.named_parameters():
+                part = "encoder" if name.startswith("encoder.") else "projector"
+                parameter.requires_grad_(part in parts)
+
+
+class GLMForMultimodalGeneration(GLMForConditionalGeneration):
+    """A GLM with encoders of images, sounds and clips.
+
+    Attributes:
+        media: The `GLMMediaModel`.
+    """
+
+    def __init__(self, config: Any, media: GLMMediaConfig):
+        super().__init__(config)
+        if media.hidden_size != config.hidden_size:
+            raise ConfigError(
+                f"the media's rows are {media.hidden_size} wide, the GLM's embeddings {config.hidden_size}"
+            )
+        self.media = GLMMediaModel(media)
+
+    @classmethod
+    def of(cls, glm: GLMForConditionalGeneration, media: GLMMediaModel) -> Any:
+        """Returns the two as one model, which shares their weights."""
+        with torch.device("meta"):
+            model = cls(glm.config, media.config)
+        model.glm, model.media = glm.glm, media
+        model.generation_config = glm.generation_config
+        model.name_or_path = glm.name_or_path
+        return model.train(glm.training)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Loads a GLM in any known format (of an adapter its base, merged) and what reads its media.
+
+        Raises:
+            CheckpointError: As `GLMForConditionalGeneration.from_pretrained`, or nothing there reads media.
+        """
+        path = resolve(pretrained_model_name_or_path)
+        media = load_media(path, dtype=kwargs.get("dtype"))
+        if media is None:
+            raise CheckpointError(
+                f"{pretrained_model_name_or_path} reads no media: it has no folder {FOLDER!r}. Train one with `glmkit finetune "
+                "MODEL multimodal`, or use GLMForConditionalGeneration"
+            )
+        return cls.of(load_merged(GLMForConditionalGeneration, path, **kwargs), media)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+        """Writes the GLM as every GLM is written, and its media's encoders and projectors in the folder `media` beside it."""
+        weights = kwargs.pop("state_dict", None) or self.state_dict()
+        glm = {name: one for name, one in weights.items() if not name.startswith(f"{FOLDER}.")}
+        super().save_pretrained(save_directory, state_dict=glm, **kwargs)
+        path = Path(save_directory) / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["architectures"] = [GLMForConditionalGeneration.__name__]
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        self.media.save_pretrained(Path(save_directory) / FOLDER)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor | None = None,
+        images: torch.Tensor | None = None,
+        audios: torch.Tensor | None = None,
+        videos: torch.Tensor | None = None,
+        video_times: torch.Tensor | None = None,
+        media_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> GLMOutput:
+        """Returns logits and, where labels are given, the loss.
+
+        Args:
+            input_ids: int64 [B, S]; `FIRST_MEDIA_ID` + r is the r-th of the media's rows.
+            images, audios, videos, video_times: As in `GLMMediaModel.forward`.
+            media_embeds: [M, H] in their place: rows that are known already.
+            **kwargs: As in `GLMForConditionalGeneration.forward`.
+        """
+        if media_embeds is None and any(one is not None for one in (images, audios, videos)):
+            media_embeds = self.media(images, audios, videos, video_times)
+        return super().forward(input_ids, media_embeds=media_embeds, **kwargs)
+
+
+def load_media(path: Path, dtype: Any = None) -> GLMMediaModel | None:
+    """Returns what reads the media of a model, or of an adapter or else of its base; None where nothing does.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    folder = media_folder(path)
+    if folder is None:
+        return None
+    with _said_plainly(folder), quiet_unless_terminal(False):
+        kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        return GLMMediaModel.from_pretrained(folder, dtype=kind or torch.float32).eval()
+
+
+def media_folder(path: Path) -> Path | None:
+    """Returns the folder of what reads the media of a model, or of an adapter or else of its base; None where there is none."""
+    if (path / FOLDER / "config.json").is_file():
+        return path / FOLDER
+    return media_folder(resolve(base_of(path))) if path.is_dir() and is_adapter(path) else None
+
+
+@contextmanager
+def _said_plainly(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{folder} cannot be read: {reason[0]}") from error

@@ -1,0 +1,185 @@
+"""Images, sounds and clips -> the tensors that encoders read, and the places of their rows.
+
+In: media, and the configuration of what reads them. Out: `Prepared`. Sizes, rates and frames are the encoder's; transformers'
+own image processors and feature extractors do the rest.
+
+Shapes: n media of a kind (of sound, windows), F frames of a clip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from glmkit.errors import MediaError
+from glmkit.multimodal.clips import read_clip
+from glmkit.multimodal.configuration import GLMMediaConfig
+from glmkit.multimodal.encoders import WAVE_RATE, architecture
+from glmkit.multimodal.images import read_image, squared
+from glmkit.multimodal.media import KINDS, Medium
+from glmkit.multimodal.sounds import read_sound
+from glmkit.special_tokens import FIRST_MEDIA_ID
+
+NAMES = {"image": "images", "audio": "audios", "video": "videos"}
+"""Kind -> argument of `GLMMediaModel.forward`."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Media as their encoders read them.
+
+    Attributes:
+        tensors: Arguments of `GLMMediaModel.forward`.
+        first_rows: For each medium its first row in the table that it returns.
+        counts: For each medium its number of rows.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    first_rows: list[int]
+    counts: list[int]
+
+
+def shift_rows(ids: np.ndarray, runs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Returns ids that name rows of a shared table, in the place of rows counted through their own media.
+
+    Args:
+        ids: int64 [S]; those from `FIRST_MEDIA_ID` on count the rows of their media, one after the other.
+        runs: Of each medium its first row in the shared table, and its number of rows.
+    """
+    table = np.concatenate([np.arange(first, first + count) for first, count in runs] or [np.empty(0, np.int64)])  # fmt: skip
+    there = ids >= FIRST_MEDIA_ID
+    shifted = ids.copy()
+    shifted[there] = FIRST_MEDIA_ID + table[ids[there] - FIRST_MEDIA_ID]
+    return shifted
+
+
+class MediaProcessor:
+    """Prepares media for a `GLMMediaModel`.
+
+    Args:
+        config: Its configuration.
+        rows: Kind -> rows of an image, a clip, or a window of a sound.
+    """
+
+    def __init__(self, config: GLMMediaConfig, rows: dict[str, int]):
+        self.config, self.rows = config, rows
+        self._tools = {kind: self._tool(kind) for kind in config.kinds}
+        self._lengths: dict[Any, int] = {}
+
+    @classmethod
+    def of(cls, model: Any) -> MediaProcessor:
+        """Returns the processor of a `GLMMediaModel`."""
+        return cls(model.config, {kind: model.rows(kind) for kind in model.config.kinds})
+
+    def count_rows(self, medium: Medium) -> int:
+        """Returns how many rows a medium takes; of a sound that depends on its length, which is looked up once.
+
+        Raises:
+            MediaError: The model reads no media of its kind, or it cannot be read.
+        """
+        self._check(medium)
+        if medium.kind != "audio":
+            return self.rows[medium.kind]
+        if medium.key not in self._lengths:
+            self._lengths[medium.key] = len(self._windows(medium))
+        return self.rows["audio"] * self._lengths[medium.key]
+
+    def __call__(self, media: Sequence[Medium]) -> Prepared:
+        """Prepares media; those that are the same are read once.
+
+        Raises:
+            MediaError: One cannot be read, or the model reads none of its kind.
+            MissingDependencyError: Pillow or PyAV is not installed.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        places: dict[Any, tuple[int, int]] = {}
+        row = 0
+        for kind in KINDS:
+            values, times = [], []
+            for medium in media:
+                if medium.kind != kind or medium.key in places:
+                    continue
+                self._check(medium)
+                prepared = getattr(self, f"_{kind}")(medium)
+                if kind == "video":
+                    prepared, shown = prepared
+                    times.append(shown)
+                count = self.rows[kind] * (len(prepared) if kind == "audio" else 1)
+                places[medium.key] = (row, count)
+                row += count
+                values += list(prepared) if kind == "audio" else [prepared]
+            if values:
+                tensors[NAMES[kind]] = torch.from_numpy(np.stack(values))
+            if times:
+                tensors["video_times"] = torch.from_numpy(np.stack(times))
+        found = [places[medium.key] for medium in media]
+        return Prepared(tensors, [first for first, _ in found], [count for _, count in found])
+
+    def _check(self, medium: Medium) -> None:
+        if medium.kind not in self.rows:
+            raise MediaError(
+                f"{medium.name}: this model reads no {medium.kind}; it reads {', '.join(self.rows) or 'no media'}"
+            )
+
+    def _tool(self, kind: str) -> Any:
+        """Returns transformers' processor of a kind, with the encoder's sizes."""
+        of = self.config.of(kind)
+        if not of.encoder:  # a clip's frames are images
+            return None
+        encoded = "image" if kind == "video" else kind
+        name = architecture(of.encoder["model_type"], encoded).processor
+        settings = {"size": {}, **of.preprocessor} if not of.preprocessor else dict(of.preprocessor)
+        for unsaid in ("image_processor_type", "feature_extractor_type", "processor_class"):
+            settings.pop(unsaid, None)
+        if not of.preprocessor:
+            settings = self._usual(of, encoded)
+        return getattr(transformers, name)(**settings)
+
+    def _usual(self, of: Any, kind: str) -> dict[str, Any]:
+        """Returns the settings of a preprocessor where a recipe has none: the encoder's sizes, values in [-1, 1]."""
+        if kind == "image":
+            side = of.encoder.get("image_size", 224)
+            square = {"height": side, "width": side}
+            usual = {"size": square, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+            return usual | {"do_center_crop": False, "resample": 3}
+        if of.encoder["model_type"] != "whisper":
+            return {"sampling_rate": WAVE_RATE}
+        bins = of.encoder.get("num_mel_bins", 80)
+        return {"feature_size": bins, "chunk_length": math.ceil(of.seconds)}
+
+    def _image(self, medium: Medium) -> np.ndarray:
+        return self._pixels("image", [read_image(medium)])[0]
+
+    def _video(self, medium: Medium) -> tuple[np.ndarray, np.ndarray]:
+        frames, times = read_clip(medium, self.config.of("video").frames)
+        kind = "video" if self._tools["video"] is not None else "image"
+        return self._pixels(kind, frames), times
+
+    def _pixels(self, kind: str, pictures: list[Any]) -> np.ndarray:
+        """Returns float32 [n, 3, height, width]."""
+        squares = [squared(one) for one in pictures]
+        return np.stack(self._tools[kind](squares, return_tensors="np")["pixel_values"]).astype(np.float32)
+
+    def _audio(self, medium: Medium) -> np.ndarray:
+        """Returns windows, float32 [n, mel bins, frames] or [n, samples]."""
+        tool, windows = self._tools["audio"], self._windows(medium)
+        found = tool(windows, sampling_rate=WAVE_RATE, return_tensors="np", padding="max_length", max_length=self._samples, truncation=True)  # fmt: skip
+        return np.asarray(next(found[name] for name in ("input_features", "input_values") if name in found), np.float32)  # fmt: skip
+
+    @property
+    def _samples(self) -> int:
+        """Samples of a window."""
+        tool = self._tools["audio"]
+        usual = round(self.config.of("audio").seconds * WAVE_RATE)
+        return int(getattr(tool, "n_samples", usual))
+
+    def _windows(self, medium: Medium) -> list[np.ndarray]:
+        sound = read_sound(medium, WAVE_RATE)
+        size = self._samples
+        return [sound[start : start + size] for start in range(0, len(sound), size)]
