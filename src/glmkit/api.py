@@ -22,6 +22,7 @@ from glmkit.applications.heads import Head, is_classifier, load_head, stored_tas
 from glmkit.applications.labels import SENTIMENTS
 from glmkit.applications.poems import Poems
 from glmkit.applications.preferring import Preference
+from glmkit.applications.prompts import media_for_each, media_prompt
 from glmkit.applications.tagging import Tagger, is_tagger, load_tagger
 from glmkit.applications.understanding import Understanding
 from glmkit.applications.writing import Writing
@@ -34,6 +35,7 @@ from glmkit.generation.prompts import split_at_blanks
 from glmkit.generation.results import Filled, Score
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
+from glmkit.multimodal.reader import MediaReader, load_reader
 from glmkit.native.loading import load_model
 from glmkit.native.model import NativeModel, as_torch
 from glmkit.runtime import choose_device, choose_dtype
@@ -51,6 +53,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
         tasks: Name -> task that the model was fine-tuned for.
         head: The classification head of the model's folder, or None.
         tagger: Its tagging head, or None.
+        media: What reads images, sounds and clips (`multimodal.reader.MediaReader`), or None.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
         tasks: dict[str, Task] | None = None,
         head: Head | None = None,
         tagger: Tagger | None = None,
+        media: MediaReader | None = None,
     ):
         self.model: Any = model.eval()
         self.tokenizer = tokenizer
@@ -68,12 +72,16 @@ class GLM(Writing, Understanding, Poems, Adapting):
         self.tasks = dict(tasks or {})
         self.head = head
         self.tagger = tagger
+        self.media = media
 
     @overload
     def fill(  # type: ignore[overload-overlap]
         self,
         texts: str,
         *,
+        images: Any = None,
+        audios: Any = None,
+        videos: Any = None,
         n: int | None = None,
         batch_size: int = 8,
         constraints: Any = None,
@@ -87,6 +95,9 @@ class GLM(Writing, Understanding, Poems, Adapting):
         self,
         texts: Sequence[str],
         *,
+        images: Any = None,
+        audios: Any = None,
+        videos: Any = None,
         n: int | None = None,
         batch_size: int = 8,
         constraints: Any = None,
@@ -99,6 +110,9 @@ class GLM(Writing, Understanding, Poems, Adapting):
         self,
         texts: Any,
         *,
+        images: Any = None,
+        audios: Any = None,
+        videos: Any = None,
         n: int | None = None,
         batch_size: int = 8,
         constraints: Any = None,
@@ -111,6 +125,10 @@ class GLM(Writing, Understanding, Poems, Adapting):
 
         Args:
             texts: A text or a list of texts. A text without a blank gets `[gMASK]` at its end.
+            images: For one text an image, or a list of them: paths, bytes, `data:` URLs, PIL images (`multimodal.media.as_medium`);
+                for a list of texts a list of such (or None). They stand where the text says `<|image|>`, or before it.
+            audios: Likewise sounds, at `<|audio|>`: also (samples, rate).
+            videos: Likewise clips, at `<|video|>`.
             n: Search for the n likeliest ways to fill all blanks of a text together; they are the result's
                 `candidates`, with probabilities, and the likeliest is its text.
             batch_size: Texts decoded together.
@@ -130,6 +148,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
         Raises:
             GenerationError: Unknown or impossible settings, a text so long that a blank would be lost, constraints or a
                 negative prompt that do not match, constraints that leave nothing, or a label that a task does not have.
+            MediaError: Media that cannot be read, that the text does not name so, or that this model does not read.
             ConfigError: A task in `prefer` that does not exist.
         """
         options = {
@@ -137,11 +156,22 @@ class GLM(Writing, Understanding, Poems, Adapting):
             "constraints": _for_each(texts, constraints),
             "negative_prompts": _for_each(texts, negative_prompt),
         }
-        return _like(texts, self._filled(texts, settings, options, prefer, candidates, n))
+        asked = self._with_media(texts, images, audios, videos)
+        return _like(texts, self._filled(asked, settings, options, prefer, candidates, n))
+
+    def _with_media(self, texts: Any, images: Any, audios: Any, videos: Any) -> list[Any]:
+        """Returns the texts as a list; those with media as prompts."""
+        some = _as_list(texts)
+        given = media_for_each(texts, {"image": images, "audio": audios, "video": videos})
+        positions = self.model.config.max_sequence_length
+        return [
+            media_prompt(self.tokenizer, text, media, self.media, positions) if media else text
+            for text, media in zip(some, given, strict=True)
+        ]
 
     def _filled(
         self,
-        texts: Any,
+        some: list[Any],
         settings: dict[str, Any],
         options: dict[str, Any],
         prefer: Mapping[str, str] | None,
@@ -149,7 +179,6 @@ class GLM(Writing, Understanding, Poems, Adapting):
         n: int | None = None,
     ) -> list[Filled]:
         """Returns the filled texts, chosen among several draws where labels are preferred."""
-        some = _as_list(texts)
         if prefer is None:
             chosen = DecodingSettings.from_arguments(**settings)
             return infill.fill(self.model, self.tokenizer, some, chosen, n=n, **options)
@@ -165,6 +194,9 @@ class GLM(Writing, Understanding, Poems, Adapting):
         self,
         texts: str,
         *,
+        images: Any = None,
+        audios: Any = None,
+        videos: Any = None,
         stream: Literal[False] = False,
         constraints: Any = None,
         negative_prompt: Any = None,
@@ -177,6 +209,9 @@ class GLM(Writing, Understanding, Poems, Adapting):
         self,
         texts: str,
         *,
+        images: Any = None,
+        audios: Any = None,
+        videos: Any = None,
         stream: Literal[True],
         constraints: Any = None,
         negative_prompt: Any = None,
@@ -187,6 +222,9 @@ class GLM(Writing, Understanding, Poems, Adapting):
         self,
         texts: Sequence[str],
         *,
+        images: Any = None,
+        audios: Any = None,
+        videos: Any = None,
         stream: Literal[False] = False,
         constraints: Any = None,
         negative_prompt: Any = None,
@@ -198,6 +236,9 @@ class GLM(Writing, Understanding, Poems, Adapting):
         self,
         texts: Any,
         *,
+        images: Any = None,
+        audios: Any = None,
+        videos: Any = None,
         stream: bool = False,
         constraints: Any = None,
         negative_prompt: Any = None,
@@ -209,6 +250,9 @@ class GLM(Writing, Understanding, Poems, Adapting):
 
         Args:
             texts: A text or a list of texts, with at most one blank each; none means `[gMASK]` at the end.
+            images: As in `fill`; so are `audios` and `videos`.
+            audios: Sounds.
+            videos: Clips.
             stream: For one text: return an iterator of pieces, as they are written.
             constraints: What is written, as in `fill`; so are `negative_prompt`, `prefer` and `candidates`.
             negative_prompt: A text from which what is written is led away.
@@ -228,6 +272,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
                 raise GenerationError(
                     "generate writes one continuation, but the text has several blanks; use fill"
                 )
+        asked = self._with_media(texts, images, audios, videos)
         if stream:
             chosen = DecodingSettings.from_arguments(**settings)
             if not isinstance(texts, str) or chosen.num_beams > 1 or prefer is not None:
@@ -235,19 +280,22 @@ class GLM(Writing, Understanding, Poems, Adapting):
                     "stream=True takes one text, num_beams=1 and no prefer: what is chosen at the end cannot be shown before"
                 )
             return infill.stream(
-                self.model, self.tokenizer, texts, chosen, constraints, negative_prompt
+                self.model, self.tokenizer, asked[0], chosen, constraints, negative_prompt
             )
         options = {
             "constraints": _for_each(texts, constraints),
             "negative_prompts": _for_each(texts, negative_prompt),
         }
-        results = self._filled(texts, settings, options, prefer, candidates)
+        results = self._filled(asked, settings, options, prefer, candidates)
         return _like(texts, [result.blanks[0] for result in results])
 
     def explain(
         self,
         texts: Any,
         *,
+        images: Any = None,
+        audios: Any = None,
+        videos: Any = None,
         blanks: Sequence[Any] | None = None,
         task: str | Path | Task | None = None,
         labels: Sequence[str] | Mapping[str, str] | None = None,
@@ -269,6 +317,9 @@ class GLM(Writing, Understanding, Poems, Adapting):
         Args:
             texts: A text or a list of texts; one without a blank gets `[gMASK]` at its end. With a task a text, a record
                 or a list of them.
+            images: As in `fill`; so are `audios` and `videos`. The parts of a medium are evidence, too.
+            audios: Sounds.
+            videos: Clips.
             blanks: Contents to explain, one for each blank (for a list of texts a list of such lists); by default what
                 the model writes.
             task: Explain a classification: a task of the catalog, the path of one's own, a `Task`.
@@ -311,7 +362,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
             results = explaining.explain_texts(
                 as_torch(self.model),
                 self.tokenizer,
-                some,
+                self._with_media(texts, images, audios, videos),
                 blanks=[blanks] if single else blanks,
                 settings=chosen,
                 separator=separator,
@@ -422,7 +473,9 @@ def load(
         tokenizer.chat_template = chat_template(load_task("dialogue"))
     head = load_head(path, model, shared=True) if with_head else None
     tagger = load_tagger(path, model, shared=True) if with_tags else None
-    return GLM(model, tokenizer, load_calibrations(path), tasks, head, tagger)
+    return GLM(
+        model, tokenizer, load_calibrations(path), tasks, head, tagger, load_reader(path, place)
+    )
 
 
 def _complete(config: GLMConfig, tokenizer: GLMTokenizer) -> None:

@@ -15,6 +15,8 @@ from glmkit.applications.tagging import Tagger, is_tagger, load_tagger
 from glmkit.checkpoint import resolve
 from glmkit.errors import ConfigError, nearest
 from glmkit.model.shared_base import attach_adapter, rest, wake
+from glmkit.multimodal.modeling import FOLDER as MEDIA_FOLDER
+from glmkit.multimodal.reader import MediaReader, load_reader
 from glmkit.tasks.task import Task
 
 
@@ -24,7 +26,7 @@ class Adapter:
 
     Attributes:
         tokens: Its virtual tokens, or None where it is LoRA.
-        calibrations, tasks, head, tagger: What its folder says, as `GLM` has them.
+        calibrations, tasks, head, tagger, media: What its folder says, as `GLM` has them.
     """
 
     tokens: Any
@@ -32,13 +34,14 @@ class Adapter:
     tasks: dict[str, Task]
     head: Head | None
     tagger: Tagger | None
+    media: MediaReader | None = None
 
 
 class Adapting:
     """What `GLM` inherits.
 
     Attributes:
-        model, calibrations, tasks, head, tagger: As `GLM` has them; `set_adapter` changes them.
+        model, calibrations, tasks, head, tagger, media: As `GLM` has them; `set_adapter` changes them.
     """
 
     model: Any
@@ -46,6 +49,7 @@ class Adapting:
     tasks: dict[str, Task]
     head: Head | None
     tagger: Tagger | None
+    media: MediaReader | None
 
     @property
     def adapters(self) -> list[str]:
@@ -86,14 +90,19 @@ class Adapting:
         tokens = attach_adapter(model, path, given)
         if not self._adapters:
             self.__dict__["_base"] = Adapter(
-                None, self.calibrations, self.tasks, self.head, self.tagger
+                None, self.calibrations, self.tasks, self.head, self.tagger, self.media
             )
         self.model = model
         tasks = stored_tasks(path)
         with_head = len(tasks) == 1 and is_classifier(path)
         head = load_head(path, model, shared=True) if with_head else None
         tagger = load_tagger(path, model, shared=True) if is_tagger(path) else None
-        self._adapters[given] = Adapter(tokens, load_calibrations(path), tasks, head, tagger)
+        media = self.media  # an adapter that was trained without any leaves the base's
+        if (path / MEDIA_FOLDER).is_dir():
+            media = load_reader(path, model.device)
+        self._adapters[given] = Adapter(
+            tokens, load_calibrations(path), tasks, head, tagger, media
+        )
         self.set_adapter(was_active)
         return given
 
@@ -116,4 +125,4 @@ class Adapting:
         else:
             wake(self.model, name, chosen.tokens)
         self.calibrations, self.tasks = dict(chosen.calibrations), dict(chosen.tasks)
-        self.head, self.tagger = chosen.head, chosen.tagger
+        self.head, self.tagger, self.media = chosen.head, chosen.tagger, chosen.media

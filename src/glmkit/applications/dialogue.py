@@ -19,6 +19,8 @@ from glmkit.generation import infill
 from glmkit.generation.constraints import Constraint, shapes
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
+from glmkit.multimodal.media import Medium, as_medium
+from glmkit.multimodal.messages import read_parts
 from glmkit.tasks.rendering import language_of, question, speaker_of
 from glmkit.tasks.task import Task, load_task
 
@@ -34,10 +36,12 @@ class Conversation:
     Attributes:
         system: The system message, on one line.
         turns: What was said, on one line each; the last one is the user's, the others alternate.
+        media: For each turn those at its markers; empty where there are none at all.
     """
 
     system: str
     turns: tuple[str, ...]
+    media: tuple[tuple[Medium, ...], ...] = ()
 
 
 def chat(
@@ -48,6 +52,7 @@ def chat(
     *,
     batch_size: int = 8,
     constraint: Constraint | None = None,
+    reader: Any = None,
 ) -> list[str]:
     """Returns the reply to each conversation.
 
@@ -58,11 +63,13 @@ def chat(
         settings: How tokens are chosen.
         batch_size: Conversations answered together.
         constraint: What a reply may contain.
+        reader: What reads media (`multimodal.reader.MediaReader`), or None.
 
     Raises:
         GenerationError: As `read_conversation` and `conversation_prompt`; a constraint that leaves nothing.
+        MediaError: Media that cannot be read, or the model reads none.
     """
-    prompts, chosen = prepare(model, tokenizer, conversations, settings, constraint)
+    prompts, chosen = prepare(model, tokenizer, conversations, settings, constraint, reader)
     limits = [constraint] * len(prompts)
     filled = infill.fill(
         model, tokenizer, prompts, chosen, batch_size=batch_size, constraints=limits
@@ -76,9 +83,10 @@ def stream_chat(
     conversation: Any,
     settings: DecodingSettings,
     constraint: Constraint | None = None,
+    reader: Any = None,
 ) -> Iterator[str]:
     """Returns the reply in pieces as they are written; joined and stripped they are what `chat` returns."""
-    [prompt], chosen = prepare(model, tokenizer, [conversation], settings, constraint)
+    [prompt], chosen = prepare(model, tokenizer, [conversation], settings, constraint, reader)
     return infill.stream(model, tokenizer, prompt, chosen, constraint)
 
 
@@ -93,6 +101,7 @@ def prepare(
     conversations: Sequence[Any],
     settings: DecodingSettings,
     constraint: Constraint | None = None,
+    reader: Any = None,
 ) -> tuple[list[Prompt], DecodingSettings]:
     """Returns the prompt of each conversation's next reply, and the settings with which the replies are written.
 
@@ -105,7 +114,8 @@ def prepare(
     # Training rows hold the history and the reply together.
     room = positions - min(settings.max_new_tokens, positions // 4)
     prompts = [
-        conversation_prompt(tokenizer, read_conversation(one), task, room) for one in conversations
+        conversation_prompt(tokenizer, read_conversation(one), task, room, reader)
+        for one in conversations
     ]
     return prompts, settings if shapes(constraint) else with_stops(settings, task)
 
@@ -115,10 +125,12 @@ def read_conversation(messages: Any) -> Conversation:
 
     Args:
         messages: What the user says, or a list of `{"role": "system" | "user" | "assistant", "content": str}`: perhaps
-            a system message, then user and assistant in turn, the user last.
+            a system message, then user and assistant in turn, the user last. A content may also be a list of parts, texts and
+            media (`multimodal.messages.read_parts`).
 
     Raises:
         GenerationError: Says which message is wrong, and how.
+        MediaError: A part of another form.
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
@@ -129,7 +141,7 @@ def read_conversation(messages: Any) -> Conversation:
         )
     pairs = [_role_and_text(number, message) for number, message in enumerate(messages)]
     system = pairs.pop(0)[1] if pairs[0][0] == "system" else ""
-    for number, (role, _) in enumerate(reversed(pairs)):
+    for number, (role, *_) in enumerate(reversed(pairs)):
         expected = ("user", "assistant")[number % 2]
         if role != expected:
             place = len(messages) - 1 - number
@@ -140,11 +152,12 @@ def read_conversation(messages: Any) -> Conversation:
             )
     if not pairs:
         raise GenerationError("there is only a system message; add what the user says")
-    return Conversation(system, tuple(text for _, text in pairs))
+    media = tuple(tuple(some) for _, _, some in pairs)
+    return Conversation(system, tuple(text for _, text, _ in pairs), media if any(media) else ())
 
 
 def conversation_prompt(
-    tokenizer: Any, conversation: Conversation, task: Task, max_tokens: int
+    tokenizer: Any, conversation: Conversation, task: Task, max_tokens: int, reader: Any = None
 ) -> Prompt:
     """Returns the prompt of the next reply, within `max_tokens` tokens.
 
@@ -160,7 +173,8 @@ def conversation_prompt(
         kept = list(turns[first:])
         if last_length is not None:
             kept[-1] = kept[-1][len(kept[-1]) - last_length :]
-        return _written(tokenizer, Conversation(conversation.system, tuple(kept)), task)
+        media = conversation.media[first:]
+        return _written(tokenizer, Conversation(conversation.system, tuple(kept), media), task, reader)
 
     def smallest(low: int, high: int, fits: Any) -> int:
         while low < high:
@@ -172,6 +186,11 @@ def conversation_prompt(
     chosen = prompt(first)
     if len(chosen.ids) <= max_tokens:
         return chosen
+    if conversation.media and conversation.media[-1]:
+        raise GenerationError(
+            f"the last message has {len(chosen.ids)} tokens with its media; the model reads {max_tokens} here. Shorten it, or "
+            "give fewer media"
+        )
     length = len(turns[-1])
     cut = smallest(0, length, lambda cut: len(prompt(first, length - cut).ids) <= max_tokens)
     if cut == length:
@@ -192,7 +211,7 @@ def with_stops(settings: DecodingSettings, task: Task) -> DecodingSettings:
     return replace(settings, stop=(*settings.stop, *stops))
 
 
-def _written(tokenizer: Any, conversation: Conversation, task: Task) -> Prompt:
+def _written(tokenizer: Any, conversation: Conversation, task: Task, reader: Any) -> Prompt:
     """Returns the prompt of a conversation as it is, whatever its length."""
     assert task.turns is not None
     turns = conversation.turns
@@ -206,11 +225,13 @@ def _written(tokenizer: Any, conversation: Conversation, task: Task) -> Prompt:
     if conversation.system:
         lines.insert(0, conversation.system)
     record = {task.turns.field: list(turns), "history": "\n".join(lines), "reply": ""}
-    return question_prompt(question(task, record, "messages", language=language), tokenizer)
+    asked = question(task, record, "messages", language=language)
+    asked = replace(asked, media=tuple(one for some in conversation.media for one in some))
+    return question_prompt(asked, tokenizer, reader)
 
 
-def _role_and_text(number: int, message: Any) -> tuple[str, str]:
-    """Returns the role and the text, on one line, of one message."""
+def _role_and_text(number: int, message: Any) -> tuple[str, str, list[Medium]]:
+    """Returns the role and the text, on one line, of one message, and its media."""
     if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
         raise GenerationError(
             f'messages[{number}] must be {{"role": …, "content": …}}; given was {message!r:.80}'
@@ -222,8 +243,13 @@ def _role_and_text(number: int, message: Any) -> tuple[str, str]:
             f"messages[{number}] has the role {role!r}; allowed there: {', '.join(allowed)}"
             f"{nearest(str(role), ROLES)}"
         )
-    if not isinstance(content, str):
+    if not isinstance(content, str | list):
         raise GenerationError(
-            f"messages[{number}]: content must be a string, not {type(content).__name__}"
+            f"messages[{number}]: content must be a string or a list of parts, not {type(content).__name__}"
         )
-    return role, " ".join(content.splitlines()).strip()
+    where = f"messages[{number}].content"
+    text, given = read_parts(content, where)
+    if given and role != "user":
+        raise GenerationError(f"{where} has media; only what the user says may have any")
+    media = [as_medium(kind, one, where=where) for kind, one in given]
+    return role, " ".join(text.splitlines()).strip(), media

@@ -17,10 +17,12 @@ class Writing:
     Attributes:
         model: The `GLMForConditionalGeneration`, in evaluation mode.
         tokenizer: Its `GLMTokenizer`.
+        media: What reads images, sounds and clips, or None.
     """
 
     model: Any
     tokenizer: Any
+    media: Any
 
     def article(
         self,
@@ -82,7 +84,9 @@ class Writing:
 
         Args:
             messages: What the user says; or a list of `{"role": "system" | "user" | "assistant", "content": str}`, the
-                user's last; or a list of such texts and lists. The earliest turns give way where they do not fit.
+                user's last; or a list of such texts and lists. The earliest turns give way where they do not fit. A content may
+                also be a list of parts: `{"type": "text", "text": …}`, `{"type": "image", "image": path, bytes …}` and likewise
+                "audio" and "video", or as chat APIs have them (`multimodal.messages.read_parts`).
             stream: For one conversation: return an iterator of pieces, as they are written.
             batch_size: Conversations answered together.
             constraints: What each reply may contain: one constraint (`generation.constraints`).
@@ -92,6 +96,7 @@ class Writing:
             The reply as str, or pieces that join to it; a list for several conversations.
 
         Raises:
+            MediaError: Media that cannot be read, or a model that reads none.
             GenerationError: As `fill`; roles that are unknown or out of order; no messages; a stream of several.
         """
         chosen = DecodingSettings.from_arguments(
@@ -103,7 +108,9 @@ class Writing:
         if stream:
             if several or chosen.num_beams > 1:
                 raise GenerationError("stream=True takes one conversation and num_beams=1")
-            return dialogue.stream_chat(self.model, self.tokenizer, messages, chosen, constraints)
+            return dialogue.stream_chat(
+                self.model, self.tokenizer, messages, chosen, constraints, self.media
+            )
         conversations = messages if several else [messages]
         replies = dialogue.chat(
             self.model,
@@ -112,5 +119,6 @@ class Writing:
             chosen,
             batch_size=batch_size,
             constraint=constraints,
+            reader=self.media,
         )
         return replies if several else replies[0]

@@ -78,16 +78,17 @@ def fitted(
     tokenizer, limit = glm.tokenizer, glm.model.config.max_sequence_length
     asked: list[Asked] = []
     kept: list[Record] = []
+    count_rows = None if glm.media is None else glm.media.count_rows
     for record, where in records:
 
         def encode(one: Mapping[str, Any], where: str = where) -> Attempt:
             made = question(task, one, where)
-            part_a, answer = encode_question(made, tokenizer)
+            part_a, answer = encode_question(made, tokenizer, count_rows)
             return Attempt(part_a, len(answer) + 1, (made, answer), made.answer)
 
         found, _ = fit_record(task, record, tokenizer, limit, encode)
         if found is not None and found.contents[1]:
             made, answer = found.contents
-            asked.append(Asked(made, question_prompt(made, tokenizer), answer))
+            asked.append(Asked(made, question_prompt(made, tokenizer, glm.media), answer))
             kept.append((record, where))
     return asked, kept, len(records) - len(kept)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from glmkit.multimodal.messages import read_parts
 from glmkit.special_tokens import MEDIA_MARKERS
 
 MEDIA_FIELDS = ("image", "audio", "video")
 
 _OLD_MARKERS = {"<image>": MEDIA_MARKERS["image"], "<audio>": MEDIA_MARKERS["audio"], "<video>": MEDIA_MARKERS["video"]}  # fmt: skip
-_PARTS = {"image_url": "image", "image": "image", "input_audio": "audio", "audio": "audio", "video": "video", "video_url": "video"}  # fmt: skip
 
 ASKED = {
     "image": {"zh": "描述这张图片。", "en": "Describe the picture."},
@@ -84,14 +84,8 @@ def _chat(record: Mapping[str, Any]) -> dict[str, Any]:
     media: dict[str, list[Any]] = {}
     turns = []
     for message in record["messages"]:
-        content, text = message["content"], ""
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-            kind = _PARTS.get(part["type"])
-            if kind is None:
-                text += str(part["text"])
-                continue
-            value = part[part["type"]]
-            media.setdefault(kind, []).append(value.get("url") or value if isinstance(value, Mapping) else value)  # fmt: skip
-            text += MEDIA_MARKERS[kind]
+        text, given = read_parts(message["content"])
         turns.append(text)
+        for kind, value in given:
+            media.setdefault(kind, []).append(value)
     return {**_kept(record, "messages"), **media, "turns": turns}

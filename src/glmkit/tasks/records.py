@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from glmkit.corpus.document import ReadLog
 from glmkit.corpus.files import find_files
 from glmkit.corpus.sources import read_file
-from glmkit.multimodal.media import as_medium
+from glmkit.multimodal.media import Kind, Medium, as_medium
 from glmkit.tasks.rendering import flat_records, media_of, text_of
 from glmkit.tasks.tagging import COLUMNS, read_columns
 from glmkit.tasks.task import Task
@@ -84,8 +85,19 @@ def _located(
         value = record.get(name)
         if value is not None and value != "":
             some = value if isinstance(value, list) else [value]
-            found[name] = [as_medium(kind, one, base=folder, where=where) for one in some]
+            found[name] = [
+                _in_folder(kind, one, folder, where)
+                if isinstance(one, str)
+                else as_medium(kind, one, base=folder, where=where)
+                for one in some
+            ]
     return found
+
+
+@lru_cache(maxsize=16)
+def _in_folder(kind: Kind, path: str, folder: Path | None, where: str) -> Medium:
+    """Returns the medium of a path; what is asked about one picture shares it."""
+    return as_medium(kind, path, base=folder, where=where)
 
 
 def drawn_share(task: Task, record: Mapping[str, Any]) -> float:

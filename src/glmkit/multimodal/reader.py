@@ -1,0 +1,109 @@
+"""Media -> rows of embeddings, as prompts need them: prepared, encoded, remembered.
+
+In: a `GLMMediaModel`, media. Out: for each medium its rows. What was encoded lately is kept: a conversation about a picture encodes
+it once.
+
+Shapes: R rows of one medium, H hidden.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glmkit.multimodal.media import Medium
+from glmkit.multimodal.modeling import GLMMediaModel, load_media
+from glmkit.multimodal.processor import MediaProcessor
+
+KEPT = 64
+"""Media whose rows are kept."""
+
+TOGETHER = 16
+"""Media that are encoded at once."""
+
+
+class MediaReader:
+    """Reads media for a loaded GLM; several threads may.
+
+    Attributes:
+        model: The `GLMMediaModel`, in evaluation mode.
+        processor: Its `MediaProcessor`.
+    """
+
+    def __init__(self, model: GLMMediaModel):
+        self.model = model.eval()
+        self.processor = MediaProcessor.of(model)
+        # A medium that is no file is known by its object, which must not go before its entry does.
+        self._known: OrderedDict[Any, tuple[torch.Tensor, Medium]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What it reads, of "image", "audio" and "video"."""
+        return self.model.config.kinds
+
+    def count_rows(self, medium: Medium) -> int:
+        """Returns R of a medium.
+
+        Raises:
+            MediaError: It cannot be read, or the model reads none of its kind.
+        """
+        return self.processor.count_rows(medium)
+
+    def rows(self, media: Sequence[Medium]) -> list[torch.Tensor]:
+        """Returns float [R, H] of each medium, on the CPU.
+
+        Raises:
+            MediaError: As `count_rows`.
+        """
+        keys = [_key_now(one) for one in media]
+        with self._lock:
+            found = {key: self._known[key][0] for key in keys if key in self._known}
+        new = {key: one for key, one in zip(keys, media, strict=True) if key not in found}
+        names = list(new)
+        for start in range(0, len(names), TOGETHER):
+            some = names[start : start + TOGETHER]
+            found |= zip(some, self._encode([new[key] for key in some]), strict=True)
+        with self._lock:
+            for key, one in new.items():
+                self._known[key] = (found[key], one)
+            for key in keys:
+                if key in self._known:
+                    self._known.move_to_end(key)
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        return [found[key] for key in keys]
+
+    @torch.inference_mode()
+    def _encode(self, media: Sequence[Medium]) -> list[torch.Tensor]:
+        prepared = self.processor(media)
+        tensors = {name: one.to(self.model.device) for name, one in prepared.tensors.items()}
+        table = self.model(**tensors).float().cpu()
+        return [
+            table[first : first + count].clone()
+            for first, count in zip(prepared.first_rows, prepared.counts, strict=True)
+        ]
+
+
+def load_reader(path: Path, device: Any = "cpu") -> MediaReader | None:
+    """Returns what reads the media of a model's or adapter's folder, or None.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    model = load_media(path)
+    return None if model is None else MediaReader(model.to(device))
+
+
+def _key_now(medium: Medium) -> Any:
+    """Returns a medium's key, of a file with its size and time of change."""
+    if isinstance(medium.source, bytes) or not medium.is_file:
+        return medium.key
+    with medium.file():  # complains where there is none
+        status = medium.source.stat()
+    return medium.key, status.st_size, status.st_mtime_ns
