@@ -133,8 +133,7 @@ class FinetuneStream:
             samples, size = self.tasks[number].train, self.rows * self.world_size
             order = _by_media(samples, rng)
             order = np.resize(order, self._batches[number] * size)  # the last batch is filled up
-            # Samples of one medium share a batch, in which it is encoded once: they are not sorted.
-            lengths = np.array([0 if one.media else one.length for one in samples])[order]
+            lengths = np.array([_length(sample) for sample in samples])[order]
             batches = []
             for start in range(0, len(order), _SORTED_TOGETHER * size):
                 part = slice(start, start + _SORTED_TOGETHER * size)
@@ -154,6 +153,11 @@ def _by_media(samples: Sequence[Sample], rng: np.random.Generator) -> np.ndarray
     return np.array([index for group in groups.values() for index in group])
 
 
+def _length(sample: Sample) -> int:
+    """Returns what samples are sorted by: samples of one medium and about as long share a batch, in which it is encoded once."""
+    return sample.length // 16 if sample.media else sample.length
+
+
 def held_out_batches(
     samples: Sequence[Sample],
     specials: SpecialTokenIds,
@@ -165,7 +169,7 @@ def held_out_batches(
 ) -> Iterator[tuple[list[int], dict[str, Any]]]:
     """Yields (indices, batch) of all samples that can be asked by a pattern, those of like length together."""
     asked = [index for index, one in enumerate(samples) if pattern < len(one.variants)]
-    asked.sort(key=lambda index: 0 if samples[index].media else samples[index].length)
+    asked.sort(key=lambda index: _length(samples[index]))
     for start in range(0, len(asked), rows):
         chosen = asked[start : start + rows]
         variants = [samples[index].variants[pattern] for index in chosen]
