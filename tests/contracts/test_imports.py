@@ -32,23 +32,25 @@ ALLOWED = {
     "generation": {"tokens", "blanks", "model", "checkpoint"},
     # The native decoder stands where a torch model stands; nothing but loading knows which it is.
     "native": {"model", "checkpoint", "generation.runner"},
+    # Files -> rows of embeddings; what a medium is, the data side knows too.
+    "multimodal": {"model", "checkpoint"},
     "evaluation": {"tokens", "blanks", "model", "checkpoint", "corpus", "generation", "tasks", "applications"},
-    "tasks": {"tokens", "blanks", "corpus"},
-    "applications": {"tokens", "blanks", "tasks", "model", "checkpoint", "generation"},
-    "training": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus"},
+    "tasks": {"tokens", "blanks", "corpus", "multimodal.media", "multimodal.messages"},
+    "applications": {"tokens", "blanks", "tasks", "model", "multimodal", "checkpoint", "generation"},
+    "training": {"tokens", "blanks", "tasks", "model", "multimodal", "checkpoint", "corpus"},
     # A GLM is given to it; how that is loaded the command says.
-    "serving": {"tokens", "blanks", "tasks", "generation", "applications"},
+    "serving": {"tokens", "blanks", "tasks", "multimodal", "generation", "applications"},
     # The page of a server: what it shows of choosing and explaining needs no route.
-    "playground": {"serving", "tasks", "generation", "applications", "explain", "choosing"},
+    "playground": {"multimodal", "serving", "tasks", "generation", "applications", "explain", "choosing"},
     "harness": {"api", "tokens", "blanks", "generation", "evaluation"},
     "pipelines": {"api", "generation", "model"},
     # Of what it chooses between it knows sizes and costs alone.
     "choosing": {"tasks", "model.configuration", "generation.memory", "training.memory", "training.adapter_memory", "training.flops"},
     "explain": {"tokens", "blanks", "tasks", "model", "generation", "applications", "evaluation.resampling"},
-    "api": {"native", "tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications", "explain"},
+    "api": {"multimodal", "native", "tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications", "explain"},
     # What joins training and evaluation outside the command: objectives beside each other.
     "comparison": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus", "training", "evaluation"},
-    "cli": {"native", "api", "harness", "applications", "explain", "choosing", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation", "serving", "playground"},
+    "cli": {"multimodal", "native", "api", "harness", "applications", "explain", "choosing", "comparison", "corpus", "tokens", "blanks", "model", "checkpoint", "tasks", "training", "generation", "evaluation", "serving", "playground"},
     "__main__": {"cli"},
 }  # fmt: skip
 

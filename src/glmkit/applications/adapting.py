@@ -100,9 +100,7 @@ class Adapting:
         media = self.media  # an adapter that was trained without any leaves the base's
         if (path / MEDIA_FOLDER).is_dir():
             media = load_reader(path, model.device)
-        self._adapters[given] = Adapter(
-            tokens, load_calibrations(path), tasks, head, tagger, media
-        )
+        self._adapters[given] = Adapter(tokens, load_calibrations(path), tasks, head, tagger, media)
         self.set_adapter(was_active)
         return given
 

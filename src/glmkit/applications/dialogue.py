@@ -174,7 +174,9 @@ def conversation_prompt(
         if last_length is not None:
             kept[-1] = kept[-1][len(kept[-1]) - last_length :]
         media = conversation.media[first:]
-        return _written(tokenizer, Conversation(conversation.system, tuple(kept), media), task, reader)
+        return _written(
+            tokenizer, Conversation(conversation.system, tuple(kept), media), task, reader
+        )
 
     def smallest(low: int, high: int, fits: Any) -> int:
         while low < high:

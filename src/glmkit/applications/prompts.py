@@ -61,7 +61,9 @@ def media_prompt(
     pieces = split_at_blanks(tokenizer, placed)
     runs = rows_of(ordered, None if reader is None else reader.count_rows)
     specials = tokenizer.special_ids
-    ids = np.asarray([specials.cls, *encode_pieces(tokenizer, pieces, runs), specials.eos], np.int64)
+    ids = np.asarray(
+        [specials.cls, *encode_pieces(tokenizer, pieces, runs), specials.eos], np.int64
+    )
     if len(ids) > max_positions:
         raise GenerationError(
             f"the text with its media has {len(ids)} tokens, {sum(runs)} of them of {len(runs)} medium(s); the model reads "
@@ -108,5 +110,9 @@ def media_for_each(texts: Any, given: Mapping[Kind, Any]) -> list[list[Medium]]:
                 "item (or None) for each text"
             )
         for own, one in zip(found, for_each, strict=True):
-            own += [as_medium(kind, item) for item in (one if isinstance(one, list) else [one]) if item is not None]
+            own += [
+                as_medium(kind, item)
+                for item in (one if isinstance(one, list) else [one])
+                if item is not None
+            ]
     return found

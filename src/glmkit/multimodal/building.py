@@ -47,7 +47,9 @@ SMALL: dict[str, MediumConfig] = {
 """Encoders that a CPU can train from nothing: pictures of 64 x 64, sounds of 2 seconds, clips of 6 frames."""
 
 
-def build_media(given: Mapping[str, MediumConfig], kinds: Collection[str], glm: Any) -> GLMMediaModel:
+def build_media(
+    given: Mapping[str, MediumConfig], kinds: Collection[str], glm: Any
+) -> GLMMediaModel:
     """Returns encoders and projectors of some kinds of media, for a GLM.
 
     Args:
@@ -68,7 +70,7 @@ def build_media(given: Mapping[str, MediumConfig], kinds: Collection[str], glm: 
         if isinstance(chosen.encoder, str) and chosen.encoder == "small":
             chosen = replace(chosen, encoder=SMALL[kind].encoder)
         elif isinstance(chosen.encoder, str):
-            encoded = "image" if kind == "video" else kind
+            encoded = "audio" if kind == "audio" else "image"
             values, weights[kind], prepared = published_encoder(chosen.encoder, encoded)
             chosen = replace(chosen, encoder=values, preprocessor=chosen.preprocessor or prepared)
         settings[kind] = chosen
@@ -80,8 +82,8 @@ def build_media(given: Mapping[str, MediumConfig], kinds: Collection[str], glm: 
         media=settings,
         initializer_range=round(float(words.detach().float().std()), 6),
     )
-    media = GLMMediaModel(config)
-    for kind, encoder in weights.items():
-        own: Any = media.towers[kind].encoder
+    media: Any = GLMMediaModel(config)
+    for name, encoder in weights.items():
+        own: Any = media.towers[name].encoder
         own.model.load_state_dict(encoder.state_dict(), strict=False)
     return media.to(torch.float32)

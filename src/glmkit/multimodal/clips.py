@@ -62,7 +62,9 @@ def _decoded(medium: Medium, count: int) -> tuple[list[Any], np.ndarray]:
     have = np.array(sorted(images))
     chosen = [int(have[np.searchsorted(have, min(one, last), side="right") - 1]) for one in wanted]
     start = times[chosen[0]]
-    return [images[one] for one in chosen], np.array([times[one] - start for one in chosen], np.float32)
+    return [images[one] for one in chosen], np.array(
+        [times[one] - start for one in chosen], np.float32
+    )
 
 
 def _counted(container: Any, stream: Any) -> int:
@@ -81,7 +83,13 @@ def _from_array(medium: Medium, count: int) -> tuple[list[Any], np.ndarray]:
     pair = isinstance(medium.source, tuple)
     frames, rate = medium.source if pair else (medium.source, USUAL_RATE)
     array = np.asarray(frames)
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not len(array) or not rate > 0:
+    if (
+        array.dtype != np.uint8
+        or array.ndim != 4
+        or array.shape[3] != 3
+        or not len(array)
+        or not rate > 0
+    ):
         raise MediaError(
             f"{medium.name} has the shape {list(array.shape)}, the type {array.dtype} and {rate} frames a second; needed is uint8 "
             "[frames, height, width, 3] with at least one frame, and a rate above 0"

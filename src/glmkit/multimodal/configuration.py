@@ -59,6 +59,12 @@ class MediumConfig:
         if problems:
             raise ConfigError("; ".join(problems))
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """The encoder's configuration; a checkpoint's name has been replaced by it."""
+        assert isinstance(self.encoder, dict)
+        return self.encoder
+
 
 PROJECTORS = ("mlp", "resampler")
 
@@ -108,13 +114,23 @@ def checked_media(media: Mapping[str, Any]) -> dict[str, MediumConfig]:
     if unknown := [kind for kind in media if kind not in KINDS]:
         raise ConfigError(f"media: there is no {unknown[0]!r}; allowed: {', '.join(KINDS)}")
     found = {
-        kind: one if isinstance(one, MediumConfig) else from_values(MediumConfig, one, source=f"media.{kind}")
+        kind: one
+        if isinstance(one, MediumConfig)
+        else from_values(MediumConfig, one, source=f"media.{kind}")
         for kind, one in media.items()
     }
     for kind, medium in found.items():
-        if not isinstance(medium.encoder, dict) or not medium.encoder.get("model_type") and not (kind == "video" and "image" in found):
+        if (
+            not isinstance(medium.encoder, dict)
+            or not medium.encoder.get("model_type")
+            and not (kind == "video" and "image" in found)
+        ):
             raise ConfigError(
                 f"media.{kind}.encoder must be the configuration of a transformers encoder with its model_type"
-                + (", or there must be an image encoder, which looks at the frames" if kind == "video" else "")
+                + (
+                    ", or there must be an image encoder, which looks at the frames"
+                    if kind == "video"
+                    else ""
+                )
             )
     return found

@@ -92,7 +92,9 @@ def encoder_config(values: dict[str, Any], kind: str) -> PreTrainedConfig:
         raise ConfigError(f"media.{kind}.encoder: {error}") from error
 
 
-def published_encoder(name: str, kind: str, **options: Any) -> tuple[dict[str, Any], nn.Module, dict[str, Any]]:
+def published_encoder(
+    name: str, kind: str, **options: Any
+) -> tuple[dict[str, Any], nn.Module, dict[str, Any]]:
     """Returns the configuration, the weights and the preprocessor of a checkpoint in transformers' format.
 
     Args:
@@ -111,7 +113,7 @@ def published_encoder(name: str, kind: str, **options: Any) -> tuple[dict[str, A
         processor = getattr(transformers, kept.processor).from_pretrained(name, **options)
     except OSError as error:
         raise ConfigError(f"media.{kind}.encoder: {name!r} cannot be read: {str(error).splitlines()[0]}") from error  # fmt: skip
-    encoder = model if kept.part is None else kept.part(model)
+    encoder: Any = model if kept.part is None else kept.part(model)
     return {**encoder.config.to_diff_dict(), "model_type": model_type}, encoder, processor.to_dict()
 
 

@@ -32,9 +32,13 @@ def read_image(medium: Medium) -> Any:
     except ImportError as error:
         raise missing_dependency("pillow", "reading images", "multimodal") from error
     if not medium.is_file:
-        return _from_array(medium) if not hasattr(medium.source, "getbands") else _rgb(medium.source)
+        return (
+            _from_array(medium) if not hasattr(medium.source, "getbands") else _rgb(medium.source)
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
+        warnings.simplefilter(
+            "ignore", Image.DecompressionBombWarning
+        )  # the limit below is stricter
         try:
             with medium.file() as file, Image.open(file) as image:
                 check_pixels(medium, *image.size)
@@ -67,7 +71,9 @@ def squared(image: Any) -> Any:
     from PIL import ImageOps
 
     side = max(image.size)
-    return image if image.size == (side, side) else ImageOps.pad(image, (side, side), color=BACKGROUND)
+    return (
+        image if image.size == (side, side) else ImageOps.pad(image, (side, side), color=BACKGROUND)
+    )
 
 
 def _rgb(image: Any) -> Any:
@@ -88,7 +94,11 @@ def _from_array(medium: Medium) -> Any:
     from PIL import Image
 
     array = np.asarray(medium.source)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+    if (
+        array.dtype != np.uint8
+        or array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] not in (3, 4))
+    ):
         raise MediaError(
             f"{medium.name} has the shape {list(array.shape)} and type {array.dtype}; an array must be uint8 [height, width], "
             "[height, width, 3] or [height, width, 4]"

@@ -28,7 +28,9 @@ MARKER = re.compile("|".join(map(re.escape, MEDIA_MARKERS.values())))
 """How a text names the places of media."""
 
 _KIND_OF = {marker: kind for kind, marker in MEDIA_MARKERS.items()}
-_DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*?(?P<packed>;base64)?,", re.I)
+_DATA_URL = re.compile(
+    r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*?(?P<packed>;base64)?,", re.I
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +102,9 @@ def as_medium(kind: Kind, given: Any, *, base: Path | None = None, where: str = 
     if isinstance(given, bytes | bytearray | memoryview):
         return Medium(kind, bytes(given), f"{place}the {kind} of {len(given):,} bytes")
     if isinstance(given, str) and given[:5].lower() == "data:":
-        return Medium(kind, _unpacked(given, f"{place}the {kind}"), f"{place}the {kind} in a data URL")
+        return Medium(
+            kind, _unpacked(given, f"{place}the {kind}"), f"{place}the {kind} in a data URL"
+        )
     if isinstance(given, str) and re.match(r"[a-zA-Z][\w+.-]+://", given):
         raise MediaError(
             f"{place}the {kind} {given[:80]!r} is an address in the network, from which glmkit fetches nothing; give a file, "
@@ -128,7 +132,9 @@ def without_markers(text: str) -> str:
     return MARKER.sub(lambda found: found.group().replace("<|", "< |"), text)
 
 
-def in_order(text: str, media: Sequence[Medium], *, where: str = "the text") -> tuple[str, list[Medium]]:
+def in_order(
+    text: str, media: Sequence[Medium], *, where: str = "the text"
+) -> tuple[str, list[Medium]]:
     """Returns a text and its media in the order of their places; a text that names none gets them in front.
 
     Raises:

@@ -45,7 +45,9 @@ def read_parts(content: Any, where: str = "content") -> tuple[str, list[tuple[Ki
     for number, part in enumerate(content):
         name = f"{where}[{number}]"
         if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
-            raise MediaError(f'{name} must be {{"type": …}} with what it holds; given was {part!r:.80}')
+            raise MediaError(
+                f'{name} must be {{"type": …}} with what it holds; given was {part!r:.80}'
+            )
         if part["type"] in ("text", "input_text"):
             text += without_markers(str(part.get("text", "")))
             continue
@@ -60,7 +62,9 @@ def read_parts(content: Any, where: str = "content") -> tuple[str, list[tuple[Ki
         elif isinstance(value, Mapping) and "url" in value:
             value = value["url"]
         if value is None:
-            raise MediaError(f"{name} is of the type {part['type']!r} and has no field {part['type']!r}")
+            raise MediaError(
+                f"{name} is of the type {part['type']!r} and has no field {part['type']!r}"
+            )
         text += MEDIA_MARKERS[kind]
         media.append((kind, value))
     return text, media

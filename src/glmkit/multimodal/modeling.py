@@ -42,7 +42,9 @@ class Tower(nn.Module):
         self.kind, self.frames = kind, config.frames
         own = bool(config.encoder)
         encoded = "image" if kind == "video" else kind
-        self.encoder = Encoder(config.encoder, encoded, config.layer, config.seconds) if own else None
+        self.encoder = (
+            Encoder(config.values, encoded, config.layer, config.seconds) if own else None
+        )
         encoder = self.encoder or frames_of
         assert encoder is not None
         self.projector: MergeProjector | Resampler = (
@@ -165,14 +167,16 @@ class GLMForMultimodalGeneration(GLMForConditionalGeneration):
     def of(cls, glm: GLMForConditionalGeneration, media: GLMMediaModel) -> Any:
         """Returns the two as one model, which shares their weights."""
         with torch.device("meta"):
-            model = cls(glm.config, media.config)
+            model = cls(glm.config, media.config)  # type: ignore[arg-type]
         model.glm, model.media = glm.glm, media
         model.generation_config = glm.generation_config
         model.name_or_path = glm.name_or_path
         return model.train(glm.training)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any
+    ) -> Any:  # type: ignore[override]
         """Loads a GLM in any known format (of an adapter its base, merged) and what reads its media.
 
         Raises:

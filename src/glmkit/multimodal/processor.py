@@ -133,24 +133,22 @@ class MediaProcessor:
         if not of.encoder:  # a clip's frames are images
             return None
         encoded = "image" if kind == "video" else kind
-        name = architecture(of.encoder["model_type"], encoded).processor
-        settings = {"size": {}, **of.preprocessor} if not of.preprocessor else dict(of.preprocessor)
+        name = architecture(of.values["model_type"], encoded).processor
+        settings = dict(of.preprocessor) or self._usual(of, encoded)
         for unsaid in ("image_processor_type", "feature_extractor_type", "processor_class"):
             settings.pop(unsaid, None)
-        if not of.preprocessor:
-            settings = self._usual(of, encoded)
         return getattr(transformers, name)(**settings)
 
     def _usual(self, of: Any, kind: str) -> dict[str, Any]:
         """Returns the settings of a preprocessor where a recipe has none: the encoder's sizes, values in [-1, 1]."""
         if kind == "image":
-            side = of.encoder.get("image_size", 224)
+            side = of.values.get("image_size", 224)
             square = {"height": side, "width": side}
             usual = {"size": square, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
             return usual | {"do_center_crop": False, "resample": 3}
-        if of.encoder["model_type"] != "whisper":
+        if of.values["model_type"] != "whisper":
             return {"sampling_rate": WAVE_RATE}
-        bins = of.encoder.get("num_mel_bins", 80)
+        bins = of.values.get("num_mel_bins", 80)
         return {"feature_size": bins, "chunk_length": math.ceil(of.seconds)}
 
     def _image(self, medium: Medium) -> np.ndarray:
@@ -164,7 +162,9 @@ class MediaProcessor:
     def _pixels(self, kind: str, pictures: list[Any]) -> np.ndarray:
         """Returns float32 [n, 3, height, width]."""
         squares = [squared(one) for one in pictures]
-        return np.stack(self._tools[kind](squares, return_tensors="np")["pixel_values"]).astype(np.float32)
+        return np.stack(self._tools[kind](squares, return_tensors="np")["pixel_values"]).astype(
+            np.float32
+        )
 
     def _audio(self, medium: Medium) -> np.ndarray:
         """Returns windows, float32 [n, mel bins, frames] or [n, samples]."""

@@ -24,7 +24,6 @@ from glmkit.tasks.task import Task
 from glmkit.tokens.blanked import encode_content, encode_pieces, encode_plain, mask_ids
 from glmkit.tokens.store import TokenStore
 
-
 CountRows = Callable[[Medium], int]
 """How many rows of embeddings a medium takes."""
 

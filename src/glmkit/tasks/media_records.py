@@ -37,7 +37,10 @@ def conversations(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {**_kept(record, "questions"), **asked, "turns": [str(asked["question"]), str(asked["answer"])]}  # fmt: skip
     elif "conversations" in record:
         said = record["conversations"]
-        yield {**_kept(record, "conversations"), "turns": [_modern(str(one["value"])) for one in said]}
+        yield {
+            **_kept(record, "conversations"),
+            "turns": [_modern(str(one["value"])) for one in said],
+        }
     elif "messages" in record:
         yield _chat(record)
     elif "turns" in record:
@@ -61,7 +64,9 @@ def _modern(text: str) -> str:
 
 def _captioned(record: Mapping[str, Any]) -> dict[str, Any]:
     """A medium with its caption or transcript; the language of what is asked is the caption's."""
-    said = next(record[name] for name in ("caption", "text", "transcript", "sentence") if name in record)
+    said = next(
+        record[name] for name in ("caption", "text", "transcript", "sentence") if name in record
+    )
     said = str(said[0] if isinstance(said, list) else said)
     kind = next(name for name in MEDIA_FIELDS if record.get(name))
     language = "zh" if any("\u4e00" <= letter <= "\u9fff" for letter in said) else "en"

@@ -80,7 +80,7 @@ def read_questions(
 def _located(
     task: Task, record: Mapping[str, Any], where: str, folder: Path | None
 ) -> dict[str, Any]:
-    found: Any = type(record)(record)  # what `unfold` made stays what it is
+    found: Any = type(record)(record)  # type: ignore[call-arg]  # what `unfold` made stays what it is
     for name, kind in task.media.items():
         value = record.get(name)
         if value is not None and value != "":

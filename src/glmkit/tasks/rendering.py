@@ -132,7 +132,9 @@ def _placed(
     placed, media = in_order(text, given, where=where)
     front = "".join(MEDIA_MARKERS[one.kind] for one in media) if placed != text else ""
     if front and f"{{{MEDIA}}}" not in pattern:
-        raise DataError(f"{where}: the pattern {pattern!r} has no {{{MEDIA}}}, where the record's media could stand")
+        raise DataError(
+            f"{where}: the pattern {pattern!r} has no {{{MEDIA}}}, where the record's media could stand"
+        )
     return {**record, MEDIA: front}, tuple(media)
 
 

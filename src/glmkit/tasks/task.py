@@ -138,7 +138,11 @@ class Task:
         Raises:
             ConfigError: Names all that is wrong.
         """
-        known = {*self.fields, *(MADE_BY_TURNS if self.turns else ()), *((MEDIA,) if self.media else ())}
+        known = {
+            *self.fields,
+            *(MADE_BY_TURNS if self.turns else ()),
+            *((MEDIA,) if self.media else ()),
+        }
         problems = []
         for language, pattern in self.all_patterns():
             if self.hide is None and len(BLANK.findall(pattern)) != 1:

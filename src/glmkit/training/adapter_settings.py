@@ -51,7 +51,9 @@ class MediaSettings:
     """Likewise of sounds."""
     video: MediumConfig | None = None
     """Likewise of clips."""
-    train: list[Literal["encoder", "projector"]] = field(default_factory=lambda: ["encoder", "projector"])
+    train: list[Literal["encoder", "projector"]] = field(
+        default_factory=lambda: ["encoder", "projector"]
+    )
     """Which of its parts are trained."""
     freeze_language: bool = False
     """Whether the GLM itself stays as it is (without LoRA): the first of two stages trains the projector alone."""

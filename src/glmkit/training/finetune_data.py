@@ -201,7 +201,11 @@ def _samples(
     variants: list[Variant] = []
     shortened = False
     for pattern in range(len(task.patterns[asked_language(task, record, data.language)])):
-        options: dict[str, Any] = {"pattern": pattern, "language": data.language, "count_rows": count_rows}
+        options: dict[str, Any] = {
+            "pattern": pattern,
+            "language": data.language,
+            "count_rows": count_rows,
+        }
         found: Variant | None = None
         if task.label is not None:
             found, cut = encode_choices(task, record, tokenizer, max_length, where, **options)
@@ -214,7 +218,11 @@ def _samples(
     counts["shortened"] += shortened
     counts["dropped"] += not variants
     if variants:
-        asked = question(task, record, where, language=data.language, answered=False) if task.media else None
+        asked = (
+            question(task, record, where, language=data.language, answered=False)
+            if task.media
+            else None
+        )
         yield Sample(where, tuple(variants), media=asked.media if asked else ())
 
 

@@ -288,8 +288,12 @@ def _check_tasks(config: FinetuneConfig, problems: list[str]) -> None:
     if config.method == "head" and (len(config.tasks) > 1 or kinds - {"classification"}):
         problems.append("method = 'head' is for one classification task; use method = 'cloze'")
     with_media = {bool(task.media) for task in found}
-    if True in with_media and (config.method == "head" or config.virtual.tokens or config.lora.quantize):
-        problems.append("a task with media is asked by method = 'cloze', with all weights, LoRA, or none of the GLM's")
+    if True in with_media and (
+        config.method == "head" or config.virtual.tokens or config.lora.quantize
+    ):
+        problems.append(
+            "a task with media is asked by method = 'cloze', with all weights, LoRA, or none of the GLM's"
+        )
     if config.media != MediaSettings() and True not in with_media and found:
         problems.append("media: none of the tasks has any")
     if config.media.freeze_language and (config.lora.rank or not config.media.train):

@@ -99,7 +99,9 @@ class FinetuneStream:
         # Another pattern each time a sample is read.
         variants = [one.variants[(index + epoch) % len(one.variants)] for index, one in samples]
         media = [one.media for _, one in samples]
-        batch = make_batch(variants, self.specials, head=self.head, media=media, prepare=self.prepare)
+        batch = make_batch(
+            variants, self.specials, head=self.head, media=media, prepare=self.prepare
+        )
         batch["task"] = number
         batch["weights"] = torch.tensor([one.weight for _, one in samples])
         batch["where"] = [one.where for _, one in samples]

@@ -29,6 +29,10 @@ RECORDS = {
         {"turns": ["你好！", "你好，聊什么？", "电影。"]},
         {"turns": [{"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}]},
     ),
+    "multimodal": (
+        {"image": "a.png", "turns": ["图里有什么？", "一只猫。"]},
+        {"audio": "a.wav", "turns": ["What is it?", "A cat."]},
+    ),
     "poem": (
         {"title": "静夜思", "author": "李白", "form": "五言绝句", "lines": ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"]},
         {"title": "The Tyger", "author": "William Blake", "form": "song", "lines": ["Tyger Tyger, burning bright,"]},
@@ -54,6 +58,7 @@ ANSWERS = {
     "qa": ("6300公里", "The Nile"),
     "summary": ("空白填充训练", "Filling blanks"),
     "dialogue": ("你好，聊什么？", "Hello."),
+    "multimodal": ("一只猫。", "A cat."),
     "poem": ("床前明月光，疑是地上霜。\n举头望明月，低头思故乡。", "Tyger Tyger, burning bright,"),
     "article": ("长城是中国古代的防御工程。", "The Nile is a river."),
     "text": ("海上明月共潮生。", "Tyger Tyger, burning bright"),
