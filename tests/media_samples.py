@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from glmkit.blanks.layout import find_masks
 from glmkit.generation.prompts import MediaRun, Prompt, build_prompt
 from glmkit.special_tokens import FIRST_MEDIA_ID
+from glmkit.tokens.blanked import encode_pieces, split_at_blanks
 
 
 def prompt_of(glm, text: str) -> Prompt:
@@ -34,12 +37,19 @@ def as_media(glm, text: str | Prompt, seed: int = 0, share: float = 0.5) -> Prom
     return replace(prompt, ids=ids, embeddings=table)
 
 
-def with_picture(glm, before: str, after: str, table: torch.Tensor, kind: str = "image") -> Prompt:
-    """Returns a prompt of two texts with a medium of M rows between them; `after` has the blanks."""
-    whole = prompt_of(glm, f"{before}{after}")
-    start = len(prompt_of(glm, f"{before}[MASK]").ids) - 2  # where its mask stands
-    rows = FIRST_MEDIA_ID + np.arange(len(table))
-    ids = np.concatenate((whole.ids[:start], rows, whole.ids[start:]))
-    parts = [f"{before}<|{kind}|>{whole.parts[0][len(before) :]}", *whole.parts[1:]]
-    masks = whole.mask_indices + len(table)
-    return Prompt(ids, parts, masks, table, (MediaRun(kind, start, len(table)),))
+def with_media(glm, text: str, *tables: torch.Tensor) -> Prompt:
+    """Returns the prompt of a text in which `<|image|>`, `<|audio|>` and `<|video|>` stand for tables of rows."""
+    ids: list[int] = [glm.tokenizer.special_ids.cls]
+    media, row, waiting = [], FIRST_MEDIA_ID, iter(tables)
+    for piece in re.split(r"(<\|(?:image|audio|video)\|>)", text):
+        if piece.startswith("<|"):
+            count = len(next(waiting))
+            media.append(MediaRun(piece[2:-2], len(ids), count))
+            ids += range(row, row + count)
+            row += count
+        elif piece:
+            ids += encode_pieces(glm.tokenizer, split_at_blanks(glm.tokenizer, piece))
+    ids.append(glm.tokenizer.special_ids.eos)
+    masks = find_masks(ids, glm.tokenizer.special_ids.masks)
+    parts = split_at_blanks(glm.tokenizer, text)[::2]
+    return Prompt(np.array(ids), parts, masks, torch.cat(tables), tuple(media))

@@ -55,6 +55,8 @@ def read_with_maps(model: Any, rows: Rows) -> tuple[list[np.ndarray], list[torch
         "position_ids": torch.from_numpy(rows.positions).to(model.device),
         "attention_mask": torch.from_numpy(rows.visible[:, None].astype(np.float32)).to(model.device),
     }  # fmt: skip
+    if rows.media is not None:
+        inputs["media_embeds"] = rows.media.detach().to(model.device)
     with eager_attention(model):
         output = model.glm(**inputs, output_attentions=True, output_hidden_states=True)
     maps = torch.stack([one.float().cpu() for one in output.attentions]).numpy()

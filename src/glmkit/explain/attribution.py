@@ -88,7 +88,7 @@ class Attributor:
         # Features: the units that are evidence; everything else together is one more, equal in text and baseline.
         allowed = np.append(evidence, False)
         self._features = np.where(allowed[rows.units], rows.units, self._num_units)
-        self._text = embeddings_of(model, rows.ids)[None]
+        self._text = embeddings_of(model, rows)[None]
         replaced = torch.from_numpy(self._features < self._num_units).to(self._text.device)
         self._baseline = torch.where(replaced[None, ..., None], baseline.to(self._text), self._text)
         self.score, self.baseline_score = self._ends()

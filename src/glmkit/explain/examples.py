@@ -51,7 +51,7 @@ def example_contributions(
     text: str,
     spans: Sequence[Span],
     rows: Rows,
-    build: Callable[[str], Rows],
+    without: Callable[[Span], Rows],
 ) -> list[tuple[PromptExample, ...]]:
     """Returns for each blank the examples with what they add to its score, in nats.
 
@@ -60,12 +60,11 @@ def example_contributions(
         text: The text with its blanks.
         spans: Of its examples.
         rows: Of the whole text and the blanks' contents.
-        build: Makes the rows of a text with the same blanks and contents.
+        without: Makes the rows of the text without some of its characters, with the same blanks and contents.
     """
     if not spans:
         return [()] * rows.predictions.num_contents
-    variants = [build(text[:start] + text[end:]) for start, end in spans]
-    scores = scores_of(model, [rows, *variants])
+    scores = scores_of(model, [rows, *map(without, spans)])
     added = scores[0] - scores[1:]
     return [
         tuple(

@@ -27,16 +27,18 @@ from glmkit.explain.attribution import (
     check_methods,
 )
 from glmkit.explain.examples import example_contributions, find_examples
-from glmkit.explain.filling import Filling
+from glmkit.explain.filling import Filling, evidence_for
 from glmkit.explain.lens import lens_and_steps
 from glmkit.explain.progress import watched
 from glmkit.explain.questions import asked
-from glmkit.explain.results import Attention, Attribution, Evidence, Explanation
+from glmkit.explain.results import Attention, Attribution, Evidence, Explanation, Unit
 from glmkit.explain.rows import Rows
 from glmkit.explain.scoring import Objective, content_objective, label_objective, scores_of
 from glmkit.explain.units import Grouping, token_text
+from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model import GLMForSequenceClassification
+from glmkit.special_tokens import FIRST_MEDIA_ID
 from glmkit.tasks.rendering import asked_language
 from glmkit.tasks.task import Language, Task
 from glmkit.tokens.tokenizer import well_formed
@@ -75,7 +77,7 @@ class Settings:
 def explain(
     model: Any,
     tokenizer: Any,
-    text: str,
+    text: str | Prompt,
     *,
     blanks: Sequence[str] | None = None,
     settings: Settings | None = None,
@@ -88,7 +90,7 @@ def explain(
         model: A `GLMForConditionalGeneration`.
         tokenizer: Its `GLMTokenizer`.
         text: The text; without a blank it gets `[gMASK]` at its end. One that is too long is cut on the left, as `fill`
-            does.
+            does. Or a prompt, which may have media: each of their rows is evidence.
         blanks: The contents, one for each blank; by default what the model writes. They are explained as their text is
             encoded, which may be other tokens than those that were written one by one.
         settings: How to explain.
@@ -97,23 +99,21 @@ def explain(
 
     Raises:
         UserError: Unknown settings, or contents that do not match the blanks.
-        GenerationError: As `build_prompt`; contents longer than the model's positions.
+        GenerationError: As `build_prompt`; contents longer than the model's positions; a prompt that is not its text encoded.
         MissingDependencyError: A method of captum's without `glmkit[explain]`.
     """
     chosen = settings or Settings()
     with unchanged(model), watched(model, chosen.progress):
         filling = Filling.of(model, tokenizer, text, blanks, decoding)
         rows, units = filling.rows(chosen.unit)
-        sources = [unit.source for unit in units]
         shots = find_examples(filling.pieces, separator)
-        examples = example_contributions(model, filling.text, shots, rows, filling.rebuilt)
+        examples = example_contributions(model, filling.text, shots, rows, filling.without)
         maps, hidden = read_with_maps(model, rows)
         baseline = baseline_vector(model, tokenizer.special_ids, chosen.baseline)
         scores = scores_of(model, [rows])[0]
         evidence = []
         for number, content in enumerate(filling.contents):
-            earlier = {"text", *(f"blank {n + 1}" for n in range(number))}
-            allowed = np.array([source in earlier for source in sources], bool)
+            allowed = evidence_for(units, number)
             methods = _attributions(
                 model, rows, allowed, content_objective(number), number, float(scores[number]), baseline, maps, chosen
             )  # fmt: skip
@@ -138,7 +138,7 @@ def explain(
         kind="blanks",
         evidence=tuple(evidence),
         blanks=tuple(filling.blank_spans()),
-        attention=_attention(tokenizer, rows, maps) if chosen.attention else (),
+        attention=_attention(tokenizer, rows, maps, units) if chosen.attention else (),
         facts={
             **_facts(model, chosen),
             "explained": "log-probability of the blank's content and its end, in nats",
@@ -150,7 +150,7 @@ def explain(
 def explain_texts(
     model: Any,
     tokenizer: Any,
-    texts: Sequence[str],
+    texts: Sequence[str | Prompt],
     *,
     blanks: Sequence[Sequence[str] | None] | None = None,
     **options: Any,
@@ -160,7 +160,7 @@ def explain_texts(
     Args:
         model: As in `explain`; so are `tokenizer` and the options.
         tokenizer: The tokenizer.
-        texts: The texts.
+        texts: The texts, or prompts.
         blanks: For each text the contents of its blanks.
         **options: Of `explain`.
 
@@ -257,7 +257,7 @@ def explain_label(
         kind="label",
         evidence=(evidence,),
         probabilities={public[one]: float(share) for one, share in zip(labels, shares, strict=True)},
-        attention=_attention(tokenizer, rows, maps) if chosen.attention else (),
+        attention=_attention(tokenizer, rows, maps, units) if chosen.attention else (),
         facts={
             **_facts(model, chosen),
             "explained": "log p(label) - log p(all other labels), in nats, before calibration",
@@ -312,10 +312,15 @@ def _of_units(one: Attribution, kept: np.ndarray) -> Attribution:
     return Attribution(one.method, one.values[kept], one.score, one.baseline_score, one.gap, one.complete, one.steps)  # fmt: skip
 
 
-def _attention(tokenizer: Any, rows: Rows, maps: list[np.ndarray]) -> tuple[Attention, ...]:
+def _attention(
+    tokenizer: Any, rows: Rows, maps: list[np.ndarray], units: Sequence[Unit]
+) -> tuple[Attention, ...]:
+    def shown(token: int, unit: int) -> str:
+        return units[unit].text if token >= FIRST_MEDIA_ID else token_text(tokenizer, token)
+
     return tuple(
         Attention(
-            tuple(token_text(tokenizer, token) for token in rows.ids[row, :size].tolist()),
+            tuple(map(shown, rows.ids[row, :size].tolist(), rows.units[row, :size].tolist())),
             int(rows.prefix_lengths[row]),
             maps[row],
         )

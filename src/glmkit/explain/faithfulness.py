@@ -28,11 +28,12 @@ import torch
 from glmkit.applications.labels import as_records
 from glmkit.errors import UserError
 from glmkit.evaluation.resampling import bootstrap_interval
-from glmkit.explain.filling import Filling
+from glmkit.explain.filling import Filling, evidence_for
 from glmkit.explain.questions import asked
 from glmkit.explain.results import Explanation
 from glmkit.explain.rows import Rows
 from glmkit.explain.scoring import Objective, content_objective, label_objective, scores_of
+from glmkit.generation.prompts import Prompt
 from glmkit.tasks.rendering import asked_language
 from glmkit.tasks.task import Task
 
@@ -87,7 +88,12 @@ class Curves:
 
 
 def question_of(
-    model: Any, tokenizer: Any, explanation: Explanation, task: Task | None = None, number: int = 0
+    model: Any,
+    tokenizer: Any,
+    explanation: Explanation,
+    task: Task | None = None,
+    number: int = 0,
+    prompt: Prompt | None = None,
 ) -> Question:
     """Returns the question that an explanation answers; its orders rank the units of `explanation.evidence[number]`.
 
@@ -97,16 +103,15 @@ def question_of(
         explanation: Of a text's blanks, or of a label (of a task with one text, without `labels=`).
         task: Of a label.
         number: Of the blank.
+        prompt: The prompt that was explained, where it has media, which no text holds.
     """
     grouping = explanation.facts["unit"]
     if task is None:
         contents = [one.content for one in explanation.evidence]
-        filling = Filling.of(model, tokenizer, explanation.text, contents)
+        filling = Filling.of(model, tokenizer, prompt or explanation.text, contents)
         rows, units = filling.rows(grouping)
-        earlier = {"text", *(f"blank {n + 1}" for n in range(number))}
-        evidence = np.array([unit.source in earlier for unit in units], bool)
         tokens = len(rows.predictions.of(number))
-        return Question(rows, evidence, content_objective(number), tokens)
+        return Question(rows, evidence_for(units, number), content_objective(number), tokens)
     [record] = as_records(task, [explanation.text])
     spoken = asked_language(task, record)
     found = asked(model, tokenizer, record, task, spoken, grouping)

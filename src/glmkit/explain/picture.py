@@ -16,7 +16,8 @@ import numpy as np
 from glmkit.errors import missing_dependency
 from glmkit.explain.fonts import FIRST_IDEOGRAPH, families
 from glmkit.explain.results import Evidence, Explanation, probability
-from glmkit.explain.segments import Segment, segments
+from glmkit.explain.segments import ROW, Segment, segments
+from glmkit.explain.units import MARKER
 from glmkit.whole_files import write_figure
 
 FOR, AGAINST, FRAME = "#0b6fb8", "#d95f02", "#444444"
@@ -59,7 +60,7 @@ def write_picture(path: Path, explanation: Explanation) -> None:
     guesses = [text for one in explanation.evidence if one.lens for row in one.lens.top for text, _ in row]  # fmt: skip
     chinese = _mostly_chinese(explanation.filled)
     titles = [WORDS[name][1] for name in WORDS] if chinese else []
-    used = families("".join([*known, *guesses, *titles]))
+    used = families("".join([*known, *guesses, *titles, ROW]))
     with matplotlib.rc_context({"font.family": used, "axes.unicode_minus": False, "svg.fonttype": "path"}):  # fmt: skip
         write_figure(path, _figure(explanation, int(chinese)))
 
@@ -190,7 +191,8 @@ def _lines(parts: Sequence[Segment]) -> list[list[tuple[int, Segment]]]:
     lines: list[list[tuple[int, Segment]]] = [[]]
     column = 0
     for part in parts:
-        rest = [part] if part.unit is not None else [Segment(c, None, part.blank) for c in part.text]  # fmt: skip
+        whole = part.unit is not None or MARKER.fullmatch(part.text)
+        rest = [part] if whole else [Segment(c, None, part.blank) for c in part.text]
         for one in rest:
             if column + _width(one.text) > LINE and column:
                 lines.append([])

@@ -22,19 +22,21 @@ SUFFIXES = (".html", ".png", ".svg", ".pdf", ".json")
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of evidence: a word, a Chinese token, or a character of several tokens.
+    """A piece of evidence: a word, a Chinese token, a character of several tokens, or a row of an image, a sound or a clip.
 
     Attributes:
         text: As it is shown.
-        start: Of its characters, in the text that `source` names.
+        start: Of its characters, in the text that `source` names; of a medium's row those of its marker in the text.
         end: After them.
-        source: "text", "blank 1", "blank 2" …, or the field of a record.
+        source: "text", "blank 1", "blank 2" …, the field of a record, or a medium: "image 1", "image 2", "audio 1", "video 1" ….
+        index: Of a row within its medium, from 0; None for what is text.
     """
 
     text: str
     start: int
     end: int
     source: str
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,14 @@ class Evidence:
         values = self.attributions[method].values
         return [(self.units[i], float(values[i])) for i in np.argsort(-np.abs(values), kind="stable")[:n]]  # fmt: skip
 
+    def media(self, method: str) -> dict[str, np.ndarray]:
+        """Returns for each medium ("image 1" …) float64 [rows], what a method gives its rows, in their order."""
+        values: dict[str, list[float]] = {}
+        for unit, value in zip(self.units, self.attributions[method].values, strict=True):
+            if unit.index is not None:
+                values.setdefault(unit.source, []).append(float(value))
+        return {source: np.array(some) for source, some in values.items()}
+
     def __str__(self) -> str:
         lines = [
             f"{self.name}: {self.content}  ({self.score:+.3f} nats, {probability(self.probability)})"
@@ -181,6 +191,10 @@ class Evidence:
             sign = "" if method == "attention_rollout" else "+"
             some = "  ".join(f"{unit.text} {value:{sign}.3f}" for unit, value in self.top(method))
             lines.append(f"  {_title(one)}: {some or '(no context)'}")
+            lines += [
+                f"    {source}, all {len(values)} rows: {values.sum():{sign}.3f}"
+                for source, values in self.media(method).items()
+            ]
         for step in self.steps:
             others = "  ".join(f"{text} {probability(share)}" for text, share in step.alternatives)
             lines.append(f"  {step.token} {probability(step.probability)}  of: {others}")

@@ -9,9 +9,10 @@ Shapes: R rows (one, or one for each pattern of a task), S places of the longest
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from glmkit.blanks.choices import ChoiceTree, build_tree
 from glmkit.blanks.layout import IGNORE_INDEX, Piece, collate, dense_mask, lay_out
@@ -54,6 +55,7 @@ class Rows:
         lengths: int64 [R], places that are not padding.
         prefix_lengths: int64 [R], tokens of part A.
         predictions: What is scored.
+        media: float [M, H], what ids from `FIRST_MEDIA_ID` on mean, or None where there are none.
     """
 
     ids: np.ndarray
@@ -63,6 +65,7 @@ class Rows:
     lengths: np.ndarray
     prefix_lengths: np.ndarray
     predictions: Predictions
+    media: torch.Tensor | None = None
 
     def each(self) -> Iterator[Row]:
         """Yields the rows without padding."""
@@ -90,29 +93,21 @@ class Rows:
         return stack(
             rows,
             Predictions(asked.rows, places, asked.tokens, asked.contents, asked.num_contents),
+            self.media,
         )
 
     def replaced(self, units: Collection[int], token: int) -> Rows:
         """Returns the rows with every token of some units replaced by one token."""
         there = np.isin(self.units, np.fromiter(units, np.int64, len(units)))
-        ids = np.where(there, token, self.ids)
-        return Rows(
-            ids,
-            self.positions,
-            self.visible,
-            self.units,
-            self.lengths,
-            self.prefix_lengths,
-            self.predictions,
-        )
+        return replace(self, ids=np.where(there, token, self.ids))
 
 
 Row = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
 """ids [s], positions [2, s], visible [s, s], units [s], tokens of part A."""
 
 
-def stack(rows: Sequence[Row], predictions: Predictions) -> Rows:
-    """Returns rows of different lengths as one `Rows`, padded on the right."""
+def stack(rows: Sequence[Row], predictions: Predictions, media: torch.Tensor | None = None) -> Rows:
+    """Returns rows of different lengths as one `Rows`, padded on the right; they read one table of media."""
     longest, count = max(len(ids) for ids, *_ in rows), len(rows)
     ids = np.zeros((count, longest), np.int64)
     positions = np.zeros((count, 2, longest), np.int64)
@@ -124,7 +119,7 @@ def stack(rows: Sequence[Row], predictions: Predictions) -> Rows:
         visible[number, :size, :size], units[number, :size] = sees, parts
     lengths = np.array([len(some) for some, *_ in rows], np.int64)
     in_a = np.array([one[4] for one in rows], np.int64)
-    return Rows(ids, positions, visible, units, lengths, in_a, predictions)
+    return Rows(ids, positions, visible, units, lengths, in_a, predictions, media)
 
 
 def filling_rows(
@@ -133,6 +128,7 @@ def filling_rows(
     units_a: Sequence[int],
     units_b: Sequence[Sequence[int]],
     sop: int,
+    media: torch.Tensor | None = None,
 ) -> Rows:
     """Returns the one row of a text with all its blanks' contents.
 
@@ -142,6 +138,7 @@ def filling_rows(
         units_a: Of the tokens of part A.
         units_b: Of the tokens of each piece, which are evidence for the later ones alone.
         sop: Id of the start marker.
+        media: [M, H], what ids of media in part A mean.
     """
     example = lay_out(part_a, pieces, sop)
     batch = collate([example], 0)
@@ -159,7 +156,7 @@ def filling_rows(
         num_contents=len(pieces),
     )
     row = (example.input_ids, example.position_ids, dense_mask(batch)[0], np.asarray(units, np.int64), len(part_a))  # fmt: skip
-    return stack([row], predictions)
+    return stack([row], predictions, media)
 
 
 def choice_rows(

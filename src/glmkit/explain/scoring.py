@@ -9,6 +9,7 @@ Shapes: N variants of the same rows, R rows, S places, H hidden, T predictions, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 
 from glmkit.explain.rows import Predictions, Rows, stack
 from glmkit.model import GLMForSequenceClassification
+from glmkit.model.modeling import embed
 
 MAX_PLACES = 8192
 """Places N·R·S that are read at once."""
@@ -98,11 +100,12 @@ def variants_at_once(model: Any, rows: Rows) -> int:
     return max(1, min(by_places, by_logits))
 
 
-def embeddings_of(model: Any, ids: np.ndarray) -> torch.Tensor:
-    """Returns the words' embeddings of ids, without gradient, on the model's device."""
-    table = model.glm.word_embeddings
+def embeddings_of(model: Any, rows: Rows) -> torch.Tensor:
+    """Returns [R, S, H], the embeddings of the rows' words and media, without gradient, on the model's device."""
+    media = None if rows.media is None else rows.media.detach().to(model.device)
     with torch.no_grad():
-        return table(torch.from_numpy(ids).to(model.device)).clone()
+        ids = torch.from_numpy(rows.ids).to(model.device)
+        return embed(model.glm.word_embeddings, ids, media).clone()
 
 
 def _scores_of_batch(model: Any, variants: Sequence[Rows]) -> np.ndarray:
@@ -116,8 +119,9 @@ def _scores_of_batch(model: Any, variants: Sequence[Rows]) -> np.ndarray:
         contents=np.concatenate([one.contents + n * one.num_contents for n, one in enumerate(asked)]),
         num_contents=sum(one.num_contents for one in asked),
     )  # fmt: skip
-    merged = stack([row for one in variants for row in one.each()], predictions)
-    embeddings = embeddings_of(model, merged.ids)[None]
+    # Variants of one question: what media mean is the same in all of them.
+    merged = stack([row for one in variants for row in one.each()], predictions, variants[0].media)
+    embeddings = embeddings_of(model, merged)[None]
     if isinstance(model, GLMForSequenceClassification):
         # Each variant's rows are averaged by themselves.
         rows = embeddings.view(len(variants) * count, 1, *embeddings.shape[2:])
@@ -131,7 +135,10 @@ def _scores_of_batch(model: Any, variants: Sequence[Rows]) -> np.ndarray:
 def _row(rows: Rows, number: int) -> Rows:
     """Returns one row of a head's rows."""
     here = slice(number, number + 1)
-    return Rows(rows.ids[here], rows.positions[here], rows.visible[here], rows.units[here], rows.lengths[here], rows.prefix_lengths[here], rows.predictions)  # fmt: skip
+    return replace(
+        rows,
+        **{name: getattr(rows, name)[here] for name in ("ids", "positions", "visible", "units", "lengths", "prefix_lengths")},
+    )  # fmt: skip
 
 
 def _repeated(array: np.ndarray, times: int, device: Any) -> torch.Tensor:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from glmkit.explain.results import Evidence, Explanation, Unit
 
+ROW = "□"
+"""Stands behind the marker of an image, a sound or a clip for each of its rows, to be coloured."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -46,14 +49,18 @@ def segments(explanation: Explanation, evidence: Evidence) -> list[Segment]:
 def _cut(
     text: str, units: Sequence[Unit], source: str, start: int = 0, stop: int | None = None
 ) -> Iterator[Segment]:
-    """Yields the segments of a part of a text."""
+    """Yields the segments of a part of a text; behind the marker of a medium one for each of its rows."""
     stop = len(text) if stop is None else stop
+    first = start
     for number, unit in enumerate(units):
-        if unit.source != source or not start <= unit.start < stop:
+        medium = unit.index is not None and source == "text"
+        if not (medium or unit.source == source) or not first <= unit.start < stop:
             continue
         if unit.start > start:
             yield Segment(text[start : unit.start])
-        yield Segment(text[unit.start : min(unit.end, stop)], number)
+        if medium and unit.start >= start:
+            yield Segment(text[unit.start : unit.end])
+        yield Segment(ROW if medium else text[unit.start : min(unit.end, stop)], number)
         start = min(unit.end, stop)
     if start < stop:
         yield Segment(text[start:stop])

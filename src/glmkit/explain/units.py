@@ -6,9 +6,11 @@ character that a vocabulary spells with several tokens (bytes) is never cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
+from glmkit.special_tokens import MEDIA_MARKERS
 from glmkit.tokens.blanked import mask_ids, stripped_pieces
 
 Span = tuple[int, int]
@@ -17,6 +19,9 @@ Grouping = Literal["word", "token"]
 
 NOWHERE: Span = (-1, -1)
 """Of a token that stands for no character: a special one."""
+
+MARKER = re.compile("|".join(map(re.escape, MEDIA_MARKERS.values())))
+"""How a text names the place of a medium."""
 
 FIRST_IDEOGRAPH = "\u2e80"
 """From here on characters are words of their own; below, letters and digits in a row are one word."""
@@ -31,25 +36,46 @@ def encode_with_spans(tokenizer: Any, text: str) -> tuple[list[int], list[Span]]
     return encoded["input_ids"], spans
 
 
-def encode_pieces_with_spans(tokenizer: Any, pieces: Sequence[str]) -> tuple[list[int], list[Span]]:
+def encode_pieces_with_spans(
+    tokenizer: Any, pieces: Sequence[str], media: Sequence[Sequence[int]] = ()
+) -> tuple[list[int], list[Span]]:
     """Returns what `tokens.blanked.encode_pieces` does, with spans in the text that the pieces join to.
 
     Args:
         tokenizer: A `GLMTokenizer`.
         pieces: Text at even places, masks as written at odd ones.
+        media: Of each marker in the text the ids that stand there, all with the marker's span; without any, markers are text.
     """
-    masks = mask_ids(tokenizer)
+    masks, rows = mask_ids(tokenizer), iter(media)
     ids: list[int] = []
     spans: list[Span] = []
     for place, (begin, piece) in enumerate(stripped_pieces(tokenizer, pieces)):
         if place % 2:
             ids.append(masks[piece])
             spans.append(NOWHERE)
-        elif piece:
-            more, places = encode_with_spans(tokenizer, piece)
+            continue
+        for (start, end), marks in _around_markers(piece) if media else [((0, len(piece)), False)]:
+            if marks:
+                more = [int(one) for one in next(rows, ())]
+                places = [(0, end - start)] * len(more)
+            elif end > start:
+                more, places = encode_with_spans(tokenizer, piece[start:end])
+            else:
+                continue
             ids += more
-            spans += [one if one == NOWHERE else (one[0] + begin, one[1] + begin) for one in places]
+            at = begin + start
+            spans += [one if one == NOWHERE else (one[0] + at, one[1] + at) for one in places]
     return ids, spans
+
+
+def _around_markers(piece: str) -> Iterator[tuple[Span, bool]]:
+    """Yields the spans of the markers of media in a text and of what is between, and whether they are markers."""
+    start = 0
+    for found in MARKER.finditer(piece):
+        yield (start, found.start()), False
+        yield found.span(), True
+        start = found.end()
+    yield (start, len(piece)), False
 
 
 def group(spans: Iterable[Span], text: str, grouping: Grouping) -> list[Span]:
