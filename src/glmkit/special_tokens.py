@@ -8,6 +8,7 @@ Source: shared special-token table of the original tokenizers (THUDM/GLM, `data_
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,9 @@ VIDEO = "<|video|>"
 
 MEDIA_MARKERS = {"image": IMAGE, "audio": AUDIO, "video": VIDEO}
 """Kind of a medium -> how a text names its place."""
+
+MEDIA_MARKER = re.compile("|".join(map(re.escape, MEDIA_MARKERS.values())))
+"""Finds the places of media in a text."""
 
 FIRST_MEDIA_ID = 1 << 24
 """Ids from here on are no tokens: id - FIRST_MEDIA_ID is a row of the embeddings that are given beside the ids."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from glmkit.blanks.layout import Piece, lay_out
 from glmkit.blanks.windows import continuation
+from glmkit.errors import ConfigError
 from glmkit.evaluation.asking import Answers, Asked, Record, Sums, bits
 from glmkit.evaluation.metrics import Outcome
 from glmkit.evaluation.scoring import label_log_probabilities, likeliest_tokens
@@ -34,7 +35,8 @@ def likelihood(glm: Any, asked: Sequence[Asked]) -> dict[str, Sums]:
         )
         for one in asked
     ]
-    scores = label_log_probabilities(glm.model, examples, ids.pad, batch_size=16)
+    media = [one.prompt.embeddings for one in asked]
+    scores = label_log_probabilities(glm.model, examples, ids.pad, batch_size=16, media=media)
     return {
         "bits_per_character": Sums(
             [-float(one[:-1].sum()) for one in scores],
@@ -52,17 +54,24 @@ def greedily(
 ) -> Answers:
     """Returns whether each token of the answers is the likeliest one after those before it; the end does not count."""
     tokenizer, ids = glm.tokenizer, glm.tokenizer.special_ids
+    left_to_right = task.reading.context == "unidirectional"
+    if left_to_right and any(one.prompt.media for one in asked):
+        raise ConfigError(
+            f"the task {task.name!r} is read left to right (reading.context = unidirectional), where media have no place: they "
+            "stand in part A, which is read in both directions"
+        )
     examples = []
     for one in asked:
         answer = np.asarray(one.answer, np.int64)
-        if task.reading.context == "unidirectional":
+        if left_to_right:
             before = encode_plain(tokenizer, one.question.before.rstrip())
             examples.append(continuation(np.asarray(before, np.int64), answer, ids, False))
         else:
             piece = Piece(int(one.prompt.mask_indices[0]), answer)
             examples.append(lay_out(one.prompt.ids, [piece], ids.sop))
-    scores = label_log_probabilities(glm.model, examples, ids.pad, batch_size=16)
-    tokens = likeliest_tokens(glm.model, examples, ids.pad, batch_size=16)
+    media = [one.prompt.embeddings for one in asked]
+    scores = label_log_probabilities(glm.model, examples, ids.pad, batch_size=16, media=media)
+    tokens = likeliest_tokens(glm.model, examples, ids.pad, batch_size=16, media=media)
     hits = [float((found == one.answer).all()) for found, one in zip(tokens, asked, strict=True)]
     return Answers(
         [

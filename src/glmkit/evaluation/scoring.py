@@ -7,6 +7,7 @@ and the company in a batch change nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 
 from glmkit.blanks.layout import IGNORE_INDEX, Example, collate
 from glmkit.blanks.windows import left_to_right_examples
+from glmkit.model.media import check_media, one_table
 from glmkit.tokens.blanked import encode_plain
 
 LOGIT_ROWS = 512
@@ -28,7 +30,12 @@ def encode(tokenizer: Any, text: str) -> np.ndarray:
 
 @torch.inference_mode()
 def label_log_probabilities(
-    model: Any, examples: Sequence[Example], pad: int, *, batch_size: int = 8
+    model: Any,
+    examples: Sequence[Example],
+    pad: int,
+    *,
+    batch_size: int = 8,
+    media: Sequence[torch.Tensor | None] | None = None,
 ) -> list[np.ndarray]:
     """Returns for each example the log-probabilities (float64, nats) of its labels, in order.
 
@@ -37,20 +44,29 @@ def label_log_probabilities(
         examples: What to predict; examples of similar length share a batch.
         pad: Id that fills up rows.
         batch_size: Examples at a time.
+        media: For each example the rows that its ids from `FIRST_MEDIA_ID` on mean, [M, H], or None.
+
+    Raises:
+        GenerationError: Ids of media without their rows, or rows that are not as wide as the model.
     """
-    found = _of_labels(model, examples, pad, batch_size, _negative_log_likelihood)
+    found = _of_labels(model, examples, pad, batch_size, _negative_log_likelihood, media)
     return [-values.double().numpy() for values in found]
 
 
 @torch.inference_mode()
 def likeliest_tokens(
-    model: Any, examples: Sequence[Example], pad: int, *, batch_size: int = 8
+    model: Any,
+    examples: Sequence[Example],
+    pad: int,
+    *,
+    batch_size: int = 8,
+    media: Sequence[torch.Tensor | None] | None = None,
 ) -> list[np.ndarray]:
     """Returns for each example int64 [labels]: the likeliest token where each of its labels stands (teacher forcing).
 
     Rows of the vocabulary that are no tokens never are; arguments as for `label_log_probabilities`.
     """
-    found = _of_labels(model, examples, pad, batch_size, _likeliest)
+    found = _of_labels(model, examples, pad, batch_size, _likeliest, media)
     return [tokens.numpy() for tokens in found]
 
 
@@ -88,17 +104,30 @@ def label_scores(
 
 
 def _of_labels(
-    model: Any, examples: Sequence[Example], pad: int, batch_size: int, function: Any
+    model: Any,
+    examples: Sequence[Example],
+    pad: int,
+    batch_size: int,
+    function: Any,
+    media: Sequence[torch.Tensor | None] | None = None,
 ) -> list[torch.Tensor]:
     """Returns for each example what `function(model, hidden [T, H], labels [T])` says of its labels."""
+    tables = [None] * len(examples) if media is None else media
+    for example, own in zip(examples, tables, strict=True):
+        check_media(example.input_ids, own, model.config.hidden_size)
     results = [torch.empty(0)] * len(examples)
     order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = collate([examples[index] for index in chosen], pad)
+        some = [examples[index] for index in chosen]
+        ids, table = one_table(
+            [one.input_ids for one in some], [tables[index] for index in chosen], model.device
+        )
+        some = [replace(one, input_ids=np.asarray(own)) for one, own in zip(some, ids, strict=True)]
+        batch = collate(some, pad)
         inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
         labels = inputs.pop("labels")
-        hidden = model.glm(**inputs).last_hidden_state
+        hidden = model.glm(**inputs, media_embeds=table).last_hidden_state
         predicted = labels != IGNORE_INDEX
         values = function(model, hidden[predicted], labels[predicted])
         counts = predicted.sum(1).tolist()

@@ -18,7 +18,6 @@ from glmkit.errors import GenerationError, UserError
 from glmkit.explain.results import Unit
 from glmkit.explain.rows import Rows, filling_rows
 from glmkit.explain.units import (
-    MARKER,
     NOWHERE,
     Grouping,
     Span,
@@ -32,7 +31,7 @@ from glmkit.generation.infill import fill
 from glmkit.generation.prompts import MediaRun, Prompt, build_prompt, split_at_blanks
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model.media import check_media
-from glmkit.special_tokens import FIRST_MEDIA_ID, GMASK
+from glmkit.special_tokens import FIRST_MEDIA_ID, GMASK, MEDIA_MARKER
 from glmkit.tokens.blanked import encode_content, mask_ids
 from glmkit.tokens.tokenizer import well_formed
 
@@ -145,7 +144,7 @@ class Filling:
             a, b = (min(max(one - start, 0), len(piece)) for one in (begin, end))
             pieces.append(piece[:a] + piece[b:])
             start += len(piece)
-        markers = (found.span() for found in MARKER.finditer(self.text))
+        markers = (found.span() for found in MEDIA_MARKER.finditer(self.text))
         kept = [
             (run.kind, ids)
             for run, ids, (a, b) in zip(self.prompt.media, _media_ids(self.prompt), markers, strict=False)

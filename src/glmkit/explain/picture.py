@@ -17,7 +17,7 @@ from glmkit.errors import missing_dependency
 from glmkit.explain.fonts import FIRST_IDEOGRAPH, families
 from glmkit.explain.results import Evidence, Explanation, probability
 from glmkit.explain.segments import ROW, Segment, segments
-from glmkit.explain.units import MARKER
+from glmkit.special_tokens import MEDIA_MARKER
 from glmkit.whole_files import write_figure
 
 FOR, AGAINST, FRAME = "#0b6fb8", "#d95f02", "#444444"
@@ -191,7 +191,7 @@ def _lines(parts: Sequence[Segment]) -> list[list[tuple[int, Segment]]]:
     lines: list[list[tuple[int, Segment]]] = [[]]
     column = 0
     for part in parts:
-        whole = part.unit is not None or MARKER.fullmatch(part.text)
+        whole = part.unit is not None or MEDIA_MARKER.fullmatch(part.text)
         rest = [part] if whole else [Segment(c, None, part.blank) for c in part.text]
         for one in rest:
             if column + _width(one.text) > LINE and column:

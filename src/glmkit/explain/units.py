@@ -6,11 +6,10 @@ character that a vocabulary spells with several tokens (bytes) is never cut.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from glmkit.special_tokens import MEDIA_MARKERS
+from glmkit.special_tokens import MEDIA_MARKER
 from glmkit.tokens.blanked import mask_ids, stripped_pieces
 
 Span = tuple[int, int]
@@ -19,9 +18,6 @@ Grouping = Literal["word", "token"]
 
 NOWHERE: Span = (-1, -1)
 """Of a token that stands for no character: a special one."""
-
-MARKER = re.compile("|".join(map(re.escape, MEDIA_MARKERS.values())))
-"""How a text names the place of a medium."""
 
 FIRST_IDEOGRAPH = "\u2e80"
 """From here on characters are words of their own; below, letters and digits in a row are one word."""
@@ -71,7 +67,7 @@ def encode_pieces_with_spans(
 def _around_markers(piece: str) -> Iterator[tuple[Span, bool]]:
     """Yields the spans of the markers of media in a text and of what is between, and whether they are markers."""
     start = 0
-    for found in MARKER.finditer(piece):
+    for found in MEDIA_MARKER.finditer(piece):
         yield (start, found.start()), False
         yield found.span(), True
         start = found.end()

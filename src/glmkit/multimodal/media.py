@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from glmkit.errors import MediaError
-from glmkit.special_tokens import MEDIA_MARKERS
+from glmkit.special_tokens import MEDIA_MARKER, MEDIA_MARKERS
 
 Kind = Literal["image", "audio", "video"]
 
 KINDS: tuple[Kind, ...] = ("image", "audio", "video")
 """In the order in which their rows stand in a batch's table of embeddings."""
-
-MARKER = re.compile("|".join(map(re.escape, MEDIA_MARKERS.values())))
-"""How a text names the places of media."""
 
 _KIND_OF = {marker: kind for kind, marker in MEDIA_MARKERS.items()}
 _DATA_URL = re.compile(
@@ -124,12 +121,12 @@ def as_medium(kind: Kind, given: Any, *, base: Path | None = None, where: str = 
 
 def kinds_of_markers(text: str) -> list[Kind]:
     """Returns the kinds of the media whose places a text names, in its order."""
-    return [_KIND_OF[found] for found in MARKER.findall(text)]  # type: ignore[misc]
+    return [_KIND_OF[found] for found in MEDIA_MARKER.findall(text)]  # type: ignore[misc]
 
 
 def without_markers(text: str) -> str:
     """Returns a text in which nothing looks like the place of a medium."""
-    return MARKER.sub(lambda found: found.group().replace("<|", "< |"), text)
+    return MEDIA_MARKER.sub(lambda found: found.group().replace("<|", "< |"), text)
 
 
 def in_order(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from glmkit.special_tokens import FIRST_MEDIA_ID, GMASK, MASK, MEDIA_MARKERS, SMASK
+from glmkit.special_tokens import FIRST_MEDIA_ID, GMASK, MASK, MEDIA_MARKER, SMASK
 
 
 def split_at_blanks(tokenizer: Any, text: str) -> list[str]:
@@ -35,7 +35,7 @@ def encode_pieces(tokenizer: Any, pieces: list[str], runs: Sequence[int] = ()) -
         if place % 2:
             body.append(masks[piece])
             continue
-        for number, text in enumerate(_MARKER.split(piece) if runs else [piece]):
+        for number, text in enumerate(MEDIA_MARKER.split(piece) if runs else [piece]):
             if number:
                 length = next(lengths)
                 body += range(row, row + length)
@@ -43,9 +43,6 @@ def encode_pieces(tokenizer: Any, pieces: list[str], runs: Sequence[int] = ()) -
             if text:
                 body += encode_plain(tokenizer, text)
     return body
-
-
-_MARKER = re.compile("|".join(map(re.escape, MEDIA_MARKERS.values())))
 
 
 def stripped_pieces(tokenizer: Any, pieces: Sequence[str]) -> Iterator[tuple[int, str]]:

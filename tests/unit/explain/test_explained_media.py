@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from explain_samples import ANSWER, CAUSE, decided_glm
+from glmkit.applications.prompts import media_prompt
 from glmkit.errors import GenerationError
 from glmkit.explain.explaining import Settings, explain, explain_texts
 from glmkit.explain.faithfulness import curves, order_of, question_of
@@ -17,6 +18,9 @@ from glmkit.explain.filling import Filling
 from glmkit.explain.segments import segments
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
+from glmkit.multimodal.building import build_media
+from glmkit.multimodal.media import as_medium
+from glmkit.multimodal.reader import MediaReader
 from media_samples import prompt_of, with_media
 from understanding_samples import random_glm
 
@@ -162,6 +166,23 @@ def test_an_example_that_cuts_a_marker_takes_its_medium_with_it(shots):
     rows = filling.without((place, place + 4))
     whole, _ = filling.rows("token")
     assert (rows.ids >= 1 << 24).sum() == (whole.ids >= 1 << 24).sum() - shots[0].media[1].length
+
+
+def test_the_rows_of_a_real_encoder():
+    """What `applications.prompts` encodes is what is explained, spaces around markers and pictures side by side too."""
+    images = pytest.importorskip("PIL.Image")
+    glm = random_glm(300)
+    torch.manual_seed(0)
+    reader = MediaReader(build_media({}, ("image",), glm.model))
+    picture = images.fromarray(np.random.default_rng(0).integers(0, 255, (80, 60, 3), np.uint8))
+    media = [as_medium("image", one) for one in (picture, picture.rotate(90))]
+    text = "What is <|image|> and <|image|>? [MASK] 再看。"
+    prompt = media_prompt(glm.tokenizer, text, media, reader, 300)
+    found = explain(glm.model, glm.tokenizer, prompt, blanks=["room"], settings=Settings("ablation"))  # fmt: skip
+    assert found.text == text
+    values = found.evidence[0].media("ablation")
+    assert {name: len(one) for name, one in values.items()} == {"image 1": 16, "image 2": 16}
+    assert not np.allclose(values["image 1"], values["image 2"])
 
 
 @pytest.mark.parametrize("suffix", [".html", ".svg"])
