@@ -1,17 +1,31 @@
-"""Prompts in which rows of embeddings stand for tokens: what is read is the same, so all that is made of it must be, too."""
+"""A tiny GLM that reads media, small media made on the fly, and prompts in which rows of embeddings stand for tokens.
+
+Where the rows are words' embeddings, what is read is the same, so all that is made of it must be, too.
+"""
 
 from __future__ import annotations
 
+import io
 import re
+import wave
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
+import glmkit
 from glmkit.blanks.layout import find_masks
 from glmkit.generation.prompts import MediaRun, Prompt, build_prompt
+from glmkit.multimodal.building import build_media
+from glmkit.multimodal.configuration import MediumConfig
+from glmkit.multimodal.modeling import GLMForMultimodalGeneration
+from glmkit.multimodal.reader import MediaReader
 from glmkit.special_tokens import FIRST_MEDIA_ID
 from glmkit.tokens.blanked import encode_pieces, split_at_blanks
+from understanding_samples import random_glm
 
 
 def prompt_of(glm, text: str) -> Prompt:
@@ -53,3 +67,117 @@ def with_media(glm, text: str, *tables: torch.Tensor) -> Prompt:
     masks = find_masks(ids, glm.tokenizer.special_ids.masks)
     parts = split_at_blanks(glm.tokenizer, text)[::2]
     return Prompt(np.array(ids), parts, masks, torch.cat(tables), tuple(media))
+
+
+# -- a tiny model that reads media, and small media --------------------------------------------------------------------
+
+TINY: dict[str, dict] = {
+    "image": {
+        "encoder": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 16,
+            "patch_size": 4,
+        },
+        "merge": 2,
+    },
+    "audio": {
+        "encoder": {
+            "model_type": "whisper",
+            "d_model": 16,
+            "encoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "num_mel_bins": 16,
+            "max_source_positions": 50,
+        },
+        "seconds": 1.0,
+        "merge": 25,
+    },
+    "video": {"frames": 3, "merge": 4},
+}
+"""Kind -> fields of `MediumConfig`: an image is 4 rows, a second of sound 2, a clip 3."""
+
+ROWS = {"image": 4, "audio": 2, "video": 3}
+
+
+def tiny_media(glm, kinds=("image", "audio", "video"), seed: int = 0, **fields):
+    """Returns a new `GLMMediaModel` for a GLM: `TINY`, of some kinds, with some fields of theirs otherwise."""
+    torch.manual_seed(seed)
+    given = {kind: MediumConfig(**{**TINY[kind], **fields.get(kind, {})}) for kind in kinds}
+    return build_media(given, kinds, glm)
+
+
+def write_media_model(folder: Path, positions: int = 128) -> Path:
+    """Writes a tiny GLM with random weights that reads images, sounds and clips, and its tokenizer."""
+    glm = random_glm(positions)
+    GLMForMultimodalGeneration.of(glm.model, tiny_media(glm.model)).save_pretrained(folder)
+    glm.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@cache
+def media_glm(positions: int = 128) -> glmkit.GLM:
+    """Returns a tiny GLM with random weights that reads images, sounds and clips; on torch."""
+    glm = random_glm(positions)
+    reader = MediaReader(tiny_media(glm.model))
+    return glmkit.GLM(glm.model, glm.tokenizer, media=reader)
+
+
+def picture(color=(200, 30, 30), size: tuple[int, int] = (24, 24), seed: int | None = None):
+    """Returns an RGB `PIL.Image` of one colour; with a seed of random pixels."""
+    if seed is None:
+        return Image.new("RGB", size, color)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def image_bytes(image=None, kind: str = "PNG", **options) -> bytes:
+    """Returns a picture as a file."""
+    file = io.BytesIO()
+    (picture() if image is None else image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def tone(hertz: float = 440.0, seconds: float = 0.5, rate: int = 16_000) -> np.ndarray:
+    """Returns a sine of half of the full size, float32 [samples]."""
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(
+        np.float32
+    )
+
+
+def wav_bytes(samples=None, rate: int = 16_000) -> bytes:
+    """Returns samples [n] or [channels, n] in [-1, 1] as a WAV file of 16 bits."""
+    channels = np.atleast_2d(tone() if samples is None else samples)
+    file = io.BytesIO()
+    with wave.open(file, "wb") as target:
+        target.setnchannels(len(channels))
+        target.setsampwidth(2)
+        target.setframerate(rate)
+        target.writeframes((channels.T * 32767).round().astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def clip_frames(count: int = 8, size: int = 32) -> np.ndarray:
+    """Returns frames that become brighter from one to the next, uint8 [count, size, size, 3]."""
+    levels = np.linspace(0, 240, count).round().astype(np.uint8)
+    return np.broadcast_to(levels[:, None, None, None], (count, size, size, 3)).copy()
+
+
+def clip_bytes(frames=None, rate: int = 8, kind: str = "mp4", codec: str = "mpeg4") -> bytes:
+    """Returns frames uint8 [n, height, width, 3] as a clip."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=rate)
+        some = clip_frames() if frames is None else frames
+        stream.height, stream.width = some.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for one in some:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(one, "rgb24")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
