@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parents[2] / "recipes"
 PREPARING = sorted(FOLDER.glob("prepare-*.yaml"))
 FINETUNING = sorted(FOLDER.glob("finetune-*.yaml"))
 PAPER = sorted(FOLDER.glob("paper/*.yaml"))
+MULTIMODAL = sorted(FOLDER.glob("multimodal/*.yaml"))
 COMPARING = sorted(FOLDER.glob("bench-*.yaml"))
 RECIPES = sorted(set(FOLDER.glob("*.yaml")) - set(PREPARING) - set(FINETUNING) - set(COMPARING))
 
@@ -117,7 +118,7 @@ def test_the_recipe_for_comparing_reads_strictly():
     assert f"glmkit bench objectives recipes/{path.name}" in text
 
 
-@pytest.mark.parametrize("path", [*FINETUNING, *PAPER], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*FINETUNING, *PAPER, *MULTIMODAL], ids=lambda path: path.stem)
 def test_recipes_for_tasks_read_strictly(path, monkeypatch):
     monkeypatch.setattr(finetune_settings, "_check_source", lambda *_: None)  # no model is here
     config = finetune_settings.check(load_config(finetune_settings.FinetuneConfig, path))

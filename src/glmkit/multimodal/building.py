@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from glmkit.errors import ConfigError
 from glmkit.multimodal.configuration import GLMMediaConfig, MediumConfig
 from glmkit.multimodal.encoders import published_encoder
-from glmkit.multimodal.media import KINDS
+from glmkit.multimodal.media import KINDS, Kind
 from glmkit.multimodal.modeling import GLMMediaModel
 
 SMALL: dict[str, MediumConfig] = {
@@ -48,7 +49,10 @@ SMALL: dict[str, MediumConfig] = {
 
 
 def build_media(
-    given: Mapping[str, MediumConfig], kinds: Collection[str], glm: Any
+    given: Mapping[str, MediumConfig],
+    kinds: Collection[str],
+    glm: Any,
+    known: GLMMediaModel | None = None,
 ) -> GLMMediaModel:
     """Returns encoders and projectors of some kinds of media, for a GLM.
 
@@ -57,25 +61,29 @@ def build_media(
             transformers' format, whose weights it begins with.
         kinds: What will be read.
         glm: A `GLMForConditionalGeneration`.
+        known: What the GLM reads already; it is kept, and what it does not read is added.
 
     Raises:
-        ConfigError: Settings that cannot be, or a checkpoint that is not there.
+        ConfigError: Settings that cannot be, or of a kind that is read already; a checkpoint that is not there.
     """
+    old = {} if known is None else {kind: known.config.of(kind) for kind in known.config.kinds}
+    if again := sorted(old.keys() & given.keys()):
+        raise ConfigError(
+            f"media.{again[0]}: the model reads {', '.join(old)} already, with encoders and projectors of its own; leave the "
+            "setting out, or begin with a model that does not"
+        )
     settings: dict[str, MediumConfig] = {}
     weights: dict[str, Any] = {}
     for kind in KINDS:
-        if kind not in kinds and kind not in given:
-            continue
-        chosen = given.get(kind, SMALL[kind])
-        if isinstance(chosen.encoder, str) and chosen.encoder == "small":
-            chosen = replace(chosen, encoder=SMALL[kind].encoder)
-        elif isinstance(chosen.encoder, str):
-            encoded = "audio" if kind == "audio" else "image"
-            values, weights[kind], prepared = published_encoder(chosen.encoder, encoded)
-            chosen = replace(chosen, encoder=values, preprocessor=chosen.preprocessor or prepared)
-        settings[kind] = chosen
+        if kind in old:
+            settings[kind] = old[kind]
+        elif kind in kinds or kind in given:
+            settings[kind], encoder = _resolved(kind, given.get(kind, SMALL[kind]))
+            weights |= {} if encoder is None else {kind: encoder}
     if "video" in settings and "image" not in settings and not settings["video"].encoder:
         settings["video"] = replace(settings["video"], encoder=SMALL["image"].encoder)
+    if known is not None and settings == old:
+        return known
     words = glm.glm.word_embeddings.weight
     config = GLMMediaConfig(
         hidden_size=glm.config.hidden_size,
@@ -86,4 +94,18 @@ def build_media(
     for name, encoder in weights.items():
         own: Any = media.towers[name].encoder
         own.model.load_state_dict(encoder.state_dict(), strict=False)
+    if known is not None:
+        media.load_state_dict(known.state_dict(), strict=False)
     return media.to(torch.float32)
+
+
+def _resolved(kind: Kind, chosen: MediumConfig) -> tuple[MediumConfig, Any]:
+    """Returns settings whose encoder is a configuration, and its published weights, if it was named."""
+    if not isinstance(chosen.encoder, str):
+        return chosen, None
+    if chosen.encoder == "small":
+        return replace(chosen, encoder=SMALL[kind].encoder), None
+    values, encoder, prepared = published_encoder(
+        chosen.encoder, "audio" if kind == "audio" else "image"
+    )
+    return replace(chosen, encoder=values, preprocessor=chosen.preprocessor or prepared), encoder

@@ -105,10 +105,12 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
 
 
 def read_media(config: FinetuneConfig) -> GLMMediaModel | None:
-    """Returns what reads the media of the tasks: the model's own, or a new one; None where no task has any.
+    """Returns what reads the media of the tasks: the model's own, with new parts for kinds that it does not read yet.
+
+    None where no task has any.
 
     Raises:
-        ConfigError: Settings that cannot be.
+        ConfigError: Settings that cannot be, or of a kind that the model reads already.
         CheckpointError: The model cannot be read.
     """
     tasks = {name: task for name, task in config.loaded_tasks().items() if task.media}
@@ -117,8 +119,6 @@ def read_media(config: FinetuneConfig) -> GLMMediaModel | None:
     source = resolve(config.model["from"])
     found = load_media(source)
     given = config.media.given()
-    if found is not None and not given:
-        return found
     kinds: set[str] = set()
     for name, task in tasks.items():
         data = config.tasks[name]
@@ -127,7 +127,7 @@ def read_media(config: FinetuneConfig) -> GLMMediaModel | None:
             if kinds == set(task.media.values()):
                 break
     set_seed(config.trainer["seed"])
-    return build_media(given, kinds, load_merged(GLMForConditionalGeneration, source))
+    return build_media(given, kinds, load_merged(GLMForConditionalGeneration, source), found)
 
 
 def read_tasks(
