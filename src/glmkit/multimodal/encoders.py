@@ -130,7 +130,7 @@ class Encoder(nn.Module):
         super().__init__()
         config: Any = encoder_config(values, kind)
         kept = architecture(values["model_type"], kind)
-        self.kind, self.layer = kind, layer
+        self.kind, self.layer, self.model_type = kind, layer, values["model_type"]
         if kept.model == "SiglipVisionModel":
             config.vision_use_head = False  # its pooling is not read
         if kept.part is None:

@@ -239,6 +239,16 @@ def load_media(path: Path, dtype: Any = None) -> GLMMediaModel | None:
         return GLMMediaModel.from_pretrained(folder, dtype=kind or torch.float32).eval()
 
 
+def read_media_config(folder: Path) -> GLMMediaConfig:
+    """Returns the configuration of what reads media.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    with _said_plainly(folder):
+        return GLMMediaConfig.from_pretrained(folder)
+
+
 def media_folder(path: Path) -> Path | None:
     """Returns the folder of what reads the media of a model, or of an adapter or else of its base; None where there is none."""
     if (path / FOLDER / "config.json").is_file():

@@ -65,11 +65,14 @@ class MediaProcessor:
     Args:
         config: Its configuration.
         rows: Kind -> rows of an image, a clip, or a window of a sound.
+
+    Attributes:
+        tools: Kind -> transformers' image processor or feature extractor; of clips None where the image's is used.
     """
 
     def __init__(self, config: GLMMediaConfig, rows: dict[str, int]):
         self.config, self.rows = config, rows
-        self._tools = {kind: self._tool(kind) for kind in config.kinds}
+        self.tools = {kind: self._tool(kind) for kind in config.kinds}
         self._lengths: dict[Any, int] = {}
 
     @classmethod
@@ -156,26 +159,26 @@ class MediaProcessor:
 
     def _video(self, medium: Medium) -> tuple[np.ndarray, np.ndarray]:
         frames, times = read_clip(medium, self.config.of("video").frames)
-        kind = "video" if self._tools["video"] is not None else "image"
+        kind = "video" if self.tools["video"] is not None else "image"
         return self._pixels(kind, frames), times
 
     def _pixels(self, kind: str, pictures: list[Any]) -> np.ndarray:
         """Returns float32 [n, 3, height, width]."""
         squares = [squared(one) for one in pictures]
-        return np.stack(self._tools[kind](squares, return_tensors="np")["pixel_values"]).astype(
+        return np.stack(self.tools[kind](squares, return_tensors="np")["pixel_values"]).astype(
             np.float32
         )
 
     def _audio(self, medium: Medium) -> np.ndarray:
         """Returns windows, float32 [n, mel bins, frames] or [n, samples]."""
-        tool, windows = self._tools["audio"], self._windows(medium)
+        tool, windows = self.tools["audio"], self._windows(medium)
         found = tool(windows, sampling_rate=WAVE_RATE, return_tensors="np", padding="max_length", max_length=self._samples, truncation=True)  # fmt: skip
         return np.asarray(next(found[name] for name in ("input_features", "input_values") if name in found), np.float32)  # fmt: skip
 
     @property
     def _samples(self) -> int:
         """Samples of a window."""
-        tool = self._tools["audio"]
+        tool = self.tools["audio"]
         usual = round(self.config.of("audio").seconds * WAVE_RATE)
         return int(getattr(tool, "n_samples", usual))
 

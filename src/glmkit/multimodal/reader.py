@@ -1,7 +1,7 @@
 """Media -> rows of embeddings, as prompts need them: prepared, encoded, remembered.
 
-In: a `GLMMediaModel`, media. Out: for each medium its rows. What was encoded lately is kept: a conversation about a picture encodes
-it once.
+In: a `GLMMediaModel` or its folder, media. Out: for each medium its rows. What was encoded lately is kept: a conversation about a
+picture encodes it once. Of a folder the weights are read with the first medium: who asks about texts alone does not wait for them.
 
 Shapes: R rows of one medium, H hidden.
 """
@@ -11,13 +11,19 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from glmkit.multimodal.media import Medium
-from glmkit.multimodal.modeling import GLMMediaModel, load_media
+from glmkit.multimodal.modeling import (
+    GLMMediaModel,
+    load_media,
+    media_folder,
+    read_media_config,
+)
 from glmkit.multimodal.processor import MediaProcessor
 
 KEPT = 64
@@ -30,14 +36,19 @@ TOGETHER = 16
 class MediaReader:
     """Reads media for a loaded GLM; several threads may.
 
-    Attributes:
-        model: The `GLMMediaModel`, in evaluation mode.
-        processor: Its `MediaProcessor`.
+    Args:
+        model: A `GLMMediaModel`, or the folder of one.
+        device: Where it computes.
+
+    Raises:
+        CheckpointError: The folder's configuration cannot be read.
     """
 
-    def __init__(self, model: GLMMediaModel):
-        self.model = model.eval()
-        self.processor = MediaProcessor.of(model)
+    def __init__(self, model: GLMMediaModel | Path, device: Any = "cpu"):
+        self._device = device
+        self._folder = model if isinstance(model, Path) else None
+        self._loaded = None if isinstance(model, Path) else model.to(device).eval()
+        self._config = read_media_config(model) if isinstance(model, Path) else model.config
         # A medium that is no file is known by its object, which must not go before its entry does.
         self._known: OrderedDict[Any, tuple[torch.Tensor, Medium]] = OrderedDict()
         self._lock = threading.Lock()
@@ -45,7 +56,24 @@ class MediaReader:
     @property
     def kinds(self) -> tuple[str, ...]:
         """What it reads, of "image", "audio" and "video"."""
-        return self.model.config.kinds
+        return self._config.kinds
+
+    @cached_property
+    def model(self) -> GLMMediaModel:
+        """The `GLMMediaModel`, in evaluation mode.
+
+        Raises:
+            CheckpointError: Its folder cannot be read.
+        """
+        if self._loaded is None:
+            assert self._folder is not None
+            self._loaded = load_media(self._folder.parent).to(self._device)  # type: ignore[union-attr]
+        return self._loaded
+
+    @cached_property
+    def processor(self) -> MediaProcessor:
+        """What prepares its media."""
+        return MediaProcessor.of(self.model)
 
     def count_rows(self, medium: Medium) -> int:
         """Returns R of a medium.
@@ -94,10 +122,10 @@ def load_reader(path: Path, device: Any = "cpu") -> MediaReader | None:
     """Returns what reads the media of a model's or adapter's folder, or None.
 
     Raises:
-        CheckpointError: It cannot be read.
+        CheckpointError: Its configuration cannot be read.
     """
-    model = load_media(path)
-    return None if model is None else MediaReader(model.to(device))
+    folder = media_folder(path)
+    return None if folder is None else MediaReader(folder, device)
 
 
 def _key_now(medium: Medium) -> Any:

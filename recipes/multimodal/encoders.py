@@ -1,0 +1,41 @@
+"""The encoders of a multimodal model, each as a checkpoint of transformers: another GLM may begin with them.
+
+python recipes/multimodal/encoders.py MODEL FOLDER
+glmkit finetune MODEL multimodal … media.image.encoder=FOLDER/image media.audio.encoder=FOLDER/audio
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import transformers
+
+from glmkit.multimodal.encoders import architecture
+from glmkit.multimodal.modeling import load_media
+from glmkit.multimodal.processor import MediaProcessor
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    media = load_media(Path(sys.argv[1]))
+    if media is None:
+        sys.exit(f"{sys.argv[1]} reads no media")
+    processor = MediaProcessor.of(media)
+    for kind, tower in media.towers.items():
+        if tower.encoder is None:  # a clip's frames are seen by the image's
+            continue
+        target, model = Path(sys.argv[2]) / kind, tower.encoder.model
+        kept = architecture(tower.encoder.model_type, kind)
+        if kept.part is not None:  # a part of a larger model, whose other weights nobody reads
+            whole = getattr(transformers, kept.model)(model.config)
+            kept.part(whole).load_state_dict(model.state_dict())
+            model = whole
+        model.save_pretrained(target)
+        processor.tools[kind].save_pretrained(target)
+        print(target)
+
+
+if __name__ == "__main__":
+    main()
