@@ -22,6 +22,7 @@ from glmkit.blanks.layout import Piece, collate, find_masks, lay_out
 from glmkit.errors import GenerationError
 from glmkit.model.beams import beam_search_with_prompt, pad_after_end
 from glmkit.model.media import check_media
+from glmkit.special_tokens import FIRST_MEDIA_ID
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class GLMGenerationMixin(GenerationMixin):
                 otherwise.
 
         Returns:
-            As transformers: int64 [B, prompt + new tokens], or a generation output object.
+            As transformers: int64 [B, prompt + new tokens], or a generation output object. Media are padding there.
 
         Raises:
             GenerationError: No prompt, an empty prompt, a model whose configuration lacks the ids needed, or ids of media
@@ -80,8 +81,11 @@ class GLMGenerationMixin(GenerationMixin):
             )
         if ids is not None:
             check_media(ids, media_embeds, self.config.hidden_size)
-        if media_embeds is not None:
+        if media_embeds is not None and ids is not None:
             kwargs["media_embeds"] = media_embeds.to(self.device)
+            kwargs["media_ids"] = ids
+            # transformers' penalties look up the logits of every id that they see.
+            ids = ids.masked_fill(ids >= FIRST_MEDIA_ID, self.config.pad_token_id or 0)
         if prompt_in_length_penalty:
             kwargs["custom_generate"] = beam_search_with_prompt
         return super().generate(ids, **kwargs)
@@ -198,6 +202,7 @@ class GLMGenerationMixin(GenerationMixin):
         generation_attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         media_embeds: torch.Tensor | None = None,
+        media_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Returns the forward pass's arguments for the tokens that the cache has not seen."""
@@ -221,7 +226,8 @@ class GLMGenerationMixin(GenerationMixin):
         else:
             inputs["attention_mask"] = attention_mask
             inputs["prefix_lengths"] = prefix_lengths
-        if first == 0 and media_embeds is not None:  # later tokens are none of them
+        if first == 0 and media_ids is not None:  # later tokens are none of them
+            inputs["input_ids"] = torch.cat((media_ids, input_ids[:, media_ids.shape[1] :]), dim=1)
             inputs["media_embeds"] = media_embeds
         return inputs
 

@@ -116,7 +116,15 @@ def test_choices_and_spans(glm, mixed):
     assert spans[0] == spans[1]
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"use_cache": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_beams": 3, "num_return_sequences": 2},
+        {"use_cache": False},
+        {"prompt_in_length_penalty": True, "num_beams": 2},
+    ],
+)
 def test_transformers_generate(glm, mixed, options):
     """Raw ids of prompts of different lengths, which read one table."""
     prompts = [mixed[0], mixed[2]]
@@ -126,6 +134,13 @@ def test_transformers_generate(glm, mixed, options):
     found = glm.model.generate([list(one) for one in ids], media_embeds=table, **settings)
     expected = glm.model.generate(plain, **settings)
     assert torch.equal(found[:, -5:], expected[:, -5:])
+    # Penalties look up every id of the prompt: media count as padding.
+    penalties = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2}
+    penalized = glm.model.generate(
+        [list(one) for one in ids], media_embeds=table, **settings, **penalties
+    )
+    assert int(penalized.max()) < glm.model.config.vocab_size
+    assert (penalized[:, :-5] == glm.tokenizer.pad_token_id).sum() >= len(table) - 2
     with pytest.raises(GenerationError, match="there are 0"):
         glm.model.generate([list(one) for one in ids], **settings)
 
