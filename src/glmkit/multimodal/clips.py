@@ -12,7 +12,7 @@ import numpy as np
 from glmkit.errors import MediaError
 from glmkit.multimodal.images import check_pixels
 from glmkit.multimodal.media import Medium
-from glmkit.multimodal.sounds import opened
+from glmkit.multimodal.sounds import opened, stream_of
 
 MAX_FRAMES = 200_000
 """A clip of more is refused: cut it first."""
@@ -33,38 +33,46 @@ def read_clip(medium: Medium, count: int) -> tuple[list[Any], np.ndarray]:
 
 def _decoded(medium: Medium, count: int) -> tuple[list[Any], np.ndarray]:
     with opened(medium, "a clip") as container:
-        if not container.streams.video:
-            raise MediaError(f"{medium.name} shows nothing: it has no video stream")
-        stream = container.streams.video[0]
-        if stream.codec_context is None:
-            raise MediaError(f"{medium.name} has a codec that FFmpeg does not decode here")
+        stream = stream_of(medium, container, "video")
         check_pixels(medium, stream.codec_context.width, stream.codec_context.height)
         total = stream.frames or _counted(container, stream)
     if not 0 < total <= MAX_FRAMES:
-        raise MediaError(f"{medium.name} has {total} frames; allowed are 1 to {MAX_FRAMES:,}")
-    wanted = np.linspace(0, total - 1, count).round().astype(int)
-    images: dict[int, Any] = {}
-    times: dict[int, float] = {}
+        raise MediaError(
+            f"{medium.name} has {total:,} frames; allowed are 1 to {MAX_FRAMES:,}. Cut it"
+        )
+    wanted = _spread(total, count)
+    found, seen = _frames(medium, wanted)
+    if found and seen <= wanted[-1]:  # a header may promise more frames than there are
+        wanted = _spread(seen, count)
+        found, _ = _frames(medium, wanted)
+    if not found:
+        raise MediaError(f"{medium.name} shows nothing: no frame of it can be decoded")
+    images, times = zip(*(found[one] for one in wanted), strict=True)
+    return list(images), np.array(times, np.float32) - np.float32(times[0])
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """Returns the numbers of `count` among `total` frames, from the first to the last."""
+    return np.linspace(0, total - 1, count).round().astype(int).tolist()
+
+
+def _frames(medium: Medium, wanted: list[int]) -> tuple[dict[int, tuple[Any, float]], int]:
+    """Returns number -> the frame and its time, in seconds, of those wanted that are there; and how many there were."""
+    found: dict[int, tuple[Any, float]] = {}
+    kept, seen = set(wanted), 0
     with opened(medium, "a clip") as container:
-        stream = container.streams.video[0]
+        stream = stream_of(medium, container, "video")
         stream.thread_type = "AUTO"
-        kept, last = set(wanted.tolist()), 0
+        rate = float(stream.average_rate or USUAL_RATE)
         for number, frame in enumerate(container.decode(stream)):
-            last = number
-            if number in kept or number == 0:
-                images[number] = _upright(frame)
-                times[number] = float(frame.time) if frame.time is not None else number / USUAL_RATE
+            seen = number + 1
+            if number in kept:
+                check_pixels(medium, frame.width, frame.height)
+                time = number / rate if frame.time is None else float(frame.time)
+                found[number] = _upright(frame), time
             if number >= wanted[-1]:
                 break
-    if not images:
-        raise MediaError(f"{medium.name} shows nothing: no frame of it can be decoded")
-    # A header may promise more frames than there are.
-    have = np.array(sorted(images))
-    chosen = [int(have[np.searchsorted(have, min(one, last), side="right") - 1]) for one in wanted]
-    start = times[chosen[0]]
-    return [images[one] for one in chosen], np.array(
-        [times[one] - start for one in chosen], np.float32
-    )
+    return found, seen
 
 
 def _counted(container: Any, stream: Any) -> int:
@@ -82,18 +90,23 @@ def _from_array(medium: Medium, count: int) -> tuple[list[Any], np.ndarray]:
 
     pair = isinstance(medium.source, tuple)
     frames, rate = medium.source if pair else (medium.source, USUAL_RATE)
-    array = np.asarray(frames)
+    try:
+        array = np.asarray(frames)
+    except ValueError as error:  # a list of frames that differ in size
+        raise MediaError(f"{medium.name} holds frames of several sizes; needed is one") from error
     if (
         array.dtype != np.uint8
         or array.ndim != 4
         or array.shape[3] != 3
         or not len(array)
-        or not rate > 0
+        or not isinstance(rate, int | float | np.number)
+        or not 0 < rate < np.inf
     ):
         raise MediaError(
             f"{medium.name} has the shape {list(array.shape)}, the type {array.dtype} and {rate} frames a second; needed is uint8 "
             "[frames, height, width, 3] with at least one frame, and a rate above 0"
         )
     check_pixels(medium, array.shape[2], array.shape[1])
-    wanted = np.linspace(0, len(array) - 1, count).round().astype(int)
-    return [Image.fromarray(array[one]) for one in wanted], (wanted / rate).astype(np.float32)
+    wanted = _spread(len(array), count)
+    times = (np.array(wanted) / float(rate)).astype(np.float32)
+    return [Image.fromarray(array[one]) for one in wanted], times

@@ -13,8 +13,14 @@ import numpy as np
 from glmkit.errors import MediaError, missing_dependency
 from glmkit.multimodal.media import Medium
 
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
+"""What is read. Pillow knows more, some of them by starting other programs."""
+
 MAX_PIXELS = 64_000_000
 """An image of more is refused before it is decoded: a small file may hold a picture that fills the memory."""
+
+MAX_SIDE = 2048
+"""A picture is made no wider or higher than that before it is made square: a strip of a million pixels would fill the memory."""
 
 BACKGROUND = (255, 255, 255)
 """What is seen through transparent pixels, and beside a picture that is not square."""
@@ -28,30 +34,36 @@ def read_image(medium: Medium) -> Any:
         MissingDependencyError: Pillow is not installed.
     """
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise missing_dependency("pillow", "reading images", "multimodal") from error
-    if not medium.is_file:
-        return (
-            _from_array(medium) if not hasattr(medium.source, "getbands") else _rgb(medium.source)
-        )
+    if not medium.is_file and not hasattr(medium.source, "getbands"):
+        return _from_array(medium)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", Image.DecompressionBombWarning
-        )  # the limit below is stricter
+        # The limit here is stricter than Pillow's, and of damage the error speaks.
+        warnings.simplefilter("ignore")
         try:
-            with medium.file() as file, Image.open(file) as image:
-                check_pixels(medium, *image.size)
-                image.load()
-                return _rgb(ImageOps.exif_transpose(image))
+            if not medium.is_file:
+                return _upright(medium, medium.source)
+            Image.init()
+            known = [name for name in FORMATS if name in Image.OPEN]
+            with medium.file() as file, Image.open(file, formats=known) as image:
+                return _upright(medium, image)
+        except MediaError:
+            raise
         except UnidentifiedImageError as error:
-            raise MediaError(f"{medium.name} is no image that Pillow can read (PNG, JPEG, WebP, GIF, BMP, TIFF …)") from error  # fmt: skip
+            raise MediaError(
+                f"{medium.name} is no image that is read here ({', '.join(known)}), or its beginning is damaged; convert it to PNG or "
+                "JPEG"
+            ) from error
         except Image.DecompressionBombError as error:
-            raise MediaError(f"{medium.name} is refused: {error}") from error
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            if isinstance(error, MediaError):
-                raise
-            raise MediaError(f"{medium.name} is damaged: {error}") from error
+            raise MediaError(
+                f"{medium.name} has more pixels than allowed ({MAX_PIXELS // 10**6} million); make it smaller"
+            ) from error
+        except Exception as error:  # a damaged file makes Pillow's readers raise anything
+            raise MediaError(
+                f"{medium.name} is damaged ({str(error) or type(error).__name__}); save or download it again"
+            ) from error
 
 
 def check_pixels(medium: Medium, width: int, height: int) -> None:
@@ -62,7 +74,8 @@ def check_pixels(medium: Medium, width: int, height: int) -> None:
     """
     if not 0 < width * height <= MAX_PIXELS:
         raise MediaError(
-            f"{medium.name} has {width} x {height} pixels; allowed are 1 to {MAX_PIXELS // 10**6} million. Make it smaller"
+            f"{medium.name} has {width} x {height} pixels; allowed are 1 to {MAX_PIXELS // 10**6} million. "
+            + ("Make it smaller" if width * height else "It shows nothing")
         )
 
 
@@ -71,20 +84,34 @@ def squared(image: Any) -> Any:
     from PIL import ImageOps
 
     side = max(image.size)
-    return (
-        image if image.size == (side, side) else ImageOps.pad(image, (side, side), color=BACKGROUND)
-    )
+    if image.size == (side, side):
+        return image
+    if side > MAX_SIDE:
+        image = image.copy()
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
+        side = max(image.size)
+    return ImageOps.pad(image, (side, side), color=BACKGROUND)
+
+
+def _upright(medium: Medium, image: Any) -> Any:
+    from PIL import ImageOps
+
+    check_pixels(medium, *image.size)
+    image.load()
+    return _rgb(ImageOps.exif_transpose(image))
 
 
 def _rgb(image: Any) -> Any:
     from PIL import Image
 
-    if image.mode.startswith(("I;16", "I", "F")):
-        values = np.asarray(image, np.float64)
-        top = 65535 if values.max(initial=0) > 255 else 255
-        image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
+    if image.mode.startswith(("I", "F")):
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        highest = values.max(initial=0)
+        # Of 16 bits; wider numbers say themselves how far they go.
+        top = 65535 if image.mode.startswith("I;16") or highest > 255 else 255 if highest > 1 else 1
+        image = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
         canvas = Image.new("RGBA", image.size, (*BACKGROUND, 255))
         image = Image.alpha_composite(canvas, image)
     return image.convert("RGB")

@@ -13,8 +13,12 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
+
+import numpy as np
 
 from glmkit.errors import MediaError
 from glmkit.special_tokens import MEDIA_MARKER, MEDIA_MARKERS
@@ -49,33 +53,58 @@ class Medium:
         """Returns the file's contents, from the start.
 
         Raises:
-            MediaError: There is no such file.
+            MediaError: There is no such file, it is empty, or no file but a folder or a device.
         """
+        empty = f"{self.name} is empty: a file of 0 bytes"
         if isinstance(self.source, bytes):
+            if not self.source:
+                raise MediaError(empty)
             return io.BytesIO(self.source)
         try:
-            return Path(self.source).open("rb")
+            if not self.source.stat().st_size and self.source.is_file():
+                raise MediaError(empty)
+            if not self.source.is_file():  # opening a pipe would wait for ever
+                raise MediaError(f"{self.name} is no file, but a folder or a device; name a file")
+            return self.source.open("rb")
         except OSError as error:
-            raise MediaError(f"{self.name} cannot be read: {error.strerror or error}") from error
+            raise MediaError(
+                f"{self.name} cannot be read: {error.strerror or error}; it is looked for at {str(self.source.absolute())!r}"
+            ) from error
 
     @property
     def is_file(self) -> bool:
         """Whether it has still to be decoded."""
         return isinstance(self.source, bytes | Path)
 
+    @cached_property
+    def key(self) -> tuple[str, str]:
+        """What equal media have in common: the kind, and a path or the hash of what was given."""
+        if isinstance(self.source, Path):
+            return self.kind, str(self.source)
+        digest = hashlib.blake2b(digest_size=16)
+        for part in _contents(self.source):
+            digest.update(part)
+        return self.kind, digest.hexdigest()
+
     @property
-    def key(self) -> Any:
-        """What equal media have in common: a path, the hash of bytes, or the object itself."""
-        if isinstance(self.source, bytes):
-            return self.kind, hashlib.blake2b(self.source, digest_size=16).digest()
-        return self.kind, str(self.source) if isinstance(self.source, Path) else id(self.source)
+    def version(self) -> tuple[Any, ...]:
+        """The key, and of a file its size and time of change: media with the same look and sound the same.
+
+        Raises:
+            MediaError: There is no such file.
+        """
+        if not isinstance(self.source, Path):
+            return self.key
+        with self.file():  # complains where there is none
+            status = self.source.stat()
+        return *self.key, status.st_size, status.st_mtime_ns
 
     @property
     def label(self) -> str:
         """What tells a medium from others wherever its folder lies: the end of its path, or the hash of its bytes."""
         if isinstance(self.source, Path):
             return "/".join(self.source.parts[-2:])
-        return str(self.key)
+        return self.key[1]
 
 
 def as_medium(kind: Kind, given: Any, *, base: Path | None = None, where: str = "") -> Medium:
@@ -108,8 +137,8 @@ def as_medium(kind: Kind, given: Any, *, base: Path | None = None, where: str = 
             "its bytes or a data: URL"
         )
     if isinstance(given, str | Path):
-        if not str(given).strip():
-            raise MediaError(f"{place}the path of the {kind} is empty")
+        if not str(given).strip() or "\0" in str(given):
+            raise MediaError(f"{place}the path of the {kind} is {str(given)!r}; name a file")
         path = Path(given) if base is None else base / given
         return Medium(kind, path, f"{place}the {kind} {str(given)!r}")
     if not _fits(kind, given):
@@ -166,11 +195,27 @@ _ARRAYS = {
 def _fits(kind: Kind, given: Any) -> bool:
     pair = isinstance(given, tuple) and len(given) == 2
     if kind == "audio":
-        return pair and hasattr(given[0], "__len__") and isinstance(given[1], int | float)
+        return pair and hasattr(given[0], "__len__") and isinstance(given[1], Real)
     if kind == "video":
         frames = given[0] if pair else given
         return hasattr(frames, "shape") or isinstance(frames, list)
     return hasattr(given, "shape") or hasattr(given, "getbands")
+
+
+def _contents(source: Any) -> Iterator[bytes]:
+    """Yields the bytes of something that is no path, with its form."""
+    if isinstance(source, bytes):
+        yield source
+    elif hasattr(source, "getbands"):
+        yield f"{source.mode} {source.size} ".encode()
+        yield source.tobytes()
+    elif isinstance(source, tuple):
+        for part in source:
+            yield from _contents(part)
+    else:
+        array = np.asarray(source)
+        yield f"{array.dtype} {array.shape} ".encode()
+        yield repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
 
 
 def _from_record(given: Mapping[str, Any], name: str) -> Any:

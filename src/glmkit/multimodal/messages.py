@@ -6,7 +6,7 @@ markers. What looks like a marker in a text that a user wrote is plain text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glmkit.errors import MediaError
@@ -41,6 +41,8 @@ def read_parts(content: Any, where: str = "content") -> tuple[str, list[tuple[Ki
     """
     if isinstance(content, str):
         return without_markers(content), []
+    if not isinstance(content, Sequence):
+        raise MediaError(f"{where} must be a text or a list of parts, not {type(content).__name__}")
     text, media = "", []
     for number, part in enumerate(content):
         name = f"{where}[{number}]"
@@ -49,7 +51,9 @@ def read_parts(content: Any, where: str = "content") -> tuple[str, list[tuple[Ki
                 f'{name} must be {{"type": …}} with what it holds; given was {part!r:.80}'
             )
         if part["type"] in ("text", "input_text"):
-            text += without_markers(str(part.get("text", "")))
+            if not isinstance(part.get("text"), str):
+                raise MediaError(f"{name} is of the type {part['type']!r} and has no field 'text' with a text")  # fmt: skip
+            text += without_markers(part["text"])
             continue
         kind = PARTS.get(part["type"])
         if kind is None:

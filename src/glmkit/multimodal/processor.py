@@ -29,6 +29,9 @@ from glmkit.special_tokens import FIRST_MEDIA_ID
 NAMES = {"image": "images", "audio": "audios", "video": "videos"}
 """Kind -> argument of `GLMMediaModel.forward`."""
 
+LENGTHS_KEPT = 100_000
+"""Sounds whose length is remembered."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -89,9 +92,12 @@ class MediaProcessor:
         self._check(medium)
         if medium.kind != "audio":
             return self.rows[medium.kind]
-        if medium.key not in self._lengths:
-            self._lengths[medium.key] = len(self._windows(medium))
-        return self.rows["audio"] * self._lengths[medium.key]
+        version = medium.version
+        if version not in self._lengths:
+            if len(self._lengths) >= LENGTHS_KEPT:
+                self._lengths.clear()
+            self._lengths[version] = len(self._windows(medium))
+        return self.rows["audio"] * self._lengths[version]
 
     def __call__(self, media: Sequence[Medium]) -> Prepared:
         """Prepares media; those that are the same are read once.

@@ -49,8 +49,7 @@ class MediaReader:
         self._folder = model if isinstance(model, Path) else None
         self._loaded = None if isinstance(model, Path) else model.to(device).eval()
         self._config = read_media_config(model) if isinstance(model, Path) else model.config
-        # A medium that is no file is known by its object, which must not go before its entry does.
-        self._known: OrderedDict[Any, tuple[torch.Tensor, Medium]] = OrderedDict()
+        self._known: OrderedDict[Any, torch.Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -89,20 +88,18 @@ class MediaReader:
         Raises:
             MediaError: As `count_rows`.
         """
-        keys = [_key_now(one) for one in media]
+        keys = [one.version for one in media]
         with self._lock:
-            found = {key: self._known[key][0] for key in keys if key in self._known}
+            found = {key: self._known[key] for key in keys if key in self._known}
         new = {key: one for key, one in zip(keys, media, strict=True) if key not in found}
         names = list(new)
         for start in range(0, len(names), TOGETHER):
             some = names[start : start + TOGETHER]
             found |= zip(some, self._encode([new[key] for key in some]), strict=True)
         with self._lock:
-            for key, one in new.items():
-                self._known[key] = (found[key], one)
             for key in keys:
-                if key in self._known:
-                    self._known.move_to_end(key)
+                self._known[key] = found[key]
+                self._known.move_to_end(key)
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
         return [found[key] for key in keys]
@@ -126,12 +123,3 @@ def load_reader(path: Path, device: Any = "cpu") -> MediaReader | None:
     """
     folder = media_folder(path)
     return None if folder is None else MediaReader(folder, device)
-
-
-def _key_now(medium: Medium) -> Any:
-    """Returns a medium's key, of a file with its size and time of change."""
-    if isinstance(medium.source, bytes) or not medium.is_file:
-        return medium.key
-    with medium.file():  # complains where there is none
-        status = medium.source.stat()
-    return medium.key, status.st_size, status.st_mtime_ns

@@ -1,7 +1,7 @@
 """A sound -> samples of one channel at the encoder's rate.
 
-In: a `Medium`. Out: float32 [n] in [-1, 1]. PyAV decodes whatever FFmpeg knows (WAV, FLAC, MP3, AAC, Opus, the sound of a clip …)
-and resamples; it is imported where it is used.
+In: a `Medium`. Out: float32 [n], of a file in [-1, 1]. PyAV decodes what FFmpeg knows (WAV, FLAC, MP3, AAC, Opus, the sound of a
+clip …) and resamples; it is imported where it is used.
 """
 
 from __future__ import annotations
@@ -12,13 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from glmkit.errors import MediaError, missing_dependency
+from glmkit.errors import MediaError, UserError, missing_dependency
 from glmkit.multimodal.media import Medium
 
 MAX_SECONDS = 3600.0
 """A longer sound is refused: cut it first."""
 
 MIN_SECONDS = 0.01
+
+RATES = (1000, 768_000)
+"""Lowest and highest rate of an array, in Hz."""
+
+FORMATS = (
+    "wav,w64,aiff,au,flac,mp3,ogg,aac,ac3,eac3,amr,ape,wv,tta,mov,matroska,avi,asf,flv,mpegts,mpeg,mpegvideo,m4v,h264,hevc,"
+    "av1,ivf,gif,rm,dv"
+)
+"""Containers that are opened, by FFmpeg's names. Others, such as playlists, would make it open further files and addresses."""
 
 
 def read_sound(medium: Medium, rate: int) -> np.ndarray:
@@ -32,6 +41,8 @@ def read_sound(medium: Medium, rate: int) -> np.ndarray:
     seconds = len(samples) / rate
     if seconds < MIN_SECONDS:
         raise MediaError(f"{medium.name} is {seconds:.3f} s long; a sound of at least {MIN_SECONDS} s is needed")  # fmt: skip
+    if not np.isfinite(samples).all():
+        raise MediaError(f"{medium.name} has samples that are not finite (NaN or infinity); write it anew")  # fmt: skip
     return samples
 
 
@@ -39,13 +50,35 @@ def read_sound(medium: Medium, rate: int) -> np.ndarray:
 def opened(medium: Medium, what: str) -> Iterator[Any]:
     """Opens a file with PyAV; what goes wrong in it becomes a `MediaError`."""
     av = _av()
+    only = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
     try:
-        with medium.file() as file, av.open(file, metadata_errors="ignore") as container:
+        with medium.file() as file, av.open(file, metadata_errors="ignore", container_options=only) as container:  # fmt: skip
             yield container
+    except UserError:
+        raise
     except av.error.FFmpegError as error:
         raise MediaError(f"{medium.name} cannot be decoded ({error.strerror or error}); is it {what}, and whole?") from error  # fmt: skip
-    except (UnicodeDecodeError, EOFError, MemoryError, IndexError) as error:
-        raise MediaError(f"{medium.name} is damaged: {error}") from error
+    except Exception as error:  # a damaged file makes PyAV raise anything
+        raise MediaError(f"{medium.name} is damaged ({str(error) or type(error).__name__}); save or download it again") from error  # fmt: skip
+
+
+def stream_of(medium: Medium, container: Any, kind: str) -> Any:
+    """Returns the first stream of a kind, "audio" or "video"; the picture on a sound's cover is none.
+
+    Raises:
+        MediaError: There is none, or FFmpeg cannot decode it.
+    """
+    cover = _av().stream.Disposition.attached_pic
+    found = [one for one in getattr(container.streams, kind) if not one.disposition & cover]
+    if not found:
+        there = sorted({one.type for one in container.streams if one not in found})
+        lacks = "holds no sound" if kind == "audio" else "shows nothing"
+        raise MediaError(
+            f"{medium.name} {lacks}: it has no {kind} stream, only {', '.join(there) or 'nothing'}"
+        )
+    if found[0].codec_context is None:
+        raise MediaError(f"{medium.name} has a codec that FFmpeg does not decode here; convert it, to FLAC or MP4 for example")  # fmt: skip
+    return found[0]
 
 
 def _av() -> Any:
@@ -59,45 +92,53 @@ def _av() -> Any:
 
 def _decoded(medium: Medium, rate: int) -> np.ndarray:
     with opened(medium, "a sound") as container:
-        if not container.streams.audio:
-            raise MediaError(f"{medium.name} holds no sound")
-        stream = container.streams.audio[0]
-        if stream.codec_context is None:
-            raise MediaError(f"{medium.name} has a codec that FFmpeg does not decode here")
+        stream = stream_of(medium, container, "audio")
+        if stream.duration and stream.time_base:
+            _check_length(medium, float(stream.duration * stream.time_base))
         return _collected(medium, rate, container.decode(stream))
 
 
 def _resampled(medium: Medium, rate: int) -> np.ndarray:
     values, given = medium.source
     samples = np.atleast_2d(np.asarray(values))
-    if np.issubdtype(samples.dtype, np.integer):
-        samples = samples / float(np.iinfo(samples.dtype).max)
-    if samples.ndim != 2 or len(samples) > 32 or not np.isfinite(samples).all():
+    if samples.dtype.kind not in "iuf" or samples.ndim != 2 or not 0 < len(samples) <= 32:
         raise MediaError(
-            f"{medium.name} has the shape {list(samples.shape)}; needed are finite samples [n] or [channels, n]"
+            f"{medium.name} has the shape {list(np.shape(values))} and type {samples.dtype}; needed are samples [n] or "
+            "[channels, n] with at most 32 channels, whole or floating numbers"
         )
-    if not 1000 <= given <= 768_000 or given != int(given):
-        raise MediaError(f"{medium.name} has a rate of {given} Hz; allowed are whole numbers from 1,000 to 768,000")  # fmt: skip
+    if not RATES[0] <= given <= RATES[1] or given != int(given):
+        raise MediaError(f"{medium.name} has a rate of {given} Hz; allowed are whole numbers from {RATES[0]:,} to {RATES[1]:,}")  # fmt: skip
+    _check_length(medium, samples.shape[1] / given)
+    if samples.dtype.kind in "iu":
+        limits = np.iinfo(samples.dtype)
+        middle = (
+            int(limits.max) + int(limits.min) + 1
+        ) // 2  # 0, or half of what unsigned numbers reach
+        samples = (samples.astype(np.float64) - middle) / (limits.max - middle + 1)
     mono = samples.mean(0).astype(np.float32)
-    if given == rate or not len(mono):
+    if given == rate or not len(mono) or not np.isfinite(mono).all():
         return mono
     frame = _av().AudioFrame.from_ndarray(np.ascontiguousarray(mono[None]), "fltp", "mono")
     frame.sample_rate = int(given)
     return _collected(medium, rate, iter([frame]))
 
 
+def _check_length(medium: Medium, seconds: float) -> None:
+    if seconds > MAX_SECONDS:
+        raise MediaError(f"{medium.name} is longer than {MAX_SECONDS / 60:.0f} minutes; cut it")
+
+
 def _collected(medium: Medium, rate: int, frames: Iterator[Any]) -> np.ndarray:
-    """Returns the samples of decoded frames, resampled."""
-    resampler = _av().AudioResampler(format="fltp", layout="mono", rate=rate)
+    """Returns the samples of decoded frames, resampled; FFmpeg's own way to one channel would add the channels up."""
+    resampler = _av().AudioResampler(format="fltp", rate=rate)
     parts: list[np.ndarray] = []
     count = 0
     for frame in frames:
         frame.pts = None  # gaps in a stream's clock are no silence
         for piece in resampler.resample(frame):
-            parts.append(piece.to_ndarray()[0])
+            parts.append(piece.to_ndarray().mean(0))
             count += len(parts[-1])
-        if count > MAX_SECONDS * rate:
-            raise MediaError(f"{medium.name} is longer than {MAX_SECONDS / 60:.0f} minutes; cut it")
-    parts += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+        _check_length(medium, count / rate)
+    parts += [piece.to_ndarray().mean(0) for piece in resampler.resample(None)]
     samples = np.concatenate(parts) if parts else np.empty(0, np.float32)
-    return np.nan_to_num(samples.astype(np.float32))
+    return samples.astype(np.float32)
