@@ -34,7 +34,7 @@ def main() -> None:
             model = whole
         model.save_pretrained(target)
         processor.tools[kind].save_pretrained(target)
-        print(target)
+        sys.stdout.write(f"{target}\n")
 
 
 if __name__ == "__main__":

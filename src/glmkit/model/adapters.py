@@ -192,13 +192,13 @@ def load_merged(cls: Any, folder: Path, **options: Any) -> Any:
         MissingDependencyError: An adapter, and PEFT is not installed.
     """
     if not is_adapter(folder):
-        with _new_heads_are_meant():
+        with without_load_reports():
             return cls.from_pretrained(folder, **options)
     if (folder / "config.json").is_file():  # says how many labels its head has
         options = {**_head_options(folder), **options}
     base = base_of(folder)
     try:
-        with _new_heads_are_meant():
+        with without_load_reports():
             model = load_merged(cls, resolve(base), **options)
     except CheckpointError as error:
         raise CheckpointError(
@@ -232,8 +232,8 @@ _SAY_THAT_HEADS_ARE_NEW = ("glmkit.model.loading", "transformers.modeling_utils"
 
 
 @contextmanager
-def _new_heads_are_meant() -> Iterator[None]:
-    """Leaves out the warnings that a head is not in the checkpoint: it is trained now, or read next."""
+def without_load_reports() -> Iterator[None]:
+    """Leaves out the warnings that weights are not in a checkpoint, or not in the model: a head is trained now, or read next."""
     # A filter, not a level: at some levels transformers says other things.
     loggers = [logging.getLogger(name) for name in _SAY_THAT_HEADS_ARE_NEW]
     for one in loggers:

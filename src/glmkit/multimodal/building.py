@@ -93,7 +93,8 @@ def build_media(
     media: Any = GLMMediaModel(config)
     for name, encoder in weights.items():
         own: Any = media.towers[name].encoder
-        own.model.load_state_dict(encoder.state_dict(), strict=False)
+        missing = own.model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
+        assert not missing, missing  # what is left over is what nobody reads, such as pooling
     if known is not None:
         media.load_state_dict(known.state_dict(), strict=False)
     return media.to(torch.float32)

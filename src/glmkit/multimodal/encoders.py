@@ -4,8 +4,8 @@ In: an encoder's configuration, or the name of a checkpoint. Out: `Encoder`. A n
 
 Shapes: n media, P features of one medium, D width of the encoder.
 
-Sources: CLIP (arXiv 2103.00020), SigLIP (arXiv 2303.15343), DINOv2 (arXiv 2304.07193), Whisper (arXiv 2212.04356), wav2vec 2.0
-(arXiv 2006.11477).
+Sources: CLIP (arXiv 2103.00020), SigLIP (arXiv 2303.15343), AIMv2 (arXiv 2411.14402), DINOv2 (arXiv 2304.07193, registers
+arXiv 2309.16588), Whisper (arXiv 2212.04356), wav2vec 2.0 (arXiv 2006.11477), HuBERT (arXiv 2106.07447), WavLM (arXiv 2110.13900).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from glmkit.errors import ConfigError, nearest
+from glmkit.model.adapters import without_load_reports
 
 WAVE_RATE = 16_000
 """Hz, of every published Whisper and wav2vec 2.0 model."""
@@ -35,7 +36,7 @@ class Architecture:
         model: Name of its model class there.
         processor: Name of what prepares its input there.
         part: Picks the encoder out of the model, where it is a part of it.
-        checkpoint: Name of the class that reads published weights, where it is another one.
+        any_side: Whether it reads pictures of other sizes than its configuration's.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Architecture:
     model: str
     processor: str
     part: Callable[[Any], nn.Module] | None = None
+    any_side: bool = False
 
 
 def _whisper_encoder(model: Any) -> nn.Module:
@@ -52,10 +54,13 @@ def _whisper_encoder(model: Any) -> nn.Module:
 ENCODERS: dict[str, Architecture] = {
     "clip_vision_model": Architecture("image", "CLIPVisionConfig", "CLIPVisionModel", "CLIPImageProcessorPil"),
     "siglip_vision_model": Architecture("image", "SiglipVisionConfig", "SiglipVisionModel", "SiglipImageProcessorPil"),
-    "dinov2": Architecture("image", "Dinov2Config", "Dinov2Model", "BitImageProcessorPil"),
+    "aimv2_vision_model": Architecture("image", "Aimv2VisionConfig", "Aimv2VisionModel", "CLIPImageProcessorPil"),
+    "dinov2": Architecture("image", "Dinov2Config", "Dinov2Model", "BitImageProcessorPil", any_side=True),
+    "dinov2_with_registers": Architecture("image", "Dinov2WithRegistersConfig", "Dinov2WithRegistersModel", "BitImageProcessorPil", any_side=True),
     "whisper": Architecture("audio", "WhisperConfig", "WhisperModel", "WhisperFeatureExtractor", _whisper_encoder),
     "wav2vec2": Architecture("audio", "Wav2Vec2Config", "Wav2Vec2Model", "Wav2Vec2FeatureExtractor"),
     "hubert": Architecture("audio", "HubertConfig", "HubertModel", "Wav2Vec2FeatureExtractor"),
+    "wavlm": Architecture("audio", "WavLMConfig", "WavLMModel", "Wav2Vec2FeatureExtractor"),
 }  # fmt: skip
 """`model_type` of an encoder's configuration -> its architecture."""
 
@@ -103,51 +108,122 @@ def published_encoder(
         **options: Of `from_pretrained`.
 
     Raises:
-        ConfigError: There is no such checkpoint, or of an architecture that is not known.
+        ConfigError: There is no such checkpoint, or of an architecture that is not known; weights or the preprocessor are missing.
     """
     try:
         whole = transformers.AutoConfig.from_pretrained(name, **options)
         model_type = VISION_PARTS.get(whole.model_type, whole.model_type)
         kept = architecture(model_type, kind)
-        model = getattr(transformers, kept.model).from_pretrained(name, **options)
+        with without_load_reports():
+            model, report = getattr(transformers, kept.model).from_pretrained(
+                name, output_loading_info=True, **options
+            )
         processor = getattr(transformers, kept.processor).from_pretrained(name, **options)
     except OSError as error:
         raise ConfigError(f"media.{kind}.encoder: {name!r} cannot be read: {str(error).splitlines()[0]}") from error  # fmt: skip
+    if missing := sorted(report["missing_keys"]):
+        raise ConfigError(
+            f"media.{kind}.encoder: {name!r} lacks {len(missing)} weights of {kept.model}, such as {missing[0]}; is it whole?"
+        )
     encoder: Any = model if kept.part is None else kept.part(model)
-    return {**encoder.config.to_diff_dict(), "model_type": model_type}, encoder, processor.to_dict()
+    values = {**encoder.config.to_diff_dict(), "model_type": model_type}
+    for unsaid in ("transformers_version", "architectures", "dtype"):
+        values.pop(unsaid, None)
+    return values, encoder, processor.to_dict()
+
+
+def _new_model(kept: Architecture, config: Any) -> Any:
+    try:
+        if kept.part is None:
+            return getattr(transformers, kept.model)(config)
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+        return WhisperEncoder(config)
+    except ValueError as error:
+        raise ConfigError(f"media.{kept.kind}.encoder: {error}") from error
+
+
+def picture_side(values: dict[str, Any], preprocessor: dict[str, Any]) -> int:
+    """Returns the width and height of the pictures that an encoder reads, in pixels.
+
+    Args:
+        values: The encoder's configuration.
+        preprocessor: Of transformers' image processor; what it would cut a picture to, or scale it to, counts.
+
+    Raises:
+        ConfigError: The encoder reads none of this size.
+    """
+    own = values.get("image_size", encoder_config(values, "image").image_size)
+    cut = preprocessor.get("do_center_crop") and preprocessor.get("crop_size")
+    size = cut or preprocessor.get("size") or own
+    side = int(next(iter(size.values())) if isinstance(size, dict) else size)
+    if side != own and not architecture(values["model_type"], "image").any_side:
+        raise ConfigError(
+            f"media.image.preprocessor makes pictures of {side} x {side} pixels, the encoder {values['model_type']} reads "
+            f"{own} x {own}; leave the setting out"
+        )
+    return side
 
 
 class Encoder(nn.Module):
     """An encoder as the projectors see it.
 
+    Args:
+        values: Its configuration, with `model_type`.
+        kind: "image" or "audio".
+        layer: Whose outputs are taken, from the end.
+        seconds: Of audio, that are read at a time.
+        preprocessor: Of an image, see `picture_side`.
+
     Attributes:
         model: transformers' module.
         width: D.
         grid: Rows and columns of an image's features; of sound (P, 1).
+
+    Raises:
+        ConfigError: Values that do not fit together.
     """
 
-    def __init__(self, values: dict[str, Any], kind: str, layer: int, seconds: float):
+    def __init__(
+        self,
+        values: dict[str, Any],
+        kind: str,
+        layer: int,
+        seconds: float,
+        preprocessor: dict[str, Any],
+    ):
         super().__init__()
         config: Any = encoder_config(values, kind)
         kept = architecture(values["model_type"], kind)
         self.kind, self.layer, self.model_type = kind, layer, values["model_type"]
         if kept.model == "SiglipVisionModel":
             config.vision_use_head = False  # its pooling is not read
-        if kept.part is None:
-            self.model = getattr(transformers, kept.model)(config)
-        else:
-            from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-            self.model = WhisperEncoder(config)
+        if kept.model == "Aimv2VisionModel":
+            config.use_head = False
+        if -layer > config.num_hidden_layers:
+            raise ConfigError(
+                f"media.{kind}.layer={layer}: the encoder has {config.num_hidden_layers} layers"
+            )
+        self.model = _new_model(kept, config)
         self.width: int = config.hidden_size
+        self.grid = (1, 1)
         if kind == "image":
-            side = config.image_size // config.patch_size
+            side = picture_side(values, preprocessor) // config.patch_size
             self.grid = (side, side)
         elif kept.model == "WhisperModel":
             self.grid = (config.max_source_positions, 1)
+            if seconds != config.max_source_positions / 50:  # two frames of 10 ms make one
+                raise ConfigError(
+                    f"media.audio.seconds={seconds}: this whisper encoder (max_source_positions={config.max_source_positions}) "
+                    f"reads {config.max_source_positions / 50} s at a time; set seconds to that"
+                )
         else:
-            samples = torch.tensor(round(seconds * WAVE_RATE))
+            samples = torch.tensor(round(seconds * WAVE_RATE), device="cpu")
             self.grid = (int(self.model._get_feat_extract_output_lengths(samples)), 1)
+        if min(self.grid) < 1:
+            raise ConfigError(
+                f"media.{kind}: of so little (an image_size below patch_size, or too few seconds) the encoder makes no features"
+            )
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Returns features [n, P, D].

@@ -43,7 +43,9 @@ class Tower(nn.Module):
         own = bool(config.encoder)
         encoded = "image" if kind == "video" else kind
         self.encoder = (
-            Encoder(config.values, encoded, config.layer, config.seconds) if own else None
+            Encoder(config.values, encoded, config.layer, config.seconds, config.preprocessor)
+            if own
+            else None
         )
         encoder = self.encoder or frames_of
         assert encoder is not None
@@ -235,8 +237,7 @@ def load_media(path: Path, dtype: Any = None) -> GLMMediaModel | None:
     if folder is None:
         return None
     with _said_plainly(folder), quiet_unless_terminal(False):
-        kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        return GLMMediaModel.from_pretrained(folder, dtype=kind or torch.float32).eval()
+        return GLMMediaModel.from_pretrained(folder, dtype=dtype or torch.float32).eval()
 
 
 def read_media_config(folder: Path) -> GLMMediaConfig:

@@ -8,7 +8,6 @@ Shapes: n media of a kind (of sound, windows), F frames of a clip.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ import transformers
 from glmkit.errors import MediaError
 from glmkit.multimodal.clips import read_clip
 from glmkit.multimodal.configuration import GLMMediaConfig
-from glmkit.multimodal.encoders import WAVE_RATE, architecture
+from glmkit.multimodal.encoders import WAVE_RATE, architecture, picture_side
 from glmkit.multimodal.images import read_image, squared
 from glmkit.multimodal.media import KINDS, Medium
 from glmkit.multimodal.sounds import read_sound
@@ -28,6 +27,9 @@ from glmkit.special_tokens import FIRST_MEDIA_ID
 
 NAMES = {"image": "images", "audio": "audios", "video": "videos"}
 """Kind -> argument of `GLMMediaModel.forward`."""
+
+SLACK = 0.1
+"""Seconds at the end of a sound that are no window of their own."""
 
 LENGTHS_KEPT = 100_000
 """Sounds whose length is remembered."""
@@ -144,6 +146,9 @@ class MediaProcessor:
         encoded = "image" if kind == "video" else kind
         name = architecture(of.values["model_type"], encoded).processor
         settings = dict(of.preprocessor) or self._usual(of, encoded)
+        if encoded == "image":  # pictures are square already: what is scaled only, is not cut
+            side = picture_side(of.values, of.preprocessor)
+            settings |= {"size": {"height": side, "width": side}, "do_center_crop": False}
         for unsaid in ("image_processor_type", "feature_extractor_type", "processor_class"):
             settings.pop(unsaid, None)
         return getattr(transformers, name)(**settings)
@@ -151,14 +156,11 @@ class MediaProcessor:
     def _usual(self, of: Any, kind: str) -> dict[str, Any]:
         """Returns the settings of a preprocessor where a recipe has none: the encoder's sizes, values in [-1, 1]."""
         if kind == "image":
-            side = of.values.get("image_size", 224)
-            square = {"height": side, "width": side}
-            usual = {"size": square, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-            return usual | {"do_center_crop": False, "resample": 3}
+            return {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3}
         if of.values["model_type"] != "whisper":
             return {"sampling_rate": WAVE_RATE}
         bins = of.values.get("num_mel_bins", 80)
-        return {"feature_size": bins, "chunk_length": math.ceil(of.seconds)}
+        return {"feature_size": bins, "chunk_length": of.seconds}
 
     def _image(self, medium: Medium) -> np.ndarray:
         return self._pixels("image", [read_image(medium)])[0]
@@ -191,4 +193,6 @@ class MediaProcessor:
     def _windows(self, medium: Medium) -> list[np.ndarray]:
         sound = read_sound(medium, WAVE_RATE)
         size = self._samples
-        return [sound[start : start + size] for start in range(0, len(sound), size)]
+        # Codecs fill up their last frame with silence.
+        end = max(len(sound) - round(SLACK * WAVE_RATE), 1)
+        return [sound[start : start + size] for start in range(0, end, size)]
