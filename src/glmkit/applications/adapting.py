@@ -14,8 +14,8 @@ from glmkit.applications.heads import Head, is_classifier, load_head, stored_tas
 from glmkit.applications.tagging import Tagger, is_tagger, load_tagger
 from glmkit.checkpoint import resolve
 from glmkit.errors import ConfigError, nearest
+from glmkit.model.adapters import MEDIA_FOLDER
 from glmkit.model.shared_base import attach_adapter, rest, wake
-from glmkit.multimodal.modeling import FOLDER as MEDIA_FOLDER
 from glmkit.multimodal.reader import MediaReader, load_reader
 from glmkit.tasks.task import Task
 
@@ -97,7 +97,7 @@ class Adapting:
         with_head = len(tasks) == 1 and is_classifier(path)
         head = load_head(path, model, shared=True) if with_head else None
         tagger = load_tagger(path, model, shared=True) if is_tagger(path) else None
-        media = self.media  # an adapter that was trained without any leaves the base's
+        media = self.__dict__["_base"].media  # an adapter that was trained without any leaves it
         if (path / MEDIA_FOLDER).is_dir():
             media = load_reader(path, model.device)
         self._adapters[given] = Adapter(tokens, load_calibrations(path), tasks, head, tagger, media)

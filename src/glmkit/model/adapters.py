@@ -35,6 +35,9 @@ from glmkit.whole_files import write_text
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
+MEDIA_FOLDER = "media"
+"""In a model's (or adapter's) folder: what reads its media (`multimodal`)."""
+
 HEAD_WEIGHTS = "head.safetensors"
 """A classification head, beside the adapter: PEFT's `modules_to_save` goes by the ends of names, and the head's first layer
 is called `dense` like one of each attention."""
@@ -114,7 +117,7 @@ def save_adapter(model: Any, folder: Path) -> None:
     if _is_prompt(model):
         save_encoder(model, folder)
     if hasattr(base, "media"):
-        base.media.save_pretrained(folder / "media")
+        base.media.save_pretrained(folder / MEDIA_FOLDER)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -153,6 +156,14 @@ def root_of(folder: Path) -> Path:
         CheckpointError: An adapter does not name its base, or the base is not where it was.
     """
     return root_of(resolve(base_of(folder))) if is_adapter(folder) else folder
+
+
+def media_folder(folder: Path) -> Path | None:
+    """Returns the folder of what reads the media of a model, or of an adapter or else of its base; None where there is none."""
+    if (folder / MEDIA_FOLDER / "config.json").is_file():
+        return folder / MEDIA_FOLDER
+    known = folder.is_dir() and is_adapter(folder)
+    return media_folder(resolve(base_of(folder))) if known else None
 
 
 def merge_adapter(model: Any, folder: Path) -> Any:

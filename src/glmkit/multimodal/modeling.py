@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -23,15 +24,12 @@ from transformers import initialization as init
 from glmkit.checkpoint import resolve
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model import GLMForConditionalGeneration
-from glmkit.model.adapters import base_of, is_adapter, load_merged
+from glmkit.model.adapters import MEDIA_FOLDER, load_merged, media_folder, without_load_reports
 from glmkit.model.loading import quiet_unless_terminal
 from glmkit.model.modeling import GLMOutput
 from glmkit.multimodal.configuration import GLMMediaConfig, MediumConfig
 from glmkit.multimodal.encoders import Encoder
 from glmkit.multimodal.projectors import MergeProjector, Resampler, TimeEmbedding
-
-FOLDER = "media"
-"""In a model's (or adapter's) folder: what reads its media."""
 
 
 class Tower(nn.Module):
@@ -188,7 +186,7 @@ class GLMForMultimodalGeneration(GLMForConditionalGeneration):
         media = load_media(path, dtype=kwargs.get("dtype"))
         if media is None:
             raise CheckpointError(
-                f"{pretrained_model_name_or_path} reads no media: it has no folder {FOLDER!r}. Train one with `glmkit finetune "
+                f"{pretrained_model_name_or_path} reads no media: it has no folder {MEDIA_FOLDER!r}. Train one with `glmkit finetune "
                 "MODEL multimodal`, or use GLMForConditionalGeneration"
             )
         return cls.of(load_merged(GLMForConditionalGeneration, path, **kwargs), media)
@@ -196,13 +194,15 @@ class GLMForMultimodalGeneration(GLMForConditionalGeneration):
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
         """Writes the GLM as every GLM is written, and its media's encoders and projectors in the folder `media` beside it."""
         weights = kwargs.pop("state_dict", None) or self.state_dict()
-        glm = {name: one for name, one in weights.items() if not name.startswith(f"{FOLDER}.")}
+        glm = {
+            name: one for name, one in weights.items() if not name.startswith(f"{MEDIA_FOLDER}.")
+        }
         super().save_pretrained(save_directory, state_dict=glm, **kwargs)
         path = Path(save_directory) / "config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         config["architectures"] = [GLMForConditionalGeneration.__name__]
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        self.media.save_pretrained(Path(save_directory) / FOLDER)
+        self.media.save_pretrained(Path(save_directory) / MEDIA_FOLDER)
 
     def forward(  # type: ignore[override]
         self,
@@ -236,8 +236,15 @@ def load_media(path: Path, dtype: Any = None) -> GLMMediaModel | None:
     folder = media_folder(path)
     if folder is None:
         return None
-    with _said_plainly(folder), quiet_unless_terminal(False):
-        return GLMMediaModel.from_pretrained(folder, dtype=dtype or torch.float32).eval()
+    with _said_plainly(folder), quiet_unless_terminal(False), without_load_reports():
+        model, report = GLMMediaModel.from_pretrained(
+            folder, dtype=dtype or torch.float32, output_loading_info=True
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} weights of its configuration, such as {missing[0]}; is it whole?"
+        )
+    return model.eval()
 
 
 def read_media_config(folder: Path) -> GLMMediaConfig:
@@ -250,17 +257,10 @@ def read_media_config(folder: Path) -> GLMMediaConfig:
         return GLMMediaConfig.from_pretrained(folder)
 
 
-def media_folder(path: Path) -> Path | None:
-    """Returns the folder of what reads the media of a model, or of an adapter or else of its base; None where there is none."""
-    if (path / FOLDER / "config.json").is_file():
-        return path / FOLDER
-    return media_folder(resolve(base_of(path))) if path.is_dir() and is_adapter(path) else None
-
-
 @contextmanager
 def _said_plainly(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{folder} cannot be read: {reason[0]}") from error

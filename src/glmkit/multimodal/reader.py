@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
+from glmkit.model.adapters import media_folder
 from glmkit.multimodal.media import Medium
 from glmkit.multimodal.modeling import (
     GLMMediaModel,
     load_media,
-    media_folder,
     read_media_config,
 )
 from glmkit.multimodal.processor import MediaProcessor

@@ -20,7 +20,7 @@ import torch
 from glmkit.checkpoint import new_folder, resolve
 from glmkit.errors import CheckpointError, ConfigError, nearest
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
-from glmkit.model.adapters import load_merged
+from glmkit.model.adapters import MEDIA_FOLDER, load_merged, media_folder
 from glmkit.native.library import NativeError, why_not
 from glmkit.native.model import NativeModel, unpacked
 from glmkit.native.weights import FILE, NativeWeights, check_quantization
@@ -170,7 +170,7 @@ def quantize(
 ) -> QuantizationReport:
     """Writes a model's folder again with quantized weights; `glmkit.load` maps them into memory.
 
-    Everything beside the weights (vocabulary, calibrations, tasks) is copied along. The folder appears when it is complete.
+    Everything beside the weights (vocabulary, calibrations, tasks, what reads media) is copied along. The folder appears when it is complete.
 
     Args:
         source: A folder in any known format, or a hub name.
@@ -200,6 +200,8 @@ def quantize(
                     place = temporary / kept.relative_to(folder)
                     place.parent.mkdir(exist_ok=True)
                     shutil.copyfile(kept, place)
+        if (media := media_folder(path)) is not None:
+            shutil.copytree(media, temporary / MEDIA_FOLDER)
         model.config.save_pretrained(temporary)
         weights.save(temporary)
     return QuantizationReport(

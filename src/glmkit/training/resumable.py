@@ -21,6 +21,7 @@ from torch.distributed.checkpoint import CheckpointException
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from glmkit.errors import CheckpointError, ConfigError
+from glmkit.model.adapters import MEDIA_FOLDER
 from glmkit.training import checkpoints, distributed
 
 logger = logging.getLogger(__name__)
@@ -215,9 +216,9 @@ def stored_weights(folder: Path) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         weights.update(safetensors.torch.load_file(path))
-    for path in sorted((folder / "media").glob("*.safetensors")):
+    for path in sorted((folder / MEDIA_FOLDER).glob("*.safetensors")):
         own = safetensors.torch.load_file(path)
-        weights.update({f"media.{name}": value for name, value in own.items()})
+        weights.update({f"{MEDIA_FOLDER}.{name}": value for name, value in own.items()})
     return weights
 
 
