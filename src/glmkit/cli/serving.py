@@ -107,6 +107,18 @@ def serve(
     max_body_bytes: Annotated[
         int, typer.Option(help=say("Largest request.", "请求体字节数上限。"))
     ] = 1 << 20,
+    max_media: Annotated[
+        int,
+        typer.Option(
+            help=say("Images, sounds and clips of one request.", "单个请求的图片、声音与视频数上限。")
+        ),
+    ] = 8,
+    max_media_bytes: Annotated[
+        int,
+        typer.Option(
+            help=say("Bytes of them together, as files.", "其总字节数上限（按文件计）。")
+        ),
+    ] = 16 << 20,
     timeout: Annotated[
         float,
         typer.Option(
@@ -209,6 +221,8 @@ def serve(
         max_explained=max_explained,
         max_characters=max_characters,
         max_body_bytes=max_body_bytes,
+        max_media=max_media,
+        max_media_bytes=max_media_bytes,
         timeout=timeout,
         workers=workers,
         requests_per_minute=requests_per_minute,

@@ -96,18 +96,24 @@ class Desk:
         return checked
 
     async def write(
-        self, make: Callable[[], list[generation.Request]], *, live: bool = False
+        self,
+        make: Callable[[], list[generation.Request]],
+        *,
+        live: bool = False,
+        media: bool = False,
     ) -> Job:
-        """Encodes what was asked, and submits it to the engine."""
-        deadline = self._deadline()
-        made = await self.server.encoders.run(make, deadline)
-        return self.server.scheduler.submit(made, deadline, live=live)
+        """Encodes what was asked, perhaps with media, and submits it to the engine."""
+        return await self.server.write(make, self._deadline(), live=live, media=media)
 
     async def grow(
-        self, make: Callable[[], list[generation.Request]], *, chat: bool = False
+        self,
+        make: Callable[[], list[generation.Request]],
+        *,
+        chat: bool = False,
+        media: bool = False,
     ) -> AsyncIterator[str]:
         """Yields what is written of one request, longer and longer."""
-        job = await self.write(make, live=True)
+        job = await self.write(make, live=True, media=media)
         answering = Answering(self.glm.tokenizer, self.server.settings.name, chat=chat)
         longest = [self.asking.longest(one) for one in job.requests]
         written = ""

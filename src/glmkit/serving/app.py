@@ -23,12 +23,22 @@ from glmkit import __version__
 from glmkit.errors import UserError
 from glmkit.serving import schemas
 from glmkit.serving.docs_page import add_docs
-from glmkit.serving.failures import Closing, DeadlineExceeded, Failure, QueueFull, failure_of
-from glmkit.serving.gate import ClientGone, Door, Gate
+from glmkit.serving.failures import (
+    ClientGone,
+    Closing,
+    DeadlineExceeded,
+    Failure,
+    QueueFull,
+    failure_of,
+)
+from glmkit.serving.gate import Door, Gate
 from glmkit.serving.openai_routes import add_openai
 from glmkit.serving.own_routes import add_own
 from glmkit.serving.server import Server
 from glmkit.serving.settings import ServingSettings
+
+MEDIA_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/fill", "/v1/explain")
+"""Endpoints that take images, sounds and clips."""
 
 CATCHES = (RequestValidationError, HTTPException, Failure, UserError, QueueFull, DeadlineExceeded, Closing, Exception)  # fmt: skip
 
@@ -73,7 +83,14 @@ def make_app(
     add_own(app, server)
     paths = [path for route in app.routes if (path := getattr(route, "path", None))]
     door = page(app, server) if page else None
-    app.add_middleware(Gate, settings=settings, metrics=server.metrics, paths=paths, door=door)
+    app.add_middleware(
+        Gate,
+        settings=settings,
+        metrics=server.metrics,
+        paths=paths,
+        door=door,
+        media=MEDIA_PATHS if glm.media is not None else (),
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

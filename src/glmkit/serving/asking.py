@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from glmkit.applications import dialogue
+from glmkit.applications.prompts import media_prompt
 from glmkit.errors import GenerationError
 from glmkit.generation.constraints import Constraint
 from glmkit.generation.guidance import guidance_of
@@ -17,9 +18,18 @@ from glmkit.generation.infill import make_chooser
 from glmkit.generation.prompts import Prompt, build_prompt, split_at_blanks
 from glmkit.generation.request import Request
 from glmkit.generation.settings import DecodingSettings
+from glmkit.multimodal.media import Medium
 from glmkit.serving import controlling
 from glmkit.serving.failures import Failure
-from glmkit.serving.schemas import ChatRequest, CompletionRequest, Decoding, FillRequest, Led
+from glmkit.serving.media import Received, characters
+from glmkit.serving.schemas import (
+    ChatRequest,
+    CompletionRequest,
+    Decoding,
+    FillRequest,
+    Led,
+    WithMedia,
+)
 from glmkit.serving.settings import ServingSettings
 
 SAME_NAMES = ("top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size", "guidance_scale")
@@ -38,13 +48,15 @@ class Asking:
         model: A `GLMForConditionalGeneration` or what stands in its place.
         tokenizer: Its `GLMTokenizer`.
         settings: The server's limits.
+        reader: What reads media (`multimodal.reader.MediaReader`), or None.
 
     Attributes:
         most_tokens: Most tokens of a blank that may be asked for.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, settings: ServingSettings):
+    def __init__(self, model: Any, tokenizer: Any, settings: ServingSettings, reader: Any = None):
         self._model, self._tokenizer, self._settings = model, tokenizer, settings
+        self._reader = reader
         self._positions = model.config.max_sequence_length
         self.most_tokens = min(settings.max_new_tokens or self._positions - 1, self._positions - 1)
 
@@ -63,7 +75,8 @@ class Asking:
                 )
         settings = self._decoding(asked, asked.max_tokens, asked.n)
         constraint = controlling.of_answer(self._tokenizer, asked)
-        blanks: list[Blanks] = [(self.prompt(text), [constraint]) for text in texts]
+        prompts = self.prompts(asked.prompt, asked)
+        blanks: list[Blanks] = [(prompt, [constraint]) for prompt in prompts]
         return self._requests(blanks, settings, asked, asked.logprobs or 0)
 
     def chat(self, asked: ChatRequest) -> list[Request]:
@@ -71,17 +84,17 @@ class Asking:
 
         Raises:
             Failure, GenerationError: As `completion`; roles out of order.
+            MediaError: Media that cannot be read, or that others than the user send.
         """
+        self._check_characters(characters(one.content) for one in asked.messages)
+        received = Received(self._settings)
         messages = [
             {
                 "role": "system" if one.role == "developer" else one.role,
-                "content": one.content
-                if isinstance(one.content, str)
-                else "\n".join(part.text for part in one.content),
+                "content": received.content(one.content, f"messages[{number}].content"),
             }
-            for one in asked.messages
+            for number, one in enumerate(asked.messages)
         ]
-        self._check_characters(message["content"] for message in messages)
         limits = {asked.max_tokens, asked.max_completion_tokens} - {None}
         if len(limits) > 1:
             raise GenerationError("max_tokens and max_completion_tokens differ; give one of them")
@@ -91,7 +104,7 @@ class Asking:
         constraint = controlling.of_answer(self._tokenizer, asked)
         settings = self._decoding(asked, most, asked.n, dialogue.usual_settings(constraint))
         [prompt], chosen = dialogue.prepare(
-            self._model, self._tokenizer, [messages], settings, constraint
+            self._model, self._tokenizer, [messages], settings, constraint, self._reader
         )
         return self._requests([(prompt, [constraint])], chosen, asked, asked.top_logprobs or 0)
 
@@ -105,7 +118,7 @@ class Asking:
 
     def blanks(self, asked: FillRequest) -> list[Blanks]:
         """Returns each text's prompt, with what each of its blanks may contain."""
-        prompts = list(map(self.prompt, self.texts(asked.texts)))
+        prompts = self.prompts(asked.texts, asked)
         counts = [len(prompt.mask_indices) for prompt in prompts]
         limits = controlling.of_blanks(self._tokenizer, asked, counts)
         return list(zip(prompts, limits, strict=True))
@@ -127,8 +140,20 @@ class Asking:
                 f"the request has {len(texts)} texts; at most {self._settings.max_texts} at a time",
                 "too_many_texts",
             )
-        self._check_characters(texts)
+        self._check_characters(map(len, texts))
         return texts
+
+    def prompts(self, given: str | Sequence[str], asked: WithMedia) -> list[Prompt]:
+        """Returns the prompts of texts with their media.
+
+        Raises:
+            Failure: As `texts` and `prompt`; media beyond a limit.
+            MediaError: Media that cannot be read, or do not belong to the texts.
+        """
+        media = Received(self._settings).of_texts(asked, given)
+        return [
+            self.prompt(text, some) for text, some in zip(self.texts(given), media, strict=True)
+        ]
 
     def longest(self, request: Request) -> int:
         """Returns the most tokens of a blank."""
@@ -204,12 +229,18 @@ class Asking:
             )
         return [self.prompt(text) for text in texts]
 
-    def prompt(self, text: str) -> Prompt:
+    def prompt(self, text: str, media: Sequence[Medium] = ()) -> Prompt:
         """Returns a text's prompt; unlike the library a server does not cut it: the client shall know.
 
         Raises:
             Failure: It is longer than the model reads.
+            MediaError: Media that cannot be read, that the text does not name so, or that the model does not read.
         """
+        if media:
+            try:
+                return media_prompt(self._tokenizer, text, media, self._reader, self._positions)
+            except GenerationError as error:
+                raise Failure(400, str(error), "context_length_exceeded") from error
         prompt = build_prompt(self._tokenizer, text, UNCUT)
         if len(prompt.ids) > self._positions:
             raise Failure(
@@ -229,11 +260,11 @@ class Asking:
                 param="max_tokens",
             )
 
-    def _check_characters(self, texts: Any) -> None:
-        characters, most = sum(map(len, texts)), self._settings.max_characters
-        if characters > most:
+    def _check_characters(self, lengths: Iterable[int]) -> None:
+        together, most = sum(lengths), self._settings.max_characters
+        if together > most:
             raise Failure(
                 400,
-                f"the texts have {characters} characters together; at most {most} at a time",
+                f"the texts have {together} characters together; at most {most} at a time",
                 "too_many_characters",
             )

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from glmkit.serving.schemas import Strict, Text, Texts
+from glmkit.serving.schemas import Text, Texts, WithMedia
 
 Method = Literal["integrated_gradients", "ablation", "attention_rollout"]
 Contents = Annotated[list[Text], Field(max_length=1000)]
 Span = tuple[int, int]
 
 
-class ExplainRequest(Strict):
+class ExplainRequest(WithMedia):
     """Says why blanks are filled so, or with `task` or `labels` why a text has its label."""
 
     model: str | None = Field(None, max_length=256)
@@ -49,6 +49,7 @@ class Unit(BaseModel):
     start: int
     end: int
     source: str
+    index: int | None = Field(None, description="Of a medium's row, such as a part of a picture.")
 
 
 class Attribution(BaseModel):

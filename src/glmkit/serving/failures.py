@@ -79,6 +79,10 @@ class Closing(Exception):
     """The server takes no more work: it is about to stop."""
 
 
+class ClientGone(Exception):
+    """The client has gone; nobody reads an answer."""
+
+
 def failure_of(error: BaseException, request_id: str) -> Failure:
     """Returns what a client is told; logs what it is not told."""
     if isinstance(error, Failure):
@@ -122,12 +126,18 @@ def described(error: BaseException) -> str:
 
 def _invalid(error: RequestValidationError) -> Failure:
     """Returns the failure of a body that is no JSON, or not of the right form: the first thing that is wrong."""
-    first = error.errors()[0]
+    errors = error.errors()
+    field = errors[0]["loc"][:2]
+    # Of a field that may have several forms, the form that came nearest says what is wrong.
+    first = max((one for one in errors if one["loc"][:2] == field), key=lambda one: len(one["loc"]))
     place, kind = [str(part)[:80] for part in first["loc"]], first["type"]
     if kind == "json_invalid":
         return Failure(400, f"the body is not JSON: {first['ctx']['error']}", "invalid_json")
-    path = place[1:] if kind == "extra_forbidden" else itertools.takewhile(_is_place, place[1:])
-    param = ".".join(path) or None
+    path = [part for part in place[1:-1] if _is_place(part)]
+    if kind == "extra_forbidden" or _is_place(place[-1]):
+        path += place[-1:]
+    # The form of a part has the name of its field.
+    param = ".".join(part for part, _ in itertools.groupby(path)) or None
     if param is None:
         return Failure(
             400,

@@ -16,8 +16,9 @@ from typing import Any, Protocol, TypeVar
 
 from starlette.responses import JSONResponse
 
+from glmkit.serving.bodies import Bodies, Place
 from glmkit.serving.docs_page import FILES
-from glmkit.serving.failures import DeadlineExceeded, Failure, failure_of
+from glmkit.serving.failures import ClientGone, DeadlineExceeded, Failure, failure_of
 from glmkit.serving.metrics import Metrics
 from glmkit.serving.security import Keys, RateLimit
 from glmkit.serving.settings import ServingSettings, is_loopback
@@ -33,9 +34,6 @@ Result = TypeVar("Result")
 
 OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
 """Paths that need no key: they say nothing that a user wrote, and load balancers and browsers have no key."""
-
-READ_PAST = 8
-"""So many times the largest body are read and forgotten: who is cut off while sending often never sees why."""
 
 TIMEOUT_HEADER = b"x-request-timeout"
 
@@ -54,10 +52,6 @@ class Door(Protocol):
 
     def refusal(self, path: str) -> Failure:
         """Returns what is answered where there is none."""
-
-
-class ClientGone(Exception):
-    """The client has gone; nobody reads an answer."""
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
@@ -93,6 +87,7 @@ class Gate:
         metrics: Is told of every answer.
         paths: The endpoints' paths, as they are counted; anything else is counted as "other", or "page".
         door: Who may see pages, where there are any.
+        media: Paths whose bodies may have images, sounds and clips; with any, pages' may, too.
     """
 
     def __init__(
@@ -102,10 +97,12 @@ class Gate:
         metrics: Metrics,
         paths: Collection[str],
         door: Door | None = None,
+        media: Collection[str] = (),
     ):
         self._app, self._settings, self._metrics, self._paths = app, settings, metrics, set(paths)
         self._keys = Keys(settings.api_keys)
         self._limit, self._door = RateLimit(settings.requests_per_minute), door
+        self._bodies, self._media = Bodies(settings), media
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -126,8 +123,9 @@ class Gate:
             await send(message)
 
         try:
-            body = await self._admit(scope, receive, began)
-            await self._app(scope, _replay(body, receive), answer)
+            with self._bodies.place() as place:
+                body = await self._admit(scope, receive, began, place)
+                await self._app(scope, _replay(body, receive), answer)
         except ClientGone:
             pass
         except Exception as error:
@@ -147,7 +145,7 @@ class Gate:
                 "%s %s %d %.3f s request %s", scope["method"], path, status, seconds, request_id
             )
 
-    async def _admit(self, scope: Scope, receive: Receive, began: float) -> bytes:
+    async def _admit(self, scope: Scope, receive: Receive, began: float, place: Place) -> bytes:
         """Checks a request and returns its body.
 
         Raises:
@@ -170,8 +168,12 @@ class Gate:
                     "rate_limit_exceeded",
                     retry_after=wait,
                 )
+        declared = 0
+        with contextlib.suppress(ValueError):
+            declared = int(headers.get(b"content-length", b"0"))
+        media = bool(self._media) and (scope["path"] in self._media or self._is_page(scope))
         try:
-            reading = self._body(headers, receive)
+            reading = self._bodies.read(declared, receive, media, place)
             return await asyncio.wait_for(reading, scope["state"]["deadline"] - began)
         except (TimeoutError, asyncio.TimeoutError):
             raise DeadlineExceeded from None
@@ -227,30 +229,6 @@ class Gate:
                 400, "X-Request-Timeout must be seconds, a number above 0", "invalid_value"
             )
         return min(seconds, self._settings.timeout)
-
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        most = self._settings.max_body_bytes
-        too_large = Failure(
-            413, f"the body is larger than {most} bytes; send less at a time", "request_too_large"
-        )
-        declared = 0
-        with contextlib.suppress(ValueError):
-            declared = int(headers.get(b"content-length", b"0"))
-        parts, size = [], 0
-        while declared <= READ_PAST * most:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            size += len(message.get("body", b""))
-            if size <= most:
-                parts.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                if size > most:
-                    break
-                return b"".join(parts)
-            if size > READ_PAST * most:
-                break
-        raise too_large
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -34,7 +34,10 @@ def add_openai(app: FastAPI, server: Server) -> None:
     """Adds the endpoints."""
 
     def card() -> schemas.ModelCard:
-        return schemas.ModelCard(id=server.settings.name, created=server.created)
+        kinds = () if server.glm.media is None else server.glm.media.kinds
+        return schemas.ModelCard(
+            id=server.settings.name, created=server.created, input_modalities=["text", *kinds]
+        )
 
     @app.get("/v1/models", tags=["OpenAI"])
     async def models() -> schemas.ModelList:

@@ -24,6 +24,7 @@ from glmkit.serving.answering import filled_text, usage
 from glmkit.serving.explanations import ExplainRequest, ExplainResponse
 from glmkit.serving.failures import Failure
 from glmkit.serving.gate import unless_gone
+from glmkit.serving.media import FIELDS, has_media
 from glmkit.serving.server import Server
 from glmkit.tasks.task import catalog
 
@@ -58,7 +59,8 @@ def add_own(app: FastAPI, server: Server) -> None:
         else:
 
             async def whole() -> schemas.FillResponse:
-                job = await server.ask(request, functools.partial(server.asking.fill, asked))
+                make = functools.partial(server.asking.fill, asked)
+                job = await server.ask(request, make, media=has_media(asked))
                 samples = await job.written()
                 texts = [
                     filled_text(filled(glm.tokenizer, one.prompt, blanks))
@@ -109,7 +111,9 @@ def add_own(app: FastAPI, server: Server) -> None:
         """Says which words made the model fill a blank so, or choose a label, and what else it might have written."""
         name = server.check_model(asked.model)
         server.log(request, "asked", asked.model_dump(exclude_none=True))
-        texts, settings = _explained(server, asked)
+        pool = server.viewers if has_media(asked) else server.encoders
+        reading = pool.run(functools.partial(_explained, server, asked), request.state.deadline)
+        texts, settings = await unless_gone(request.receive, reading)
         explaining = server.explain(
             request.state.deadline,
             lambda progress: glm.explain(texts, **settings, progress=progress),
@@ -124,20 +128,30 @@ def add_own(app: FastAPI, server: Server) -> None:
         return Response(body, media_type="application/json")
 
 
-def _explained(server: Server, asked: ExplainRequest) -> tuple[list[str], dict[str, Any]]:
-    """Returns what is to be explained, within the server's limits, and how.
+def _explained(server: Server, asked: ExplainRequest) -> tuple[list[Any], dict[str, Any]]:
+    """Returns what is to be explained (texts, and prompts with media), within the server's limits, and how.
 
     Raises:
         Failure: Too many blanks or texts, too long ones, no such task.
     """
     texts = server.asking.texts(asked.texts)
+    read: list[Any]
     settings = asked.model_dump(include={"methods", "baseline", "unit", "top_k", "attention"})
     blanks = asked.blanks if isinstance(asked.texts, list) or asked.blanks is None else [asked.blanks]  # fmt: skip
     given: dict[str, Any] = {"label": asked.label, "template": asked.template, "language": asked.language, "blanks": blanks}  # fmt: skip
     if asked.task is None and asked.labels is None:
-        count = sum(len(server.asking.prompt(text).mask_indices) for text in texts)
+        prompts = server.asking.prompts(asked.texts, asked)
+        count = sum(len(prompt.mask_indices) for prompt in prompts)
+        read = [one if one.media else text for text, one in zip(texts, prompts, strict=True)]
+    elif has_media(asked):
+        raise Failure(
+            400,
+            "images, audios and videos go with blanks: a label is chosen for a text alone; leave out task and labels",
+            "invalid_value",
+            param=next(name for name in FIELDS if getattr(asked, name) is not None),
+        )
     else:
-        count = len(texts)
+        count, read = len(texts), list(texts)
         given |= {"task": _task(server, asked), "labels": asked.labels}
     server.asking.check_tokens(asked.max_tokens)
     if asked.max_tokens is not None:
@@ -158,7 +172,7 @@ def _explained(server: Server, asked: ExplainRequest) -> tuple[list[str], dict[s
             "too_many_characters",
             param="attention",
         )
-    return texts, {**settings, **given}
+    return read, {**settings, **given}
 
 
 def _json(value: Any) -> bytes:

@@ -4,6 +4,7 @@ In: JSON. Out: checked values, with the limits that hold for every server (those
 unknown field is refused, with its name. OpenAI's fields that change nothing about the text (`user`, `metadata`, `store`,
 `service_tier`) are ignored; those that would, and that GLM does not do (penalties by frequency, biases), may have their neutral
 value alone. Fields beyond OpenAI's have transformers' or vLLM's names, and what a text may contain is said in those of `generation.control`.
+Images, sounds and clips come as `data:` URLs or base64; what else such a string may say is refused (`serving.media`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ Word = Annotated[str, Field(min_length=1, max_length=1000)]
 Words = Annotated[list[Word], Field(min_length=1, max_length=100)]
 Length = Annotated[int, Field(ge=0, le=1_000_000)]
 Probability = Annotated[float, Field(gt=0, le=1)]
+Kind = Literal["image", "audio", "video"]
+Sent = Annotated[str, Field(min_length=1)]
+Media = Sent | Annotated[list[Sent | Annotated[list[Sent], Field(max_length=1000)] | None], Field(max_length=1000)]  # fmt: skip
+"""For one text a medium or a list of them, for a list of texts a list with one item (a medium, a list of them, or null) for each."""
 
 
 class Strict(BaseModel):
@@ -81,6 +86,18 @@ class Led(Strict):
     )
 
 
+class WithMedia(Strict):
+    """What is seen and heard with the texts, where the model reads such: `data:` URLs, or the files' bytes in base64.
+
+    For one text a medium or a list of them; for a list of texts a list with one item (or null) for each. They stand where the text
+    says `<|image|>`, `<|audio|>`, `<|video|>`, or before it.
+    """
+
+    images: Media | None = Field(None, description="PNG, JPEG, WebP, GIF, BMP, TIFF …")
+    audios: Media | None = Field(None, description="WAV, FLAC, MP3, AAC, Opus …")
+    videos: Media | None = Field(None, description="MP4, WebM, MKV, AVI …")
+
+
 class OpenAIRequest(Decoding):
     """What both of OpenAI's endpoints take."""
 
@@ -124,7 +141,7 @@ class ResponseFormat(Strict):
     json_schema: NamedSchema | None = Field(None, description="With the type json_schema.")
 
 
-class CompletionRequest(OpenAIRequest, Led):
+class CompletionRequest(OpenAIRequest, Led, WithMedia):
     """Goes on with each prompt, or fills its only blank ([MASK], [sMASK] or [gMASK])."""
 
     prompt: Texts
@@ -140,9 +157,66 @@ class TextPart(Strict):
     text: Text
 
 
+class Link(Strict):
+    url: Sent = Field(description="A data: URL; no address is fetched.")
+    detail: Literal["auto", "low", "high"] | None = Field(None, description="Ignored.")
+
+
+class _LinkedPart(Strict):
+    """A part whose field of the name of its type is a link, or its URL alone."""
+
+    type: str
+
+    @property
+    def sent(self) -> tuple[Kind, str]:
+        """What kind of medium was sent, and the medium."""
+        given = getattr(self, self.type)
+        kind: Any = self.type.removesuffix("_url")
+        return kind, given if isinstance(given, str) else given.url
+
+
+class ImagePart(_LinkedPart):
+    type: Literal["image_url"]
+    image_url: Link | Sent
+
+
+class AudioLinkPart(_LinkedPart):
+    type: Literal["audio_url"]
+    audio_url: Link | Sent
+
+
+class VideoPart(_LinkedPart):
+    type: Literal["video_url"]
+    video_url: Link | Sent
+
+
+class Sound(Strict):
+    data: Sent = Field(description="The file's bytes in base64.")
+    format: Annotated[str, Field(max_length=32)] | None = Field(
+        None, description="Such as wav or mp3; of no effect: the file says it."
+    )
+
+
+class AudioPart(Strict):
+    type: Literal["input_audio"]
+    input_audio: Sound
+
+    @property
+    def sent(self) -> tuple[Kind, str]:
+        """What kind of medium was sent, and the medium."""
+        return "audio", self.input_audio.data
+
+
+Part = Annotated[
+    TextPart | ImagePart | AudioPart | AudioLinkPart | VideoPart, Field(discriminator="type")
+]
+
+
 class Message(Strict):
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    content: Text | list[Part] = Field(
+        description="A text, or parts: texts, and of what the user says images, sounds and clips."
+    )
     name: str | None = Field(None, description="Ignored.")
 
 
@@ -155,7 +229,7 @@ class ChatRequest(OpenAIRequest):
     top_logprobs: int | None = Field(None, ge=0, le=20)
 
 
-class FillRequest(Decoding, Led):
+class FillRequest(Decoding, Led, WithMedia):
     """Fills every blank of each text: a few words ([MASK]), a sentence ([sMASK]), to the end ([gMASK])."""
 
     model: str | None = Field(None, max_length=256)
@@ -281,6 +355,9 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "glmkit"
+    input_modalities: list[Literal["text", "image", "audio", "video"]] = Field(
+        ["text"], description="What the model reads."
+    )
 
 
 class ModelList(BaseModel):

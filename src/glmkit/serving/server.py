@@ -24,6 +24,7 @@ from glmkit.serving.answering import Answering
 from glmkit.serving.asking import Asking
 from glmkit.serving.failures import DeadlineExceeded, Failure
 from glmkit.serving.gate import unless_gone
+from glmkit.serving.media import brief, has_media
 from glmkit.serving.metrics import Metrics
 from glmkit.serving.pool import Pool
 from glmkit.serving.scheduler import Job, Scheduler
@@ -44,6 +45,7 @@ class Server:
         pool: What does the rest.
         explainer: What explains, which takes longest.
         encoders: What encodes texts, so that long ones do not hold up the event loop.
+        viewers: What encodes texts with media, which takes much longer: texts alone do not wait for it.
         stopping: Set when the server is told to stop; streams without an end of their own end then.
     """
 
@@ -66,7 +68,8 @@ class Server:
         # One at a time: attention maps need the model's attention code switched.
         self.explainer = Pool(1, settings.max_queue, "glmkit-explain")
         self.encoders = Pool(1, settings.max_batch + settings.max_queue, "glmkit-encode")
-        self.asking = Asking(glm.model, glm.tokenizer, settings)
+        self.viewers = Pool(1, settings.max_batch + settings.max_queue, "glmkit-view")
+        self.asking = Asking(glm.model, glm.tokenizer, settings, glm.media)
         self.stopping = asyncio.Event()
 
     def check_model(self, name: str | None) -> str:
@@ -87,7 +90,7 @@ class Server:
     def log(self, request: Request, kind: str, text: Any) -> None:
         """Logs what a user wrote or got, where that was asked for."""
         if self.settings.log_text:
-            logger.info("request %s %s: %r", request.state.request_id, kind, text)
+            logger.info("request %s %s: %r", request.state.request_id, kind, brief(text))
 
     async def ask(
         self,
@@ -95,10 +98,21 @@ class Server:
         make: Callable[[], list[generation.Request]],
         *,
         live: bool = False,
+        media: bool = False,
     ) -> Job:
-        """Encodes what a client asked, and submits it."""
-        deadline = request.state.deadline
-        made = await self.encoders.run(make, deadline)
+        """Encodes what a client asked, perhaps with media, and submits it."""
+        return await self.write(make, request.state.deadline, live=live, media=media)
+
+    async def write(
+        self,
+        make: Callable[[], list[generation.Request]],
+        deadline: float,
+        *,
+        live: bool = False,
+        media: bool = False,
+    ) -> Job:
+        """Encodes what was asked, perhaps with media, and submits it."""
+        made = await (self.viewers if media else self.encoders).run(make, deadline)
         return self.scheduler.submit(made, deadline, live=live)
 
     async def work(self, request: Request, body: Callable[[], Any]) -> Any:
@@ -125,7 +139,7 @@ class Server:
     def close(self) -> None:
         """Lets what runs go on for the settings' `grace`, and ends all threads; blocks."""
         self.scheduler.close(self.settings.grace)
-        for pool in (self.pool, self.explainer, self.encoders):
+        for pool in (self.pool, self.explainer, self.encoders, self.viewers):
             pool.close()
 
     async def openai(
@@ -137,10 +151,11 @@ class Server:
     ) -> Response:
         """Answers a completion or a chat, as a whole or in pieces."""
         self.log(request, "asked", asked.model_dump(exclude_none=True))
+        media = has_media(asked)
         if not asked.stream:
 
             async def whole() -> Any:
-                job = await self.ask(request, make)
+                job = await self.ask(request, make, media=media)
                 await job.written()
                 return answering.whole(job)
 
@@ -149,7 +164,7 @@ class Server:
             return JSONResponse(answer.model_dump())
 
         async def pieces() -> AsyncIterator[schemas.Body]:
-            job = await self.ask(request, make, live=True)
+            job = await self.ask(request, make, live=True, media=media)
             longest = [self.asking.longest(one) for one in job.requests]
             options = asked.stream_options
             async for chunk in answering.chunks(

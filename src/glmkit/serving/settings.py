@@ -36,7 +36,9 @@ class ServingSettings:
         max_texts: Most texts of one request.
         max_explained: Most blanks and labels that one request has explained.
         max_characters: Most characters of one request's texts together.
-        max_body_bytes: Largest request.
+        max_body_bytes: Largest request, what it has of media aside.
+        max_media: Most images, sounds and clips of one request.
+        max_media_bytes: Most bytes of them together, as files.
         timeout: Seconds that a request may take, waiting included; a client may ask for less.
         workers: Threads for what is not on the engine (labels, scores, embeddings, the n likeliest).
         requests_per_minute: Most requests of one key, or without keys of one address (0 = no limit).
@@ -59,6 +61,8 @@ class ServingSettings:
     max_explained: int = 8
     max_characters: int = 100_000
     max_body_bytes: int = 1 << 20
+    max_media: int = 8
+    max_media_bytes: int = 16 << 20
     timeout: float = 120.0
     workers: int = 1
     requests_per_minute: int = 0
@@ -70,7 +74,7 @@ class ServingSettings:
         least = {"port": 0, "max_queue": 0, "requests_per_minute": 0, "grace": 0}
         for name in (
             "max_batch", "max_samples", "max_texts", "max_explained", "max_characters", "max_body_bytes", "workers",
-            "max_cache_tokens", "max_new_tokens",
+            "max_cache_tokens", "max_new_tokens", "max_media", "max_media_bytes",
         ):  # fmt: skip
             least[name] = 1
         problems = [

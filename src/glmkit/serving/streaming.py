@@ -13,8 +13,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from glmkit.serving.failures import failure_of
-from glmkit.serving.gate import ClientGone, Receive, Scope, Send, unless_gone
+from glmkit.serving.failures import ClientGone, failure_of
+from glmkit.serving.gate import Receive, Scope, Send, unless_gone
 
 
 class EventStream(Response):
