@@ -28,7 +28,7 @@ from glmkit.applications.understanding import Understanding
 from glmkit.applications.writing import Writing
 from glmkit.checkpoint import resolve
 from glmkit.embedded import DEFAULT_MODEL
-from glmkit.errors import GenerationError, UserError
+from glmkit.errors import GenerationError, MediaError, UserError
 from glmkit.evaluation.perplexity import bits_per_character, perplexity, score_texts
 from glmkit.generation import infill
 from glmkit.generation.prompts import split_at_blanks
@@ -369,6 +369,8 @@ class GLM(Writing, Understanding, Poems, Adapting):
                 decoding=DecodingSettings.from_arguments(**decoding),
             )
         else:
+            if any(one is not None for one in (images, audios, videos)):
+                raise MediaError("media are read where blanks are filled; a label is chosen for a text alone: leave task, labels and head out")  # fmt: skip
             _refuse({"blanks": blanks, **decoding}, "says how blanks are filled, and a label is not written into a text")  # fmt: skip
             meant, model, tokenizer, calibration = self._classifier(
                 self._task(task, labels, template, head), head

@@ -404,9 +404,13 @@ def _checkpoint(model: str, num_attention_heads: int | None) -> dict[str, object
     from glmkit.checkpoint import detect_format, read_config, resolve
     from glmkit.model.configuration import GLMConfig
 
+    from glmkit.multimodal.modeling import media_folder, read_media_config
+
     path = resolve(model)
     if not path.exists():
         raise UserError(f"{model} does not exist")
+    media = media_folder(path)
+    kinds = () if media is None else read_media_config(media).kinds
     fields = read_config(path, num_attention_heads=num_attention_heads)
     config = GLMConfig(**fields)
     return {
@@ -424,4 +428,5 @@ def _checkpoint(model: str, num_attention_heads: int | None) -> dict[str, object
                 "hidden_act",
             )
         },
+        "reads": ", ".join(("text", *kinds)),
     }

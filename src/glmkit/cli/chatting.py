@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import typer
 
 from glmkit.applications import defaults
 from glmkit.cli.language import say
+from glmkit.cli.media import Audio, Given, Image, Video, check_medium, given_media, message
 from glmkit.cli.writing import (
     Device,
     Dtype,
@@ -25,7 +27,9 @@ from glmkit.cli.writing import (
     with_decoding_settings,
 )
 from glmkit.embedded import DEFAULT_MODEL
+from glmkit.errors import MediaError
 from glmkit.generation.settings import DecodingSettings
+from glmkit.multimodal.media import KINDS, Kind
 
 Turns = Annotated[
     list[str] | None,
@@ -46,32 +50,38 @@ def chat(
     system: Annotated[
         str, typer.Option(help=say("A message before the conversation.", "对话前的系统消息。"))
     ] = "",
+    image: Image = None,
+    audio: Audio = None,
+    video: Video = None,
     as_json: Json = False,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Answers each turn, with what was said before in mind; in a terminal the reply appears as it is written."""
+    """Answers each turn, with what was said before in mind; in a terminal the reply appears as it is written.
+
+    Images, sounds and clips of the options belong to the first turn; in the conversation /image PATH adds one to the next.
+    """
     interactive = not turns and sys.stdin.isatty()
+    media = given_media(image, audio, video)
     glm = load_model(model, device, dtype)
     if interactive:
-        typer.secho(
-            say(
-                "Say something. /reset forgets the conversation, /quit ends it.",
-                "说点什么吧。/reset 重新开始，/quit 结束。",
-            ),
-            dim=True,
-        )
+        _greet(glm)
     opening = [{"role": "system", "content": system}] if system else []
-    messages = list(opening)
+    messages: list[dict[str, Any]] = list(opening)
     for said in turns or _turns(interactive):
+        command, _, rest = said.strip().partition(" ")
         if said.strip() in ("/quit", "/exit"):
             break
         if said.strip() == "/reset":
-            messages = list(opening)
+            messages, media = list(opening), {}
             continue
-        messages.append({"role": "user", "content": said})
-        reply = _answer(glm, messages, settings, as_json, interactive)
-        messages.append({"role": "assistant", "content": reply})
+        with _told(interactive):
+            if command in COMMANDS:
+                _add(media, COMMANDS[command], rest)
+                continue
+            asked = [*messages, {"role": "user", "content": message(said, media)}]
+            reply = _answer(glm, asked, said, media, settings, as_json, interactive)
+            messages, media = [*asked, {"role": "assistant", "content": reply}], {}
 
 
 @functools.partial(with_decoding_settings, defaults=defaults.ARTICLE)
@@ -113,9 +123,49 @@ def article(
         typer.echo()
 
 
+COMMANDS: dict[str, Kind] = {f"/{kind}": kind for kind in KINDS}
+"""What is typed in a conversation -> the kind of medium whose path follows it."""
+
+
+def _greet(glm: Any) -> None:
+    """Says what can be typed."""
+    english = "Say something. /reset forgets the conversation, /quit ends it."
+    chinese = "说点什么吧。/reset 重新开始，/quit 结束。"
+    if glm.media is not None:
+        names = " ".join(f"/{kind}" for kind in glm.media.kinds)
+        english += f" {names} PATH goes with what you say next."
+        chinese += f"{names} 路径：随下一句话一起发送。"
+    typer.secho(say(english, chinese), dim=True)
+
+
+def _add(media: dict[Kind, list[str]], kind: Kind, typed: str) -> None:
+    """Adds a medium to those of the next turn.
+
+    Raises:
+        MediaError: There is no such file.
+    """
+    path = typed.strip().strip("'\"")  # as terminals write what is dropped on them
+    path = path if path.startswith("data:") else os.path.expanduser(path)
+    check_medium(kind, path)
+    media.setdefault(kind, []).append(path)
+
+
+@contextlib.contextmanager
+def _told(interactive: bool) -> Iterator[None]:
+    """Says what was wrong with a medium and goes on, where somebody sits before the terminal."""
+    try:
+        yield
+    except MediaError as error:
+        if not interactive:
+            raise
+        typer.secho(str(error), fg="red", err=True)
+
+
 def _answer(
     glm: Any,
-    messages: list[dict[str, str]],
+    messages: list[dict[str, Any]],
+    said: str,
+    media: Given,
     settings: DecodingSettings,
     as_json: bool,
     interactive: bool,
@@ -125,7 +175,8 @@ def _answer(
     if as_json or settings.num_beams > 1:
         reply: str = glm.chat(messages, **arguments)
         if as_json:
-            print_json({"user": messages[-1]["content"], "reply": reply})
+            shown = {f"{kind}s": some for kind, some in media.items()}
+            print_json({"user": said, **shown, "reply": reply})
         else:
             typer.echo(reply)
         return reply

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from glmkit.cli.language import say
+from glmkit.cli.media import Audio, Image, Video, given_media
 from glmkit.cli.understanding import Language, check_language
 from glmkit.cli.writing import Device, Dtype, Json, Model, load_model, print_json, read_texts
 from glmkit.embedded import DEFAULT_MODEL
@@ -26,6 +27,9 @@ def explain(
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
+    image: Image = None,
+    audio: Audio = None,
+    video: Video = None,
     blank: Annotated[
         list[str] | None,
         typer.Option(
@@ -107,6 +111,7 @@ def explain(
         )
     if out is not None:
         _check_out(out)
+    media = given_media(image, audio, video)
     given = "\n".join(read_texts(text))
     names = [name.strip() for name in (labels or "").replace("，", ",").split(",") if name.strip()]
     settings: dict[str, Any] = {"blanks": blank or None, "methods": method or None, "baseline": baseline}  # fmt: skip
@@ -117,7 +122,7 @@ def explain(
         if not blank:
             settings["max_new_tokens"] = max_new_tokens
     glm = load_model(model, device, dtype)
-    result = glm.explain(given, **settings)
+    result = glm.explain(given, **{f"{kind}s": some for kind, some in media.items()}, **settings)
     if out is not None:
         typer.echo(str(result.save(out)), err=as_json)
     if as_json:

@@ -18,6 +18,7 @@ import typer
 
 from glmkit.cli.controlling import constraint_of, leading_of, with_control
 from glmkit.cli.language import say
+from glmkit.cli.media import Audio, Image, Video, for_each_text, given_media
 from glmkit.embedded import DEFAULT_MODEL
 from glmkit.errors import UserError
 from glmkit.generation.settings import DecodingSettings
@@ -105,6 +106,9 @@ def fill(
     control: dict[str, Any],
     texts: Texts = None,
     model: Model = DEFAULT_MODEL,
+    image: Image = None,
+    audio: Audio = None,
+    video: Video = None,
     n_best: Annotated[
         int | None,
         typer.Option(
@@ -120,9 +124,12 @@ def fill(
     dtype: Dtype = None,
 ) -> None:
     """Fills every [MASK], [sMASK] and [gMASK] of each text."""
+    given = given_media(image, audio, video)
+    lines = read_texts(texts)
+    media = for_each_text(given, len(lines))
     glm = load_model(model, device, dtype)
-    arguments = dataclasses.asdict(settings) | leading_of(control)
-    lines, limit = read_texts(texts), constraint_of(glm.tokenizer, control)
+    arguments = dataclasses.asdict(settings) | leading_of(control) | media
+    limit = constraint_of(glm.tokenizer, control)
     for name, value in {
         "constraints": limit,
         "negative_prompt": control["negative_prompt"],
@@ -153,15 +160,22 @@ def generate(
     control: dict[str, Any],
     texts: Texts = None,
     model: Model = DEFAULT_MODEL,
+    image: Image = None,
+    audio: Audio = None,
+    video: Video = None,
     as_json: Json = False,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
     """Continues each text; in a terminal the continuation appears as it is written."""
+    given = given_media(image, audio, video)
+    lines = read_texts(texts)
+    media = for_each_text(given, len(lines))
     glm = load_model(model, device, dtype)
-    arguments = dataclasses.asdict(settings) | leading_of(control)
+    settled = dataclasses.asdict(settings) | leading_of(control)
     limit = constraint_of(glm.tokenizer, control)
-    for text in read_texts(texts):
+    for number, text in enumerate(lines):
+        arguments = settled | {name: some[number] for name, some in media.items()}
         if as_json or settings.num_beams > 1 or control["prefer"]:
             continuation = glm.generate(text, constraints=limit, **arguments)
             if as_json:

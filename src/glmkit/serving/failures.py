@@ -133,8 +133,8 @@ def _invalid(error: RequestValidationError) -> Failure:
     place, kind = [str(part)[:80] for part in first["loc"]], first["type"]
     if kind == "json_invalid":
         return Failure(400, f"the body is not JSON: {first['ctx']['error']}", "invalid_json")
-    path = [part for part in place[1:-1] if _is_place(part)]
-    if kind == "extra_forbidden" or _is_place(place[-1]):
+    path = [part for part in place[1:] if _is_place(part)]
+    if kind == "extra_forbidden" and not _is_place(place[-1]):
         path += place[-1:]
     # The form of a part has the name of its field.
     param = ".".join(part for part, _ in itertools.groupby(path)) or None

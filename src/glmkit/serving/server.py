@@ -68,6 +68,8 @@ class Server:
         # One at a time: attention maps need the model's attention code switched.
         self.explainer = Pool(1, settings.max_queue, "glmkit-explain")
         self.encoders = Pool(1, settings.max_batch + settings.max_queue, "glmkit-encode")
+        if glm.media is not None:
+            glm.media.processor  # noqa: B018 - loads what reads media now, not with the first request
         self.viewers = Pool(1, settings.max_batch + settings.max_queue, "glmkit-view")
         self.asking = Asking(glm.model, glm.tokenizer, settings, glm.media)
         self.stopping = asyncio.Event()
