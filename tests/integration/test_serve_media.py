@@ -90,7 +90,12 @@ def test_own_routes_give_what_the_methods_give(one: Running, http: httpx.Client)
     answer = http.post("/v1/completions", json=body).json()
     assert answer["choices"][0]["text"] == glm.generate("你好", audios=SOUND, **most)
     pytest.importorskip("captum")
-    body = {"texts": "你好[MASK]", "blanks": ["大"], "images": packed(PICTURE), "methods": ["ablation"]}
+    body = {
+        "texts": "你好[MASK]",
+        "blanks": ["大"],
+        "images": packed(PICTURE),
+        "methods": ["ablation"],
+    }
     evidence = http.post("/v1/explain", json=body).json()["data"][0]["evidence"][0]
     expected = glm.explain("你好[MASK]", blanks=["大"], images=PICTURE, methods=["ablation"])
     assert [unit["index"] for unit in evidence["units"] if unit["source"] == "image 1"] == [0, 1, 2, 3]  # fmt: skip
@@ -107,7 +112,12 @@ def test_no_file_of_the_server_and_no_address_is_opened(
         path.write_bytes(PICTURE)
     while len(str(paths[1])) % 4:
         paths[1] = paths[1].rename(f"{paths[1]}a")
-    given = [*map(str, paths), paths[0].as_uri(), f"{one.address}/healthz", "http://127.0.0.1/a.png"]
+    given = [
+        *map(str, paths),
+        paths[0].as_uri(),
+        f"{one.address}/healthz",
+        "http://127.0.0.1/a.png",
+    ]
     for source in given:
         answers = [
             http.post("/v1/fill", json={"texts": "[MASK]", "images": source}),

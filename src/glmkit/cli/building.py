@@ -403,7 +403,6 @@ def _machine() -> dict[str, object]:
 def _checkpoint(model: str, num_attention_heads: int | None) -> dict[str, object]:
     from glmkit.checkpoint import detect_format, read_config, resolve
     from glmkit.model.configuration import GLMConfig
-
     from glmkit.multimodal.modeling import media_folder, read_media_config
 
     path = resolve(model)

@@ -54,7 +54,9 @@ def given_media(
     Raises:
         MediaError: A file that is not there, an address.
     """
-    found = {kind: list(some or ()) for kind, some in zip(KINDS, (image, audio, video), strict=True)}
+    found = {
+        kind: list(some or ()) for kind, some in zip(KINDS, (image, audio, video), strict=True)
+    }
     for kind, some in found.items():
         for one in some:
             check_medium(kind, one)

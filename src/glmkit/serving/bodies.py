@@ -107,5 +107,7 @@ class Bodies:
 
 def _too_large(most: int, beside: str = "") -> Failure:
     return Failure(
-        413, f"the body is larger than {most} bytes{beside}; send less at a time", "request_too_large"
+        413,
+        f"the body is larger than {most} bytes{beside}; send less at a time",
+        "request_too_large",
     )

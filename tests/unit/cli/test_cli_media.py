@@ -99,7 +99,9 @@ def test_a_conversation_is_about_a_picture(run: Any, glm: glmkit.GLM, files: dic
 def test_a_mistake_ends_no_conversation_at_a_terminal(run: Any, files: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # fmt: skip
     torn = tmp_path / "torn.png"
     torn.write_bytes(image_bytes()[:40])
-    typed = iter(["/image nothing.png", f"/image {torn}", "看", f"/image {files['红.png']}", "再看"])
+    typed = iter(
+        ["/image nothing.png", f"/image {torn}", "看", f"/image {files['红.png']}", "再看"]
+    )
 
     def type_one(_: str) -> str:
         try:
