@@ -237,9 +237,10 @@ def load_media(path: Path, dtype: Any = None) -> GLMMediaModel | None:
     if folder is None:
         return None
     with _said_plainly(folder), quiet_unless_terminal(False), without_load_reports():
-        model, report = GLMMediaModel.from_pretrained(
+        loaded: Any = GLMMediaModel.from_pretrained(
             folder, dtype=dtype or torch.float32, output_loading_info=True
         )
+        model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
             f"{folder} lacks {len(missing)} weights of its configuration, such as {missing[0]}; is it whole?"

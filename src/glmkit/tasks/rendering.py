@@ -244,9 +244,12 @@ def right_labels(value: Any) -> list[str]:
 def language_of(task: Task, record: Mapping[str, Any]) -> Language:
     """Returns "zh" where Chinese characters are `CHINESE_SHARE` of the letters or more, else "en"."""
     texts = [name for name in task.fields if name not in task.media]
-    letters = [c for name in texts for c in text_of(record.get(name))[:2000] if c.isalpha()]
-    chinese = sum("\u4e00" <= c <= "\u9fff" for c in letters)
-    return "zh" if chinese >= CHINESE_SHARE * max(1, len(letters)) else "en"
+    text = "".join(text_of(record.get(name))[:2000] for name in texts)
+    chinese = len(_CHINESE.findall(text))
+    return "zh" if chinese >= CHINESE_SHARE * max(1, sum(map(str.isalpha, text))) else "en"
+
+
+_CHINESE = re.compile("[\u4e00-\u9fff]")
 
 
 def text_of(value: Any) -> str:

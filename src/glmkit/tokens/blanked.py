@@ -7,6 +7,7 @@ tokens' strings in a text are plain text here: a user's text cannot end or restr
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -62,19 +63,25 @@ def stripped_pieces(tokenizer: Any, pieces: Sequence[str]) -> Iterator[tuple[int
 def encode_plain(tokenizer: Any, text: Any) -> Any:
     """Returns the ids of a text in which nothing is special, or those of each of a list of texts."""
     if isinstance(text, str):
-        return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return encode_plain(tokenizer, [text])[0]
     from glmkit.tokens.tokenizer import well_formed  # loads torch, which this module can do without
 
     # The same without transformers' records of every text, which take longer than the texts.
     backend = tokenizer.backend_tokenizer
-    before, backend.encode_special_tokens = backend.encode_special_tokens, True
-    backend.no_padding()
-    backend.no_truncation()
-    try:
-        texts = [well_formed(one) for one in text]
-        return [one.ids for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
-    finally:
-        backend.encode_special_tokens = before
+    texts = [well_formed(one) for one in text]
+    with _SETTINGS:
+        before, backend.encode_special_tokens = backend.encode_special_tokens, True
+        backend.no_padding()
+        backend.no_truncation()
+        try:
+            found = backend.encode_batch_fast(texts, add_special_tokens=False)
+        finally:
+            backend.encode_special_tokens = before
+    return [one.ids for one in found]
+
+
+_SETTINGS = threading.Lock()
+"""Held while a tokenizer's settings are others than its own: several threads of a server encode."""
 
 
 def encode_content(tokenizer: Any, before: str, mask_id: int, text: Any) -> Any:

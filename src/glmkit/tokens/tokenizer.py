@@ -139,6 +139,15 @@ class GLMTokenizer(GLMInputsMixin, PreTrainedTokenizerFast):
         Raises:
             TokenizerError: The vocabulary lacks a token that GLM cannot do without.
         """
+        # Asked for with every text: looked up anew only when tokens were added or named.
+        state = self._tokenizer.get_vocab_size(), *self._special_tokens_map.values()
+        known = self.__dict__.get("_known_special_ids")
+        if known is None or known[0] != state:
+            known = state, self._find_special_ids()
+            self.__dict__["_known_special_ids"] = known
+        return known[1]
+
+    def _find_special_ids(self) -> SpecialTokenIds:
         ids = {
             "cls": self.cls_token_id,
             "eos": self.sep_token_id if self.eos_token_id is None else self.eos_token_id,

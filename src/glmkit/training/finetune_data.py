@@ -23,7 +23,7 @@ from glmkit.multimodal.media import Medium
 from glmkit.tasks.choices import Choices, encode_choices
 from glmkit.tasks.encoding import CountRows, decode_sample, encode_record
 from glmkit.tasks.records import drawn_share, read_questions
-from glmkit.tasks.rendering import asked_language, expand, question
+from glmkit.tasks.rendering import asked_language, expand, media_of, question
 from glmkit.tasks.tagging import Tagged, encode_tagged, tag_names, tagged_text
 from glmkit.tasks.task import Task
 from glmkit.tokens.blanked import encode_plain
@@ -137,8 +137,8 @@ def read_task(
     sides: dict[str, list[Sample]] = {"train": [], "valid": []}
     for side, sources in (("valid", data.valid), ("train", data.train)):
         for record, where in read_questions(task, sources, data.rename):
-            own = data.valid_ratio if side == "train" and not data.valid else 0.0
-            chosen = "valid" if drawn_share(task, record) < own else side
+            drawn = side == "train" and not data.valid
+            chosen = "valid" if drawn and drawn_share(task, record) < data.valid_ratio else side
             for one in expand(task, record, where, data.language):
                 sides[chosen] += _samples(
                     task, one, where, data, tokenizer, max_length, counts, count_rows
@@ -218,12 +218,10 @@ def _samples(
     counts["shortened"] += shortened
     counts["dropped"] += not variants
     if variants:
-        asked = (
-            question(task, record, where, language=data.language, answered=False)
-            if task.media
-            else None
-        )
-        yield Sample(where, tuple(variants), media=asked.media if asked else ())
+        media = tuple(media_of(task, record, where))
+        if len(media) > 1:  # in the order of their places
+            media = question(task, record, where, language=data.language, answered=False).media
+        yield Sample(where, tuple(variants), media=media)
 
 
 def _check(found: TaskSamples, data: TaskData) -> None:
