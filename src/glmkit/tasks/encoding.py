@@ -7,6 +7,7 @@ never contains `<|startofpiece|>`, so the two kinds of store cannot be taken for
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from glmkit.blanks.objectives import hide
 from glmkit.blanks.spans import draw_span_lengths, token_spans
 from glmkit.errors import DataError, MediaError
 from glmkit.multimodal.media import Medium
-from glmkit.special_tokens import SpecialTokenIds
+from glmkit.special_tokens import MEDIA_MARKER, SpecialTokenIds
 from glmkit.tasks.rendering import Question, kept_around, question, text_of
 from glmkit.tasks.task import Task
 from glmkit.tokens.blanked import encode_content, encode_pieces, encode_plain, mask_ids
@@ -135,33 +136,49 @@ def fit_record(
     """
     field, keep = (task.shorten.field, task.shorten.keep) if task.shorten else ("", "start")
     text, shortened = text_of(record.get(field)), False
+    marked = bool(task.media)  # the places of media stay, whatever is cut around them
     found = encode(record)
     kept = kept_around(task, record, found.answer, "the record")
     room = max_length - found.places
     while len(found.part_a) > room:
-        if not text or room < 8:
+        words = MEDIA_MARKER.sub("", text) if marked else text
+        if not words or room < 8:
             return None, shortened
         # The text's tokens are about evenly long; a little less than what should fit, and again if it does not.
-        tokens = len(encode_plain(tokenizer, text))
+        tokens = len(encode_plain(tokenizer, words))
         fitting = tokens - (len(found.part_a) - room)
-        length = int(len(text) * min(0.98, 0.98 * max(0, fitting) / max(1, tokens)))
-        text, shortened = _cut(text, length, keep, kept), True
+        length = int(len(words) * min(0.98, 0.98 * max(0, fitting) / max(1, tokens)))
+        start, end = _cut(words, length, keep, kept)
+        text = _with_places(text, start, end) if marked else words[start:end]
+        shortened = True
         if keep == "answer" and kept in text_of(record[field]) and kept not in text:
             return None, True  # no room for the answer's own words
         found = encode({**record, field: text})
     return found, shortened
 
 
-def _cut(text: str, length: int, keep: str, answer: str) -> str:
-    """Returns `length` characters of a text: its start, its end, or what is around the answer."""
+def _cut(text: str, length: int, keep: str, answer: str) -> tuple[int, int]:
+    """Returns where `length` characters of a text are: its start, its end, or what is around the answer."""
     if keep == "end":
-        return text[len(text) - length :]
+        return len(text) - length, len(text)
     found = text.find(answer) if keep == "answer" else -1
     if found < 0:
-        return text[:length]
+        return 0, length
     begin = found + len(answer) // 2 - length // 2
     begin = max(0, min(begin, len(text) - length))
-    return text[begin : begin + length]
+    return begin, begin + length
+
+
+def _with_places(text: str, start: int, end: int) -> str:
+    """Returns a part of a text, all media's places in it; these do not count in `start` and `end`."""
+    kept, place = "", 0
+    for number, piece in enumerate(re.split(f"({MEDIA_MARKER.pattern})", text)):
+        if number % 2:
+            kept += piece
+            continue
+        kept += piece[max(0, start - place) : max(0, end - place)]
+        place += len(piece)
+    return kept
 
 
 def encode_sample(

@@ -46,10 +46,13 @@ def unfold(view: str, record: Record, where: str) -> list[Unfolded]:
         return [Unfolded(one) for one in VIEWS[view](record)]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-        shown = json.dumps(record, ensure_ascii=False, default=str)
+        shown = json.dumps(
+            record, ensure_ascii=False, default=lambda one: f"a {type(one).__name__}"
+        )
+        guide = "multimodal" if view == "media" else "benchmarks"
         raise DataError(
             f"{where}: this is no record of the published format {view!r} ({reason}).\n  record: {shown[:200]}\n"
-            "See docs/guides/benchmarks.md for the formats, or write a task of your own without the view."
+            f"See docs/guides/{guide}.md for the formats, or write a task of your own without the view."
         ) from error
 
 

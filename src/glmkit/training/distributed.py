@@ -192,11 +192,24 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 
 def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Reads the optimizer's state that `save_state` wrote, on any number of processes."""
-    state = {OPTIMIZER: get_optimizer_state_dict(_at_rest(model), optimizer)}
+    """Reads the optimizer's state that `save_state` wrote, on any number of processes.
+
+    Weights that no batch had used until then (what reads sounds, before the first sound) have none, as they had when it was written.
+    """
+    state: Any = {OPTIMIZER: get_optimizer_state_dict(_at_rest(model), optimizer)}
+    written = {
+        name.removeprefix(f"{OPTIMIZER}.state.").rpartition(".")[0]
+        for name in dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    }
+    of_weights = state[OPTIMIZER]["state"]
+    unused = of_weights.keys() - written
+    if len(unused) < len(of_weights):  # else it is another model's, which the next lines say
+        for name in unused:
+            del of_weights[name]
     with _quietly_alone():
         dcp.load(state, checkpoint_id=folder, no_dist=not _distributed())
-    set_optimizer_state_dict(model, optimizer, state[OPTIMIZER])
+    options = StateDictOptions(strict=not unused)
+    set_optimizer_state_dict(model, optimizer, state[OPTIMIZER], options=options)
 
 
 def holds_weights(folder: Path) -> bool:

@@ -278,7 +278,8 @@ def _arguments(config: FinetuneConfig) -> dict[str, Any]:
         "eval_on_start": True,
         "eval_strategy": "steps",
         "disable_tqdm": True,
-        "ddp_find_unused_parameters": False,
+        # A batch may have no sound, and what reads sounds no gradient.
+        "ddp_find_unused_parameters": any(task.media for task in config.loaded_tasks().values()),
     }
     return {**ours, **config.trainer}
 

@@ -134,9 +134,14 @@ def read_task(
             only one class.
     """
     counts: Counter[str] = Counter()
+    there: set[Any] = set()
     sides: dict[str, list[Sample]] = {"train": [], "valid": []}
     for side, sources in (("valid", data.valid), ("train", data.train)):
         for record, where in read_questions(task, sources, data.rename):
+            for medium in media_of(task, record, where):
+                if medium.is_file and medium.key not in there:
+                    medium.file().close()  # says at once that it is missing
+                    there.add(medium.key)
             drawn = side == "train" and not data.valid
             chosen = "valid" if drawn and drawn_share(task, record) < data.valid_ratio else side
             for one in expand(task, record, where, data.language):
