@@ -66,7 +66,7 @@ async def _compare(
 
     async def follow(number: int) -> None:
         make = functools.partial(desk.asking.completion, asked[number])
-        async for so_far in desk.grow(make):
+        async for so_far in desk.grow(await desk.write(make, live=True)):
             written[number] = so_far
             grown.set()
 

@@ -105,15 +105,8 @@ class Desk:
         """Encodes what was asked, perhaps with media, and submits it to the engine."""
         return await self.server.write(make, self._deadline(), live=live, media=media)
 
-    async def grow(
-        self,
-        make: Callable[[], list[generation.Request]],
-        *,
-        chat: bool = False,
-        media: bool = False,
-    ) -> AsyncIterator[str]:
-        """Yields what is written of one request, longer and longer."""
-        job = await self.write(make, live=True, media=media)
+    async def grow(self, job: Job, *, chat: bool = False) -> AsyncIterator[str]:
+        """Yields what is written of the only request of a live job, longer and longer."""
         answering = Answering(self.glm.tokenizer, self.server.settings.name, chat=chat)
         longest = [self.asking.longest(one) for one in job.requests]
         written = ""

@@ -15,8 +15,11 @@ from glmkit.generation.results import Filled
 from glmkit.playground import examples, showing
 from glmkit.playground.controls import CONTROL, WRITING, Controls, field
 from glmkit.playground.desk import Desk
+from glmkit.playground.media import fields as media_fields
+from glmkit.playground.media import picker, read_items, sending
 from glmkit.playground.parts import BUSY, QUIET, result, run_button, settings, tab
 from glmkit.playground.parts import examples as example_buttons
+from glmkit.serving.media import has_media
 from glmkit.serving.schemas import FillRequest
 from glmkit.special_tokens import GMASK, MASK, SMASK
 
@@ -48,6 +51,7 @@ def fill_tab(desk: Desk) -> None:
             for mask in (MASK, SMASK, GMASK):
                 button = gr.Button(desk.say("insert", mask=mask), size="sm", scale=0, min_width=0)
                 button.click(None, text, text, js=f"text => [glmInsert('fill-text', text, {mask!r})]", **QUIET)  # fmt: skip
+        holder = picker(desk, "fill")
         example_buttons(desk, "fill", examples.both(examples.FILL, desk.say.code), [text])
         with gr.Row():
             with settings(desk, "fill"):
@@ -60,14 +64,16 @@ def fill_tab(desk: Desk) -> None:
         likeliest = gr.HTML(elem_id="fill-likeliest", elem_classes="result", js_on_load=_CHOOSE)
     run.click(
         desk.handler(functools.partial(_fill, desk, controls, limits), lambda html: (html, "")),
-        [text, *controls.components, *limits.components],
+        [text, *controls.components, *limits.components, *holder],
         [shown, likeliest],
+        js=sending(holder, "fill"),
         **BUSY,
     )
     shown.click(
         desk.click_handler(functools.partial(_likeliest, desk, controls, limits)),
-        [n, *controls.components, *limits.components],
+        [n, *controls.components, *limits.components, *holder],
         likeliest,
+        js=sending(holder, "fill", again=True),
         **BUSY,
     )
 
@@ -75,10 +81,9 @@ def fill_tab(desk: Desk) -> None:
 async def _fill(
     desk: Desk, controls: Controls, limits: Controls, text: str, *values: str
 ) -> AsyncIterator[Any]:
-    drawn, control = values[: len(controls)], values[len(controls) :]
-    fields = {**controls.given(drawn), **limits.given(control)}
+    fields = {**controls.given(values[: len(controls)]), **_further(controls, limits, values)}
     asked = FillRequest.model_validate({**fields, "texts": desk.needed(text, "fill_empty")})
-    job = await desk.write(functools.partial(desk.asking.fill, asked))
+    job = await desk.write(functools.partial(desk.asking.fill, asked), media=has_media(asked))
     [[blanks]] = await job.written()
     contents = [blank_text(desk.glm.tokenizer, blank) for blank in blanks]
     desk.log("got", contents)
@@ -90,9 +95,9 @@ async def _likeliest(
     desk: Desk, controls: Controls, limits: Controls, event: gr.EventData, n: str, *values: str
 ) -> AsyncIterator[str]:
     """Shows what else the blank may contain: how it is drawn does not matter for that."""
-    drawn, control = controls.given(values[: len(controls)]), values[len(controls) :]
-    fields = {name: value for name, value in drawn.items() if name == "max_tokens"}
-    fields |= limits.given(control) | {"texts": event.text, "n": n.strip() or 5}
+    drawn = controls.given(values[: len(controls)])
+    fields: dict[str, Any] = {name: value for name, value in drawn.items() if name == "max_tokens"}
+    fields |= _further(controls, limits, values) | {"texts": event.text, "n": n.strip() or 5}
     asked = FillRequest.model_validate(fields)
     chosen = asdict(desk.asking.fill_settings(asked))
 
@@ -104,3 +109,10 @@ async def _likeliest(
     found = (await desk.think(search)).alternatives[event.blank]
     shares = [(content, exp(score)) for content, score in found]
     yield showing.alternatives(desk.say, event.blank, shares)
+
+
+def _further(controls: Controls, limits: Controls, values: tuple[str, ...]) -> dict[str, Any]:
+    """Returns what a blank may be, and the media, of all values of the tab's fields."""
+    end = len(controls) + len(limits)
+    items = read_items(values[end]) if len(values) > end else []
+    return {**limits.given(values[len(controls) : end]), **media_fields(items)}

@@ -33,6 +33,15 @@ CHINESE: tuple[tuple[str, str], ...] = (
     (r"question \d+: it has (\d+) tokens as the model is asked", "问题有 {0} 个词元，没有给材料留下空间；请缩短问题。"),
     (r"latency '(.+)': write", "时限“{0}”看不懂；请写 200ms、1.5s 之类。"),
     (r"gpu '(.+?)': ", "设备“{0}”无法识别；请写 1x24GB、2x RTX 3090、cpu 或 cpu:16GB。"),
+    (r"has more than (\d+) images, sounds and clips", "图片、声音与视频合计最多 {0} 个；请减少文件，或清空对话。"),
+    (r"images, sounds and clips of the request have more than ([\d,]+) bytes", "图片、声音与视频合计超过 {0} 字节；请缩小或截短。"),
+    (r"the text with its media has (\d+) tokens.* reads (\d+)", "文本连同图片、声音与视频有 {0} 个词元，模型最多读 {1} 个；请缩短文本或减少文件。"),
+    (r"the last message has (\d+) tokens with its media; the model reads (\d+)", "这句话连同图片、声音与视频有 {0} 个词元，模型在此最多读 {1} 个；请缩短文本或减少文件。"),
+    (r"names other media than were given", "文本中的 <|image|>、<|audio|>、<|video|> 与所给文件不符；请在每个文件的位置各写一个标记，或一个也不写。"),
+    (r"is no image that is read here", "这不是能读取的图片，或开头已损坏；请转换为 PNG 或 JPEG。"),
+    (r"pixels", "图片的像素太多或为零；请换一张小些的。"),
+    (r"s long; a sound of at least|is longer than (\d+) minutes|has [\d,]+ frames", "声音或视频太短或太长；请截取一段。"),
+    (r"cannot be decoded|is damaged|shows nothing|it has no \w+ stream|does not decode here", "文件无法解码、已损坏，或不含所需的声音、画面；请重新保存，或转换为 PNG、WAV、MP4。"),
     (r"needs the package '(.+)', which is not installed. Install it with: (.+)$", "此功能需要软件包 {0}，服务器尚未安装。安装命令：{1}"),
 )  # fmt: skip
 """Pattern of a message -> its Chinese, in which {0} is the pattern's first group."""

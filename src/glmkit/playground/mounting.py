@@ -37,7 +37,7 @@ _READ = re.compile(
 _WRITE = re.compile(r"/gradio_api/(queue/join|cancel|reset)/?")
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
+    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
 # What Gradio's page says about Gradio to other sites, and a file that it has not in a folder.

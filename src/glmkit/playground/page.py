@@ -28,6 +28,9 @@ from glmkit.playground.words import WORDS, Speaker
 from glmkit.playground.writing import write_tab
 from glmkit.serving.server import Server
 
+TOLD = ("often", "large", "away", "media_kind", "media_many", "media_large")
+"""What the page's script says."""
+
 TABS = (fill_tab, write_tab, chat_tab, understand_tab, explain_tab, compare_tab, choose_tab)
 
 
@@ -49,7 +52,7 @@ def make_page(server: Server, say: Speaker, running: Running) -> FastAPI:
     host = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     folder = resources.files("glmkit.playground")
     style, script = ((folder / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    told = {name: WORDS[name].say(say.chinese) for name in ("often", "large", "away")}
+    told = {name: WORDS[name].say(say.chinese) for name in TOLD}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         gr.mount_gradio_app(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from string import Formatter
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 
 pytest.importorskip("fastapi")
+pytest.importorskip("av")
+
+from PIL import Image
 
 import glmkit
 from conftest import golden_folder
@@ -20,8 +24,9 @@ from glmkit.playground.mistakes import CHINESE, Mistake, message_of
 from glmkit.playground.words import WORDS, Speaker, prefers_chinese
 from glmkit.serving.asking import Asking
 from glmkit.serving.failures import DeadlineExceeded, Failure, QueueFull
-from glmkit.serving.schemas import CompletionRequest, FillRequest
+from glmkit.serving.schemas import ChatRequest, CompletionRequest, FillRequest
 from glmkit.serving.settings import ServingSettings
+from media_samples import image_bytes, media_glm, tone, wav_bytes
 
 ZH, EN = Speaker(True), Speaker(False)
 
@@ -75,6 +80,7 @@ def test_every_chinese_message_is_of_a_message_that_is_raised(glm: glmkit.GLM):
         lambda: glmkit.choose("sentiment", gpu="a toaster"),
         lambda: _raise(missing_dependency("captum", "attribution of the context", "explain")),
         lambda: glmkit.load(golden_folder("tiny-gpt2").path, device="cpu").poem(**poem),
+        *_causes_with_media(),
     ]
     said = []
     for cause in causes:
@@ -87,6 +93,34 @@ def test_every_chinese_message_is_of_a_message_that_is_raised(glm: glmkit.GLM):
         said.append(str(error.value))
     unsaid = [pattern for pattern, _ in CHINESE if not any(re.search(pattern, one) for one in said)]
     assert not unsaid
+
+
+def _causes_with_media() -> list[Any]:
+    glm, picture = media_glm(), _url(image_bytes())
+    limits = ServingSettings(max_media=2, max_media_bytes=40_000)
+    asking = Asking(glm.model, glm.tokenizer, limits, glm.media)
+    content = [{"type": "image_url", "image_url": picture}, {"type": "text", "text": "长" * 200}]
+    large = Image.new("1", (9000, 9000))
+    given: list[dict[str, Any]] = [
+        {"images": [picture] * 3},
+        {"images": "A" * 60_000},
+        {"texts": "长" * 200, "images": picture},
+        {"texts": "<|image|><|image|>", "images": picture},
+        {"images": _url(wav_bytes())},
+        {"images": _url(image_bytes(large))},
+        {"audios": _url(wav_bytes(tone(seconds=0.005)))},
+        {"audios": picture[:100]},
+    ]
+    chat = {"model": "x", "messages": [{"role": "user", "content": content}]}
+    causes = [
+        lambda one=one: asking.fill(FillRequest.model_validate({"texts": "看[MASK]", **one}))
+        for one in given
+    ]
+    return [*causes, lambda: asking.chat(ChatRequest.model_validate(chat))]
+
+
+def _url(data: bytes) -> str:
+    return f"data:a/b;base64,{base64.b64encode(data).decode()}"
 
 
 def _raise(error: Exception) -> None:
