@@ -18,6 +18,9 @@ from typer.testing import CliRunner
 import glmkit
 from conftest import golden_folder
 from glmkit.cli.main import build_app
+from glmkit.multimodal.reader import MediaReader
+from glmkit.native.model import as_torch
+from media_samples import tiny_media
 from serving_samples import running
 
 GUIDES = sorted((Path(__file__).resolve().parents[2] / "docs" / "guides").glob("serve*.md"))
@@ -28,12 +31,14 @@ ADDRESS = "http://127.0.0.1:8000"
 def test_its_python_and_its_curl_run(guide: Path, monkeypatch, capsys):
     assert len(GUIDES) == 2
     tiny = glmkit.load(golden_folder("tiny-chinese").path, device="cpu")
+    tiny.media = MediaReader(tiny_media(as_torch(tiny.model)))
     monkeypatch.setattr(glmkit, "load", lambda *_: tiny)
     text = guide.read_text(encoding="utf-8")
     names: dict = {}
     with running(tiny, name="glm-mini") as server:
         for block in blocks(text, "python"):
             code = block.replace(ADDRESS, server.address).replace("此处不需要", "none")
+            code = code.replace("glm-media", "glm-mini")
             exec(compile(code, guide.name, "exec", dont_inherit=True), names)
         names["app"].state.server.scheduler.close()
         expected = tiny.chat("冬天，中国哪座城市最适合避寒？", max_new_tokens=32)
@@ -43,6 +48,10 @@ def test_its_python_and_its_curl_run(guide: Path, monkeypatch, capsys):
         assert len(names["vectors"].data) == 2
         assert isinstance(names["review"], names["Review"])
         assert re.fullmatch("[0-9]{4}", names["year"].choices[0].text)
+        asked, url = [{"role": "user", "content": names["content"]}], names["url"]
+        assert names["seen"].choices[0].message.content == tiny.chat(asked, max_new_tokens=16)
+        told = tiny.generate("图里是[MASK]色。", images=url, max_new_tokens=4)
+        assert names["told"].choices[0].text == told.strip()
         if shutil.which("curl") is None:
             return
         for block in blocks(text, "sh"):
@@ -75,7 +84,8 @@ def test_its_commands_start_the_server_that_they_describe(guide: Path, monkeypat
             if line.startswith("glmkit"):
                 done = CliRunner().invoke(build_app(), shlex.split(line)[1:])
                 assert done.exit_code == 0, done.output
-    (plain, config), (public, _) = found
+    (plain, config), (seeing, _), (public, _) = found
+    assert seeing.name == "glm-media"
     assert (plain.name, plain.host, plain.port, plain.api_keys) == (
         "glm-mini",
         "127.0.0.1",

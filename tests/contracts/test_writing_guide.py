@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 from markdown_blocks import blocks
+from typer.testing import CliRunner
 
 import glmkit
 from conftest import golden_folder
+from glmkit.cli.main import build_app
+from glmkit.multimodal.reader import MediaReader
+from glmkit.native.model import as_torch
+from media_samples import image_bytes, tiny_media, wav_bytes
 
 GUIDES = sorted((Path(__file__).resolve().parents[2] / "docs" / "guides").glob("writing*.md"))
 
@@ -33,6 +39,25 @@ def tiny() -> glmkit.GLM:
             return super().chat(messages, **{"max_new_tokens": 8, **settings})
 
     return Short(glm.model, glm.tokenizer)
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_its_commands_with_media_run(guide: Path, tiny: glmkit.GLM, monkeypatch, tmp_path: Path):
+    pytest.importorskip("av")
+    pytest.importorskip("captum")
+    monkeypatch.chdir(tmp_path)
+    Path("picture.png").write_bytes(image_bytes())
+    Path("sound.wav").write_bytes(wav_bytes())
+    monkeypatch.setattr(tiny, "media", MediaReader(tiny_media(as_torch(tiny.model))))
+    monkeypatch.setattr("glmkit.api.load", lambda *_, **__: tiny)
+    lines = [line for block in blocks(guide.read_text(encoding="utf-8"), "sh") for line in block.splitlines()]  # fmt: skip
+    lines = [line for line in lines if "--image" in line or "--audio" in line]
+    assert len(lines) == 4
+    for line in lines:
+        said, _, command = line.rpartition(" | ")
+        texts = shlex.split(said)[1].replace("\\n", "\n") if said else None
+        done = CliRunner().invoke(build_app(), [*shlex.split(command)[1:], "--max-new-tokens", "3"], input=texts)  # fmt: skip
+        assert done.exit_code == 0, done.output
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
