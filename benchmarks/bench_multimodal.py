@@ -29,7 +29,7 @@ import glmkit
 from glmkit.applications.prompts import question_prompt
 from glmkit.generation import infill
 from glmkit.generation.settings import DecodingSettings
-from glmkit.multimodal.media import MARKER
+from glmkit.special_tokens import MEDIA_MARKER
 from glmkit.tasks.records import read_questions
 from glmkit.tasks.rendering import Question, expand, question
 from glmkit.tasks.task import load_task
@@ -77,7 +77,7 @@ def answers(glm: Any, questions: list[Question]) -> list[str]:
 
 def without_medium(one: Question) -> Question:
     """Returns a question whose medium has been taken away, place and all."""
-    return replace(one, before=MARKER.sub("", one.before), media=())
+    return replace(one, before=MEDIA_MARKER.sub("", one.before), media=())
 
 
 def measure(glm: Any, data: Path, limit: int | None) -> dict[str, Any]:
