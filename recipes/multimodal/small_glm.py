@@ -5,18 +5,38 @@ python recipes/multimodal/small_glm.py FOLDER
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
-from glmkit import GLMConfig, GLMForConditionalGeneration, GLMTokenizer
+from glmkit import GLMConfig, GLMForConditionalGeneration
+from glmkit.tasks.rendering import speaker_of
+from glmkit.tasks.task import load_task
+from glmkit.tokens.train import train_tokenizer
 from glmkit.training.building import padded_rows, special_fields, tokenizer_rows
 
 
+EVERY = 4
+"""The vocabulary is learnt from every fourth medium."""
+
+
+def texts(data: Path) -> Iterator[str]:
+    """Yields the questions and answers as the task asks them."""
+    task = load_task("multimodal")
+    for source in sorted(data.glob("*.train.jsonl")):
+        for number, line in enumerate(source.read_text(encoding="utf-8").splitlines()):
+            for one in json.loads(line)["questions"] if number % EVERY == 0 else ():
+                asks, answers = (speaker_of(task, one["language"], n) for n in range(2))
+                yield f"{asks}{one['question']}\n{answers}{one['answer']}"
+
+
 def main() -> None:
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
-    tokenizer = GLMTokenizer.from_pretrained("glm-mini")
+    tokenizer = train_tokenizer(texts(Path(sys.argv[1])), vocab_size=1024, kind="bpe")
     torch.manual_seed(0)
     config = GLMConfig(
         vocab_size=padded_rows(tokenizer_rows(tokenizer)),
@@ -29,8 +49,8 @@ def main() -> None:
         output_dropout_prob=0.0,
         **special_fields(tokenizer),
     )
-    GLMForConditionalGeneration(config).save_pretrained(sys.argv[1])
-    tokenizer.save_pretrained(sys.argv[1])
+    GLMForConditionalGeneration(config).save_pretrained(sys.argv[2])
+    tokenizer.save_pretrained(sys.argv[2])
 
 
 if __name__ == "__main__":
