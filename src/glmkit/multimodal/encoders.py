@@ -5,7 +5,7 @@ In: an encoder's configuration, or the name of a checkpoint. Out: `Encoder`. A n
 Shapes: n media, P features of one medium, D width of the encoder.
 
 Sources: CLIP (arXiv 2103.00020), SigLIP (arXiv 2303.15343), AIMv2 (arXiv 2411.14402), DINOv2 (arXiv 2304.07193, registers
-arXiv 2309.16588), Whisper (arXiv 2212.04356), wav2vec 2.0 (arXiv 2006.11477), HuBERT (arXiv 2106.07447), WavLM (arXiv 2110.13900).
+arXiv 2309.16588), Whisper (arXiv 2212.04356), wav2vec 2.0 (arXiv 2006.11477), ResNet (arXiv 1512.03385), ConvNeXt (arXiv 2201.03545), HuBERT (arXiv 2106.07447), WavLM (arXiv 2110.13900).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Architecture:
         processor: Name of what prepares its input there.
         part: Picks the encoder out of the model, where it is a part of it.
         any_side: Whether it reads pictures of other sizes than its configuration's.
+        makes_map: Whether its features are a map [n, D, rows, columns], as convolutions make them.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Architecture:
     processor: str
     part: Callable[[Any], nn.Module] | None = None
     any_side: bool = False
+    makes_map: bool = False
 
 
 def _whisper_encoder(model: Any) -> nn.Module:
@@ -57,6 +59,8 @@ ENCODERS: dict[str, Architecture] = {
     "aimv2_vision_model": Architecture("image", "Aimv2VisionConfig", "Aimv2VisionModel", "CLIPImageProcessorPil"),
     "dinov2": Architecture("image", "Dinov2Config", "Dinov2Model", "BitImageProcessorPil", any_side=True),
     "dinov2_with_registers": Architecture("image", "Dinov2WithRegistersConfig", "Dinov2WithRegistersModel", "BitImageProcessorPil", any_side=True),
+    "resnet": Architecture("image", "ResNetConfig", "ResNetModel", "BitImageProcessorPil", any_side=True, makes_map=True),
+    "convnext": Architecture("image", "ConvNextConfig", "ConvNextModel", "BitImageProcessorPil", any_side=True, makes_map=True),
     "whisper": Architecture("audio", "WhisperConfig", "WhisperModel", "WhisperFeatureExtractor", _whisper_encoder),
     "wav2vec2": Architecture("audio", "Wav2Vec2Config", "Wav2Vec2Model", "Wav2Vec2FeatureExtractor"),
     "hubert": Architecture("audio", "HubertConfig", "HubertModel", "Wav2Vec2FeatureExtractor"),
@@ -153,7 +157,7 @@ def picture_side(values: dict[str, Any], preprocessor: dict[str, Any]) -> int:
     Raises:
         ConfigError: The encoder reads none of this size.
     """
-    own = values.get("image_size", encoder_config(values, "image").image_size)
+    own = values.get("image_size", getattr(encoder_config(values, "image"), "image_size", 224))
     cut = preprocessor.get("do_center_crop") and preprocessor.get("crop_size")
     size = cut or preprocessor.get("size") or own
     side = int(next(iter(size.values())) if isinstance(size, dict) else size)
@@ -200,14 +204,18 @@ class Encoder(nn.Module):
             config.vision_use_head = False  # its pooling is not read
         if kept.model == "Aimv2VisionModel":
             config.use_head = False
-        if -layer > config.num_hidden_layers:
+        if kept.makes_map and layer != -1:
+            raise ConfigError(f"media.{kind}.layer={layer}: of {self.model_type} the last layer alone is read")
+        if not kept.makes_map and -layer > config.num_hidden_layers:
             raise ConfigError(
                 f"media.{kind}.layer={layer}: the encoder has {config.num_hidden_layers} layers"
             )
         self.model = _new_model(kept, config)
-        self.width: int = config.hidden_size
-        self.grid = (1, 1)
-        if kind == "image":
+        self.width: int = config.hidden_sizes[-1] if kept.makes_map else config.hidden_size
+        self.makes_map, self.grid = kept.makes_map, (1, 1)
+        if kept.makes_map:
+            self.grid = self._map_of(picture_side(values, preprocessor))
+        elif kind == "image":
             side = picture_side(values, preprocessor) // config.patch_size
             self.grid = (side, side)
         elif kept.model == "WhisperModel":
@@ -225,6 +233,14 @@ class Encoder(nn.Module):
                 f"media.{kind}: of so little (an image_size below patch_size, or too few seconds) the encoder makes no features"
             )
 
+    @torch.no_grad()
+    def _map_of(self, side: int) -> tuple[int, int]:
+        """Returns the size of the map that convolutions make of a square picture."""
+        trained = self.model.training
+        shape = self.model.eval()(next(self.model.parameters()).new_zeros(1, 3, side, side)).last_hidden_state.shape
+        self.model.train(trained)
+        return int(shape[2]), int(shape[3])
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Returns features [n, P, D].
 
@@ -234,6 +250,8 @@ class Encoder(nn.Module):
         values = values.to(next(self.model.parameters()).dtype)
         wanted = self.layer != -1
         output = self.model(values, output_hidden_states=wanted)
+        if self.makes_map:
+            return output.last_hidden_state.flatten(2).transpose(1, 2)
         features = output.hidden_states[self.layer] if wanted else output.last_hidden_state
         # The class token, and what else stands before the patches.
         return features[:, features.shape[1] - self.grid[0] * self.grid[1] :]

@@ -136,6 +136,15 @@ class GLMMediaModel(PreTrainedModel):
         with quiet_unless_terminal(False):
             super().save_pretrained(save_directory, **kwargs)
 
+    def train(self, mode: bool = True) -> Any:
+        """As torch's `train`; an encoder that is frozen stays in evaluation mode, so that its norms' statistics stay, too."""
+        super().train(mode)
+        for tower in self.towers.values():
+            encoder: Any = tower.encoder
+            if encoder is not None and not any(one.requires_grad for one in encoder.parameters()):
+                encoder.eval()
+        return self
+
     def train_parts(self, parts: tuple[str, ...]) -> None:
         """Lets the weights of some parts learn, and freezes the others.
 
