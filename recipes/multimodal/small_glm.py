@@ -18,7 +18,6 @@ from glmkit.tasks.task import load_task
 from glmkit.tokens.train import train_tokenizer
 from glmkit.training.building import padded_rows, special_fields, tokenizer_rows
 
-
 EVERY = 4
 """The vocabulary is learnt from every fourth medium."""
 

@@ -205,7 +205,9 @@ class Encoder(nn.Module):
         if kept.model == "Aimv2VisionModel":
             config.use_head = False
         if kept.makes_map and layer != -1:
-            raise ConfigError(f"media.{kind}.layer={layer}: of {self.model_type} the last layer alone is read")
+            raise ConfigError(
+                f"media.{kind}.layer={layer}: of {self.model_type} the last layer alone is read"
+            )
         if not kept.makes_map and -layer > config.num_hidden_layers:
             raise ConfigError(
                 f"media.{kind}.layer={layer}: the encoder has {config.num_hidden_layers} layers"
@@ -237,7 +239,9 @@ class Encoder(nn.Module):
     def _map_of(self, side: int) -> tuple[int, int]:
         """Returns the size of the map that convolutions make of a square picture."""
         trained = self.model.training
-        shape = self.model.eval()(next(self.model.parameters()).new_zeros(1, 3, side, side)).last_hidden_state.shape
+        shape = self.model.eval()(
+            next(self.model.parameters()).new_zeros(1, 3, side, side)
+        ).last_hidden_state.shape
         self.model.train(trained)
         return int(shape[2]), int(shape[3])
 

@@ -68,6 +68,14 @@ def published(name: str, folder: Path) -> tuple[Path, str]:
         kept = ENCODERS[name]
         if name == "whisper":
             values, settings = WHISPER, {"feature_size": 80, "chunk_length": 1}
+        elif kept.makes_map:
+            values = {
+                "hidden_sizes": [8, 16],
+                "depths": [1, 1],
+                "num_stages": 2,
+                "embedding_size": 8,
+            }
+            settings = {"size": {"shortest_edge": 32}, "do_center_crop": False}
         elif kept.kind == "audio":
             values, settings = {**VISION, **CONVOLUTIONS}, {"do_normalize": True}
         else:
@@ -110,7 +118,8 @@ def test_a_published_checkpoint_is_the_encoder(name: str, tmp_path):
         assert prepared.shape == (1, 3, 32, 32)
         left = (1 - np.array(MEAN["image_mean"])) / MEAN["image_std"]
         np.testing.assert_allclose(prepared[0, :, 0, 16], left, atol=0.02)  # the white bar
-        features = source(prepared).last_hidden_state[:, -16:]
+        features = source(prepared).last_hidden_state
+        features = features.flatten(2).mT if kept.makes_map else features[:, -16:]
     else:
         grid = (50, 1) if read == "whisper" else (200, 1)
         medium = as_medium("audio", wav_bytes(tone(seconds=1.6)))
