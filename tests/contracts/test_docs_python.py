@@ -9,6 +9,7 @@ import pytest
 from markdown_blocks import blocks, quotations
 
 from glmkit.evaluation import metrics
+from glmkit.multimodal import encoders
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -35,6 +36,7 @@ def test_python_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     # What a page registers is gone after it; other tests look at what glmkit has.
     monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
+    monkeypatch.setattr(encoders, "ENCODERS", dict(encoders.ENCODERS))
     names: dict = {}
     for block in blocks(page.read_text("utf-8"), "python"):
         exec(compile(block, page.name, "exec"), names)
