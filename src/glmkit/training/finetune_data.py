@@ -138,8 +138,8 @@ def read_task(
     sides: dict[str, list[Sample]] = {"train": [], "valid": []}
     for side, sources in (("valid", data.valid), ("train", data.train)):
         for record, where in read_questions(task, sources, data.rename):
-            for medium in media_of(task, record, where):
-                if medium.is_file and medium.key not in there:
+            for medium in (one for name in task.media for one in record.get(name) or ()):
+                if medium.key not in there and medium.is_file:
                     medium.file().close()  # says at once that it is missing
                     there.add(medium.key)
             drawn = side == "train" and not data.valid
