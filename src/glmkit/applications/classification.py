@@ -19,9 +19,8 @@ from glmkit.applications.calibration import Calibration
 from glmkit.applications.calibration import fit as fit_scores
 from glmkit.applications.heads import head_scores
 from glmkit.applications.labels import as_records
-from glmkit.applications.prompts import question_prompt
+from glmkit.applications.prompts import placed_prompt, question_prompt
 from glmkit.applications.windows import windows
-from glmkit.blanks.layout import find_masks
 from glmkit.errors import ConfigError, DataError, GenerationError, nearest
 from glmkit.generation.choices import score_choices
 from glmkit.generation.prompts import Prompt
@@ -46,6 +45,7 @@ def label_scores(
     language: Language | None = None,
     long_texts: LongTexts = "shorten",
     batch_size: int = 16,
+    reader: Any = None,
 ) -> np.ndarray:
     """Returns float64 [texts, labels]: each label's mean log-probability over the patterns, in nats.
 
@@ -59,8 +59,10 @@ def label_scores(
         long_texts: What becomes of a text that does not fit: "shorten" it as the task says, as in training; or read
             it in "windows", whose label distributions are averaged by their length.
         batch_size: Prompts read together.
+        reader: What reads the media of records (`multimodal.reader.MediaReader`), or None.
 
     Raises:
+        MediaError: Media that cannot be read, or a model that reads none.
         ConfigError: A task that is no classification, or an unknown `long_texts`.
         DataError: A record lacks a field of the task.
         GenerationError: A text that cannot be shortened enough.
@@ -74,7 +76,7 @@ def label_scores(
     asks = [
         asked
         for number, record in enumerate(as_records(task, texts))
-        for asked in _asks(task, record, tokenizer, limit, number, language, several)
+        for asked in _asks(task, record, tokenizer, limit, number, language, several, reader)
     ]
     prompts = [asked.prompt for asked in asks]
     if isinstance(model, GLMForSequenceClassification):
@@ -114,10 +116,10 @@ def classify(
         calibration: Makes scores into probabilities; by default a softmax.
         contextual: Take off what the model answers to texts that say nothing (for labels it was not trained on).
         language: Of the patterns.
-        **settings: `long_texts`, `batch_size`.
+        **settings: `long_texts`, `batch_size`, `reader`.
 
     Raises:
-        ConfigError, DataError, GenerationError: As `label_scores`.
+        ConfigError, DataError, GenerationError, MediaError: As `label_scores`.
     """
     scores = label_scores(model, tokenizer, texts, task, language=language, **settings)
     if contextual and len(texts):
@@ -192,15 +194,17 @@ def _asks(
     number: int,
     language: Language | None,
     in_windows: bool,
+    reader: Any,
 ) -> Iterator[_Ask]:
     """Yields a record's questions in every pattern of its language, as training lays them out."""
     where, spoken = f"text {number + 1}", asked_language(task, record, language)
     parts = _parts(task, record, tokenizer, limit, spoken) if in_windows else [record]
-    options: dict[str, Any] = {"answered": False, "language": spoken}
+    count_rows = None if reader is None else reader.count_rows
     for part in parts:
         for pattern in range(len(task.patterns[spoken])):
+            options: dict[str, Any] = {"pattern": pattern, "language": spoken, "answered": False}
             found, _ = encode_choices(
-                task, part, tokenizer, limit, where, pattern=pattern, **options
+                task, part, tokenizer, limit, where, count_rows=count_rows, **options
             )
             if found is None:
                 raise GenerationError(
@@ -208,9 +212,10 @@ def _asks(
                     "reads, and it could not be shortened. Say in the task which field may give way (shorten), or shorten "
                     "it"
                 )
-            masks = find_masks(found.part_a, tokenizer.special_ids.masks)
+            media = question(task, part, where, **options).media if task.media else ()
+            prompt = placed_prompt(found.part_a, ["", ""], media, tokenizer, reader)
             length = len(text_of(part.get(_text_field(task)))) + 1.0
-            yield _Ask(Prompt(found.part_a, ["", ""], masks), found.contents, number, length)
+            yield _Ask(prompt, found.contents, number, length)
 
 
 def _parts(

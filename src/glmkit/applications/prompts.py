@@ -35,7 +35,7 @@ def question_prompt(asked: Question, tokenizer: Any, reader: Any = None) -> Prom
     """
     count_rows = None if reader is None else reader.count_rows
     ids = np.asarray(encode_question(asked, tokenizer, count_rows)[0], np.int64)
-    return _prompt(ids, [asked.before, asked.after], asked.media, tokenizer, reader)
+    return placed_prompt(ids, [asked.before, asked.after], asked.media, tokenizer, reader)
 
 
 def media_prompt(
@@ -69,12 +69,13 @@ def media_prompt(
             f"the text with its media has {len(ids)} tokens, {sum(runs)} of them of {len(runs)} medium(s); the model reads "
             f"{max_positions}. Shorten the text, or give fewer media"
         )
-    return _prompt(ids, pieces[::2], ordered, tokenizer, reader)
+    return placed_prompt(ids, pieces[::2], ordered, tokenizer, reader)
 
 
-def _prompt(
+def placed_prompt(
     ids: np.ndarray, parts: list[str], media: Sequence[Medium], tokenizer: Any, reader: Any
 ) -> Prompt:
+    """Returns the prompt of ids that are known: part A, in which `media` have their places in this order."""
     masks = find_masks(ids, tokenizer.special_ids.masks)
     if not media:
         return Prompt(ids, parts, masks)

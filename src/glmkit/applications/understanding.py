@@ -30,6 +30,7 @@ class Understanding:
         tasks: Name -> task that the model was fine-tuned for, loaded from its folder; they go before the catalog's.
         head: The classification head of the model's folder, or None.
         tagger: Its tagging head, or None.
+        media: What reads images, sounds and clips, or None.
     """
 
     model: Any
@@ -38,6 +39,7 @@ class Understanding:
     tasks: dict[str, Task]
     head: Head | None
     tagger: Tagger | None
+    media: Any
 
     def sentiment(
         self, texts: Any, *, head: str | Path | Head | None = None, **settings: Any
@@ -173,7 +175,7 @@ class Understanding:
         """
         meant = self._task(task) or resolve_task(task, None)
         return classification.label_scores(
-            self.model, self.tokenizer, _as_list(texts), meant, **settings
+            self.model, self.tokenizer, _as_list(texts), meant, reader=self.media, **settings
         )
 
     def fit_calibration(
@@ -268,7 +270,13 @@ class Understanding:
     ) -> list[Any]:
         meant, model, tokenizer, calibration = self._classifier(task, given)
         return classification.classify(
-            model, tokenizer, _as_list(texts), meant, calibration=calibration, **settings
+            model,
+            tokenizer,
+            _as_list(texts),
+            meant,
+            calibration=calibration,
+            reader=self.media,
+            **settings,
         )
 
 

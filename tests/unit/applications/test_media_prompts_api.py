@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from glmkit.applications.dialogue import prepare
+from glmkit.applications.prompts import media_prompt
 from glmkit.errors import GenerationError, MediaError
+from glmkit.generation.choices import score_choices
 from glmkit.generation.settings import DecodingSettings
 from glmkit.multimodal.media import as_medium
+from glmkit.tasks.task import Task
 from media_samples import ROWS, clip_bytes, image_bytes, media_glm, picture, tone, wav_bytes
 from understanding_samples import random_glm
 
@@ -142,3 +145,29 @@ def test_a_model_that_reads_none():
     with pytest.raises(MediaError, match="reads no media"):
         glm.chat([{"role": "user", "content": [{"type": "image", "image": IMAGES[0]}]}])
     assert glm.fill("<|image|>[MASK]", **SHORT).text.startswith("<|image|>")  # a text like others
+
+
+def test_pictures_are_classified():
+    """By the words of labels in the blank: each record's score is that of its prompt with the picture's rows."""
+    glm = media_glm()
+    task = Task(
+        name="colour",
+        kind="classification",
+        metric="accuracy",
+        fields={"image": "a picture", "label": "its colour"},
+        media={"image": "image"},
+        label="label",
+        labels={"good": {"zh": "好", "en": "good"}, "bad": {"zh": "差", "en": "bad"}},
+        patterns={"zh": ["{media}颜色很[MASK]。"]},
+    )
+    records = [{"image": file} for file in IMAGES]
+    found = glm.classify(records, task)
+    assert len({one.probabilities["good"] for one in found}) == 3  # each picture has its own
+    for record, one in zip(records, found, strict=True):
+        alone = glm.classify(record, task)
+        assert alone.probabilities == pytest.approx(one.probabilities, abs=1e-5)
+    prompt = media_prompt(glm.tokenizer, "颜色很[MASK]。", [as_medium("image", IMAGES[0])], glm.media, 128)  # fmt: skip
+    scores = score_choices(glm.model, glm.tokenizer, [prompt], [["好", "差"]])[0]
+    assert glm.label_scores(records[0], task)[0] == pytest.approx(scores, abs=1e-5)
+    with pytest.raises(MediaError, match="a model that reads no media"):
+        random_glm(128).classify(records, task)
