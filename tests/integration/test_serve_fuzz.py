@@ -6,6 +6,7 @@ the schema says.
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import random
@@ -17,8 +18,12 @@ import pytest
 
 import glmkit
 from conftest import golden_folder
+from glmkit.multimodal.reader import MediaReader
+from glmkit.native.model import as_torch
+from media_samples import clip_bytes, image_bytes, tiny_media, wav_bytes
 from serving_samples import Running, running
 
+pytest.importorskip("av")
 schemathesis = pytest.importorskip("schemathesis")
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings  # noqa: E402
 from schemathesis.core.failures import FailureGroup  # noqa: E402
@@ -35,12 +40,15 @@ PATHS = (
     "/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/v1/fill", "/v1/classify", "/v1/score", "/v1/explain",
     "/v1/models", "/v1/models/{name}", "/healthz", "/readyz", "/metrics",
 )  # fmt: skip
+MEDIA = ("images", "audios", "videos", "url", "image_url", "audio_url", "video_url", "data")
+FILES = (image_bytes(), wav_bytes(), clip_bytes())
 QUICK = ("/v1/chat/completions", "/v1/fill", "/v1/score")
 
 
 @pytest.fixture(scope="module")
 def one() -> Iterator[Running]:
     glm = glmkit.load(golden_folder("tiny-chinese").path, device="cpu")
+    glm.media = MediaReader(tiny_media(as_torch(glm.model)))
     limits: dict[str, Any] = {"max_new_tokens": 8, "max_texts": 4, "max_explained": 2}
     with running(glm, timeout=30.0, **limits) as server:
         yield server
@@ -52,10 +60,26 @@ def api(one: Running) -> Any:
 
 
 def plausible(body: Any) -> Any:
-    """Gives most bodies the model's name, without which all end as early as that."""
-    if isinstance(body, dict) and isinstance(body.get("model"), str) and random.random() < 0.9:
-        return {**body, "model": "tiny"}
-    return body
+    """Gives most bodies the model's name, without which all end as early as that, and files, whole or not, in the place of media."""
+    if not isinstance(body, dict):
+        return body
+    if isinstance(body.get("model"), str) and random.random() < 0.9:
+        body = {**body, "model": "tiny"}
+    return with_files(body)
+
+
+def with_files(value: Any, name: str = "") -> Any:
+    """Returns JSON in which most strings that stand for media are files of some kind, some of them cut."""
+    if isinstance(value, dict):
+        return {key: with_files(one, key) for key, one in value.items()}
+    if isinstance(value, list):
+        return [with_files(one, name) for one in value]
+    if name not in MEDIA or not isinstance(value, str) or random.random() < 0.2:
+        return value
+    data = random.choice(FILES)
+    data = data[: random.choice((len(data), len(data), len(data) // 2))]
+    head = random.choice(("", "data:a/b;base64,"))
+    return head + base64.b64encode(data).decode()
 
 
 def fuzz(api: Any, path: str, method: str, mode: Any, cases: int) -> Counter[int]:
