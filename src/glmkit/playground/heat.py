@@ -46,18 +46,19 @@ def heat_maps(say: Speaker, explanation: Explanation, images: Sequence[str]) -> 
 
 
 def _figures(say: Speaker, evidence: Evidence, pictures: Sequence[str]) -> str:
-    parts = []
+    parts: list[str] = []
+    remarks: dict[str, None] = {}
     for method in evidence.attributions:
         for source, values in evidence.media(method).items():
             kind, number = source.split()
             picture = pictures[int(number) - 1] if kind == "image" else None
-            name = say("heat", name=say(f"heat_{kind}", number=number))
+            name = say(f"heat_{kind}", number=number)
             share = method == ROLLOUT
-            total = f"{values.sum():.3f}" if share else f"{values.sum():+.3f}"
-            remark = note(say("heat_share" if share else "heat_note", sum=total))
-            title = f"{html.escape(name)} · {html.escape(say(method))}"
-            parts.append(f'<figure class="heat">{_cells(values, picture, name)}<figcaption>{title}{remark}</figcaption></figure>')  # fmt: skip
-    return f'<div class="heats">{"".join(parts)}</div>' if parts else ""
+            total = f"{values.sum():.3f}" if share else f"{values.sum():+.3f} nats"
+            remarks[note(say("heat_share" if share else "heat_note"))] = None
+            title = html.escape(say("heat_title", name=name, method=say(method), sum=total))
+            parts.append(f'<figure class="heat">{_cells(values, picture, name)}<figcaption>{title}</figcaption></figure>')  # fmt: skip
+    return f'<div class="heats">{"".join(parts)}</div>{"".join(remarks)}' if parts else ""
 
 
 def _cells(values: np.ndarray, picture: str | None, name: str) -> str:

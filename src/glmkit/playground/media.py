@@ -16,7 +16,8 @@ from glmkit.playground.desk import Desk
 from glmkit.serving.media import FIELDS
 from glmkit.serving.schemas import Kind, Sent, Strict
 
-ICONS = {"image": "🖼️", "audio": "🎵", "video": "🎞️"}
+ICONS = {"image": "▣", "audio": "♪", "video": "▶"}
+"""In fonts that everybody has."""
 
 
 class Item(Strict):

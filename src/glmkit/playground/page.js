@@ -48,7 +48,7 @@ function glmInsert(id, text, mask) {
 
 // Images, sounds and clips: kept in the page, and sent with what they belong to.
 const glmItems = {}, glmUsed = {}, glmDone = {};
-const glmIcons = {image: "🖼️", audio: "🎵", video: "🎞️"};
+const glmIcons = {image: "▣", audio: "♪", video: "▶"};
 function glmMedia(place, again) {
   if (!again) glmUsed[place] = (glmItems[place] || []).slice();
   return JSON.stringify((glmUsed[place] || []).map(({kind, url, name, thumb}) => ({kind, url, name, thumb})));
