@@ -370,7 +370,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
             )
         else:
             if any(one is not None for one in (images, audios, videos)):
-                raise MediaError("media are read where blanks are filled; a label is chosen for a text alone: leave task, labels and head out")  # fmt: skip
+                raise MediaError("media are given with blanks: leave task, labels and head out")  # fmt: skip
             _refuse({"blanks": blanks, **decoding}, "says how blanks are filled, and a label is not written into a text")  # fmt: skip
             meant, model, tokenizer, calibration = self._classifier(
                 self._task(task, labels, template, head), head

@@ -13,6 +13,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from glmkit.tasks.task import load_task
 from media_samples import clip_bytes, image_bytes, media_glm, picture, wav_bytes
 from serving_samples import Running, running
 from understanding_samples import random_glm
@@ -134,6 +135,29 @@ def test_no_file_of_the_server_and_no_address_is_opened(
             assert "opens no files" in message or "bytes is no" in message or "cannot be decoded" in message, message  # fmt: skip
     assert "opens no files" in http.post("/v1/fill", json={"texts": "a", "images": given[0]}).text
 
+
+def test_a_text_is_never_the_path_of_a_tasks_picture(one: Running, http: httpx.Client, tmp_path: Path, monkeypatch: Any):  # fmt: skip
+    """A model may be fine-tuned for a task whose only field is a picture."""
+    (tmp_path / "animals.yaml").write_text(ANIMALS, encoding="utf-8")
+    (tmp_path / "a.png").write_bytes(PICTURE)
+    monkeypatch.setattr(one.glm, "tasks", {"animals": load_task(tmp_path / "animals.yaml")})
+    path = str(tmp_path / "a.png")
+    assert one.glm.classify([{"photo": path}])[0].label in ("cat", "dog")
+    for route, body in (("classify", {}), ("classify", {"task": "animals"}), ("explain", {"task": "animals"})):  # fmt: skip
+        answer = http.post(f"/v1/{route}", json={"texts": [path], **body})
+        assert answer.status_code == 400
+        assert "takes records with photo" in answer.json()["error"]["message"]
+
+
+ANIMALS = """name: animals
+kind: classification
+metric: accuracy
+media: {photo: image}
+fields: {photo: a picture, kind: the label}
+label: kind
+labels: {cat: {zh: 猫}, dog: {zh: 狗}}
+patterns: {zh: ["{media}是[MASK]。"]}
+"""
 
 BAD: list[tuple[str, int, dict[str, Any]]] = [
     ("is no image", 400, {"images": packed(SOUND)}),

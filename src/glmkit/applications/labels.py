@@ -54,7 +54,7 @@ def as_records(task: Task, texts: Sequence[str | Mapping[str, Any]]) -> list[Map
     """Returns texts as records of a task.
 
     Raises:
-        DataError: A text alone for a task with several fields, or something that is neither text nor record.
+        DataError: A text alone for a task with several fields or with a medium, or something that is neither text nor record.
     """
     found: list[Mapping[str, Any]] = []
     for number, text in enumerate(texts):
@@ -62,10 +62,12 @@ def as_records(task: Task, texts: Sequence[str | Mapping[str, Any]]) -> list[Map
             found.append(text)
             continue
         names = [name for name in task.fields if name != task.label]
-        if not isinstance(text, str) or len(names) != 1:
+        # A text is never taken for a medium: whoever may send texts may not open files by that.
+        plain = len(names) == 1 and names[0] not in task.media
+        if not isinstance(text, str) or not plain:
             raise DataError(
                 f"text {number + 1}: the task {task.name!r} takes "
-                + ("a text or a record" if len(names) == 1 else "records")
+                + ("a text or a record" if plain else "records")
                 + f" with {', '.join(names)}, not {type(text).__name__} {str(text)[:40]!r}"
             )
         found.append({names[0]: text})

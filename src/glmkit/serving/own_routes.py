@@ -146,7 +146,7 @@ def _explained(server: Server, asked: ExplainRequest) -> tuple[list[Any], dict[s
     elif has_media(asked):
         raise Failure(
             400,
-            "images, audios and videos go with blanks: a label is chosen for a text alone; leave out task and labels",
+            "images, audios and videos go with blanks; leave out task and labels",
             "invalid_value",
             param=next(name for name in FIELDS if getattr(asked, name) is not None),
         )
