@@ -8,7 +8,9 @@ Shapes: n media of a kind (of sound, windows), F frames of a clip.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +24,14 @@ from glmkit.multimodal.configuration import GLMMediaConfig
 from glmkit.multimodal.encoders import WAVE_RATE, architecture, picture_side
 from glmkit.multimodal.images import read_image, squared
 from glmkit.multimodal.media import KINDS, Medium
-from glmkit.multimodal.sounds import read_sound
+from glmkit.multimodal.sounds import count_samples, read_sound
 from glmkit.special_tokens import FIRST_MEDIA_ID
 
 NAMES = {"image": "images", "audio": "audios", "video": "videos"}
 """Kind -> argument of `GLMMediaModel.forward`."""
+
+FEW, MAX_THREADS = 4, 8
+"""Fewer media are prepared one by one; more by so many threads at most."""
 
 SLACK = 0.1
 """Seconds at the end of a sound that are no window of their own."""
@@ -98,7 +103,13 @@ class MediaProcessor:
         if version not in self._lengths:
             if len(self._lengths) >= LENGTHS_KEPT:
                 self._lengths.clear()
-            self._lengths[version] = len(self._windows(medium))
+            count = count_samples(medium, WAVE_RATE)
+            # Where the header leaves it open, what is decoded counts.
+            near = abs((count - self._slack) % self._samples)
+            near = min(near, self._samples - near)
+            if near < self._slack // 4:
+                count = len(read_sound(medium, WAVE_RATE))
+            self._lengths[version] = len(self._starts(count))
         return self.rows["audio"] * self._lengths[version]
 
     def __call__(self, media: Sequence[Medium]) -> Prepared:
@@ -113,11 +124,8 @@ class MediaProcessor:
         row = 0
         for kind in KINDS:
             values, times = [], []
-            for medium in media:
-                if medium.kind != kind or medium.key in places:
-                    continue
-                self._check(medium)
-                prepared = getattr(self, f"_{kind}")(medium)
+            different = {one.key: one for one in media if one.kind == kind}
+            for medium, prepared in zip(different.values(), self._each(kind, different.values()), strict=True):  # fmt: skip
                 if kind == "video":
                     prepared, shown = prepared
                     times.append(shown)
@@ -131,6 +139,18 @@ class MediaProcessor:
                 tensors["video_times"] = torch.from_numpy(np.stack(times))
         found = [places[medium.key] for medium in media]
         return Prepared(tensors, [first for first, _ in found], [count for _, count in found])
+
+    def _each(self, kind: str, media: Iterable[Medium]) -> Iterator[Any]:
+        """Yields what is prepared of each medium, several at a time: decoders let other threads work."""
+        some = list(media)
+        for medium in some:
+            self._check(medium)
+        prepare = getattr(self, f"_{kind}")
+        if len(some) < FEW:
+            yield from map(prepare, some)
+            return
+        with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
+            yield from threads.map(prepare, some)
 
     def _check(self, medium: Medium) -> None:
         if medium.kind not in self.rows:
@@ -192,7 +212,12 @@ class MediaProcessor:
 
     def _windows(self, medium: Medium) -> list[np.ndarray]:
         sound = read_sound(medium, WAVE_RATE)
-        size = self._samples
-        # Codecs fill up their last frame with silence.
-        end = max(len(sound) - round(SLACK * WAVE_RATE), 1)
-        return [sound[start : start + size] for start in range(0, end, size)]
+        return [sound[start : start + self._samples] for start in self._starts(len(sound))]
+
+    def _starts(self, count: int) -> range:
+        """Returns where the windows of a sound begin; codecs fill up their last frame with silence, which gets none of its own."""
+        return range(0, max(count - self._slack, 1), self._samples)
+
+    @property
+    def _slack(self) -> int:
+        return round(SLACK * WAVE_RATE)
