@@ -21,7 +21,8 @@ from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
 from glmkit.multimodal.media import Medium, as_medium
 from glmkit.multimodal.messages import read_parts
-from glmkit.tasks.rendering import language_of, question, speaker_of
+from glmkit.tasks.encoding import encode_question
+from glmkit.tasks.rendering import Question, language_of, question, speaker_of
 from glmkit.tasks.task import Task, load_task
 
 logger = logging.getLogger(__name__)
@@ -168,15 +169,18 @@ def conversation_prompt(
         GenerationError: The system message leaves no room for what the user says.
     """
     turns = conversation.turns
+    count_rows = None if reader is None else reader.count_rows
 
-    def prompt(first: int, last_length: int | None = None) -> Prompt:
+    def asked(first: int, last_length: int | None = None) -> Question:
         kept = list(turns[first:])
         if last_length is not None:
             kept[-1] = kept[-1][len(kept[-1]) - last_length :]
         media = conversation.media[first:]
-        return _written(
-            tokenizer, Conversation(conversation.system, tuple(kept), media), task, reader
-        )
+        return _question(Conversation(conversation.system, tuple(kept), media), task)
+
+    # Counted, and not yet encoded: media of turns that are left out cost nothing.
+    def size(first: int, last_length: int | None = None) -> int:
+        return len(encode_question(asked(first, last_length), tokenizer, count_rows)[0])
 
     def smallest(low: int, high: int, fits: Any) -> int:
         while low < high:
@@ -184,24 +188,24 @@ def conversation_prompt(
             low, high = (low, middle) if fits(middle) else (middle + 1, high)
         return low
 
-    first = smallest(0, len(turns) - 1, lambda first: len(prompt(first).ids) <= max_tokens)
-    chosen = prompt(first)
-    if len(chosen.ids) <= max_tokens:
-        return chosen
+    first = smallest(0, len(turns) - 1, lambda first: size(first) <= max_tokens)
+    smallest_size = size(first)
+    if smallest_size <= max_tokens:
+        return question_prompt(asked(first), tokenizer, reader)
     if conversation.media and conversation.media[-1]:
         raise GenerationError(
-            f"the last message has {len(chosen.ids)} tokens with its media; the model reads {max_tokens} here. Shorten it, or "
+            f"the last message has {smallest_size} tokens with its media; the model reads {max_tokens} here. Shorten it, or "
             "give fewer media"
         )
     length = len(turns[-1])
-    cut = smallest(0, length, lambda cut: len(prompt(first, length - cut).ids) <= max_tokens)
+    cut = smallest(0, length, lambda cut: size(first, length - cut) <= max_tokens)
     if cut == length:
         raise GenerationError(
             f"the system message has {len(conversation.system)} characters, which leaves no room for what the user "
             f"says in the {max_tokens} tokens that the model reads here; shorten it"
         )
     logger.warning("a message of %d characters was cut to its last %d", length, length - cut)
-    return prompt(first, length - cut)
+    return question_prompt(asked(first, length - cut), tokenizer, reader)
 
 
 def with_stops(settings: DecodingSettings, task: Task) -> DecodingSettings:
@@ -213,8 +217,8 @@ def with_stops(settings: DecodingSettings, task: Task) -> DecodingSettings:
     return replace(settings, stop=(*settings.stop, *stops))
 
 
-def _written(tokenizer: Any, conversation: Conversation, task: Task, reader: Any) -> Prompt:
-    """Returns the prompt of a conversation as it is, whatever its length."""
+def _question(conversation: Conversation, task: Task) -> Question:
+    """Returns what is asked by a conversation as it is, whatever its length."""
     assert task.turns is not None
     turns = conversation.turns
     language = language_of(task, {task.turns.field: list(turns)})
@@ -228,8 +232,7 @@ def _written(tokenizer: Any, conversation: Conversation, task: Task, reader: Any
         lines.insert(0, conversation.system)
     record = {task.turns.field: list(turns), "history": "\n".join(lines), "reply": ""}
     asked = question(task, record, "messages", language=language)
-    asked = replace(asked, media=tuple(one for some in conversation.media for one in some))
-    return question_prompt(asked, tokenizer, reader)
+    return replace(asked, media=tuple(one for some in conversation.media for one in some))
 
 
 def _role_and_text(number: int, message: Any) -> tuple[str, str, list[Medium]]:

@@ -130,7 +130,7 @@ def test_the_model_never_speaks_for_the_user(loaded: glmkit.GLM):
         (3, "messages must be a text or a list"),
         ([{"role": "user"}], r"messages\[0\] must be"),
         ([{"role": "usr", "content": "x"}], r"messages\[0\] has the role 'usr'.*did you mean 'user'"),
-        ([{"role": "user", "content": 3}], r"messages\[0\]: content must be a string, not int"),
+        ([{"role": "user", "content": 3}], r"messages\[0\]: content must be a string or a list of parts, not int"),
         (messages(["a"], "s")[:1], "only a system message"),
         ([*messages(["a"]), *messages(["a"])], r"messages\[0\] has the role 'user', where 'assistant'"),
         ([*messages(["a"]), {"role": "assistant", "content": "b"}], r"messages\[1\].*the last message is the user's"),
