@@ -20,15 +20,13 @@ from glmkit.multimodal.modeling import GLMMediaModel
 SMALL: dict[str, MediumConfig] = {
     "image": MediumConfig(
         encoder={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
+            "model_type": "resnet",
+            "embedding_size": 32,
+            "hidden_sizes": [32, 64, 128],
+            "depths": [1, 1, 1],
+            "layer_type": "basic",
             "image_size": 64,
-            "patch_size": 8,
         },
-        merge=2,
     ),
     "audio": MediumConfig(
         encoder={
@@ -45,7 +43,10 @@ SMALL: dict[str, MediumConfig] = {
     ),
     "video": MediumConfig(frames=6, merge=4),
 }
-"""Encoders that a CPU can train from nothing: pictures of 64 x 64, sounds of 2 seconds, clips of 6 frames."""
+"""Encoders that a CPU can train from nothing: pictures of 64 x 64 (16 rows), sounds of 2 seconds (13), clips of 6 frames (6).
+
+A picture costs a third of what a vision transformer of 4 layers with 64 patches costs.
+"""
 
 
 def build_media(
