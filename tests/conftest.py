@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
+
+# How long an example takes says nothing on a shared machine.
+hypothesis.settings.register_profile("glmkit", deadline=None)
+hypothesis.settings.load_profile("glmkit")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

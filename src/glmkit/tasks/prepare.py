@@ -99,6 +99,10 @@ def prepare_task(
             f"the task {task.name!r} has tags and no blank to fill, so that it cannot be mixed into pretraining; use glmkit "
             "finetune"
         )
+    if task.media:
+        raise ConfigError(
+            f"the task {task.name!r} has media ({', '.join(task.media)}), which a token store does not hold; use glmkit finetune"
+        )
     if not 0 <= valid_ratio < 1 or max_length < 16:
         raise ConfigError(
             f"valid_ratio={valid_ratio} (at least 0, below 1), max_length={max_length} (at least 16)"

@@ -86,7 +86,7 @@ def test_parts_make_the_whole(tmp_path, suffix, count):
     assert all(parts) or count == 7
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(["", "a", "é", "长" * 30]), max_size=12), st.integers(1, 9))
 def test_ranges_of_lines_take_each_line_once(tmp_path_factory, values, count):
     """Wherever the borders fall: within a line, on a line's end, within a character, on blank lines."""
@@ -194,7 +194,7 @@ def test_a_bad_value_is_told_without_reading_the_rest(tmp_path):
         assert stream.tell() < 1_000_000
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.floats(allow_nan=False) | st.lists(st.text()))), st.sampled_from([None, 1]), st.integers(1, 40))  # fmt: skip
 def test_json_at_any_block_size(tmp_path_factory, records, indent, block):
     """Records that lie across blocks, within escapes, numbers and characters, are the same as in one piece."""

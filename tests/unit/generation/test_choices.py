@@ -93,7 +93,7 @@ def test_what_cannot_be_scored_is_named(glm):
         score_choices(model, tokenizer, ["很[MASK]"], ["字" * 2000])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=12))
 def test_a_tree_spells_its_choices_and_sees_only_their_paths(choices: list[list[int]]):
     tree = build_tree(choices, sop=9)

@@ -66,7 +66,7 @@ def test_spans_are_whole_words_within_a_sentence():
     assert not {"180", "ilan", "市（", "）。", "利）。1807", "，高", "castle."} & found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=60), st.integers(1, 8))
 def test_spans_of_any_text_lie_in_it(text: str, max_units: int):
     for start, ends in spans_from(text, max_units).items():
