@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from glmkit.errors import DataError, MediaError
+from glmkit.errors import ConfigError, DataError, MediaError
 from glmkit.special_tokens import FIRST_MEDIA_ID, MEDIA_MARKERS
 from glmkit.tasks.encoding import encode_record
+from glmkit.tasks.prepare import prepare_task
 from glmkit.tasks.records import drawn_share, read_questions
 from glmkit.tasks.rendering import expand, question
 from glmkit.tasks.task import load_task
@@ -279,3 +280,8 @@ def test_markers_survive_the_reader(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"image": "1.png", "question": "<image>\n什么？", "answer": "x"}])  # fmt: skip
     (tmp_path / "1.png").write_bytes(b"no picture at all")
     assert asked(path) == [("甲：<|image|>什么？\n乙：", "x", ["1.png"])]
+
+
+def test_a_token_store_holds_no_media(tmp_path):
+    with pytest.raises(ConfigError, match="has media .*use glmkit finetune"):
+        prepare_task("multimodal", [], tmp_path, None)
