@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -19,7 +20,18 @@ def read(readme: str) -> str:
     return (ROOT / readme).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("readme", READMES)
+def test_both_languages_have_the_same_code():
+    english, chinese = (
+        [ast.unparse(ast.parse(block)) for block in blocks(read(readme), "python")]
+        for readme in READMES
+    )
+    assert english == chinese
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [pytest.param(one, marks=[pytest.mark.slow] * (".zh." in one)) for one in READMES],
+)
 def test_python_blocks_run(readme: str, capsys: pytest.CaptureFixture):
     """Every block runs as written, but for the checkpoint: a tiny one of the same kind."""
     path = golden_folder("tiny-chinese").path

@@ -27,6 +27,7 @@ from glmkit.training.building import model_config
 from glmkit.training.pretrain import build_trainer, training_arguments
 
 
+@pytest.mark.slow  # its parts are tested in tests/unit/evaluation/test_comparison.py
 def test_one_objective_from_corpus_to_page(tmp_path):
     said: list[tuple[str, dict | None]] = []
     config = comparison(tmp_path, objectives=["bert"])

@@ -99,7 +99,7 @@ def test_kill_9_at_the_end_of_an_epoch(whole, data, tmp_path):
     [
         pytest.param("one", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("ddp", signal.SIGTERM, marks=pytest.mark.slow),
-        ("fsdp", signal.SIGTERM),
+        pytest.param("fsdp", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_saves_a_checkpoint_and_stops(whole, data, tmp_path, kind, number):
