@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from pretrain_samples import KillAt, Killed
 
 from glmkit.config import from_values
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.tokens.train import train_tokenizer
+from glmkit.training import finetune as module
 from glmkit.training.building import padded_rows, special_fields, tokenizer_rows
 from glmkit.training.finetune_settings import FinetuneConfig
 
@@ -58,6 +61,21 @@ def write_model(folder: Path, **fields) -> Path:
     GLMForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def kill_at(step: int, config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fine-tunes up to the step after `step`, and ends as good as by a kill."""
+    build = module.build_trainer
+
+    def killed(*arguments):
+        built = build(*arguments)
+        built.add_callback(KillAt(step))
+        return built
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "build_trainer", killed)
+        with pytest.raises(Killed):
+            module.finetune(config)
 
 
 def make_config(model: Path, run: Path, tasks: dict, sections: dict | None = None, **trainer):

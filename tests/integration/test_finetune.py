@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetune_samples import make_config, reviews, write_jsonl, write_model
-from pretrain_samples import KillAt, Killed, curve
+from finetune_samples import kill_at, make_config, reviews, write_jsonl, write_model
+from pretrain_samples import curve
 
 import glmkit
 from glmkit.config import to_values
@@ -20,7 +20,6 @@ from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassificati
 from glmkit.model.adapters import load_merged
 from glmkit.tasks.task import load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
-from glmkit.training import finetune as module
 from glmkit.training.finetune import finetune
 from glmkit.training.finetune_data import read_task
 from glmkit.training.finetune_measuring import measure
@@ -176,17 +175,7 @@ def test_resumed_is_uninterrupted(base, data, tmp_path, monkeypatch, lora):
         "logging_steps": 2,
     }
     whole = finetune(make_config(base, tmp_path / "one", tasks, sections, **trainer))
-
-    def killed(*arguments):
-        built = build(*arguments)
-        built.add_callback(KillAt(5))
-        return built
-
-    build = module.build_trainer
-    monkeypatch.setattr(module, "build_trainer", killed)
-    with pytest.raises(Killed):
-        finetune(make_config(base, tmp_path / "two", tasks, sections, **trainer))
-    monkeypatch.setattr(module, "build_trainer", build)
+    kill_at(5, make_config(base, tmp_path / "two", tasks, sections, **trainer), monkeypatch)
     resumed = finetune(make_config(base, tmp_path / "two", tasks, sections, **trainer))
     assert resumed.resumed_from == 3
     assert curve(tmp_path / "one") == curve(tmp_path / "two")
@@ -244,17 +233,7 @@ def test_records_that_change_are_noticed(base, data, tmp_path, monkeypatch):
     tasks = {"sentiment": {**data, "train": [str(path)]}}
     trainer = {"max_steps": 4, "eval_steps": 2}
     config = make_config(base, tmp_path / "run", tasks, **trainer)
-    build = module.build_trainer
-
-    def killed(*arguments):
-        built = build(*arguments)
-        built.add_callback(KillAt(3))
-        return built
-
-    monkeypatch.setattr(module, "build_trainer", killed)
-    with pytest.raises(Killed):
-        finetune(config)
-    monkeypatch.setattr(module, "build_trainer", build)
+    kill_at(3, config, monkeypatch)
     write_jsonl(path, reviews(41))
     with pytest.raises(ConfigError, match="records to train on are not those"):
         finetune(config)

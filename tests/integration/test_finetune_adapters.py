@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from finetune_samples import make_config, reviews, write_jsonl, write_model
-from pretrain_samples import KillAt, Killed, curve
+from finetune_samples import kill_at, make_config, reviews, write_jsonl, write_model
+from pretrain_samples import curve
 from typer.testing import CliRunner
 
 import glmkit
@@ -19,7 +19,6 @@ from glmkit.evaluation.tasks import evaluate_task
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.native.loading import quantize
 from glmkit.tasks.task import load_task
-from glmkit.training import finetune as module
 from glmkit.training.finetune import finetune
 from glmkit.training.finetune_trainer import read_weights
 
@@ -133,17 +132,7 @@ def test_resumed_is_uninterrupted(base, data, tmp_path, monkeypatch):
     trainer = {"max_steps": 6, "eval_steps": 2, "learning_rate": 1e-2}
     tasks = {"sentiment": data}
     whole = finetune(make_config(base, tmp_path / "one", tasks, sections, **trainer))
-    build = module.build_trainer
-
-    def killed(*arguments):
-        built = build(*arguments)
-        built.add_callback(KillAt(3))
-        return built
-
-    monkeypatch.setattr(module, "build_trainer", killed)
-    with pytest.raises(Killed):
-        finetune(make_config(base, tmp_path / "two", tasks, sections, **trainer))
-    monkeypatch.setattr(module, "build_trainer", build)
+    kill_at(3, make_config(base, tmp_path / "two", tasks, sections, **trainer), monkeypatch)
     resumed = finetune(make_config(base, tmp_path / "two", tasks, sections, **trainer))
     assert resumed.resumed_from == 2
     assert curve(tmp_path / "one") == curve(tmp_path / "two")

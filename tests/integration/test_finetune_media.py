@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetune_samples import make_config, write_jsonl, write_model
-from pretrain_samples import KillAt, Killed, curve
+from finetune_samples import kill_at, make_config, write_jsonl, write_model
+from pretrain_samples import curve
 
 import glmkit
 from glmkit.errors import ConfigError, MediaError
@@ -17,7 +17,6 @@ from glmkit.evaluation.tasks import evaluate_task
 from glmkit.multimodal.modeling import GLMForMultimodalGeneration, load_media
 from glmkit.tasks.records import read_questions
 from glmkit.tasks.task import load_task
-from glmkit.training import finetune as module
 from glmkit.training.finetune import finetune
 from glmkit.training.finetune_trainer import read_weights
 from media_samples import TINY, clip_bytes, clip_frames, image_bytes, picture, tone, wav_bytes
@@ -143,17 +142,11 @@ def test_resumed_is_uninterrupted(base, data, tmp_path, monkeypatch, lora):
     trainer = {"max_steps": 5, "eval_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 2}  # fmt: skip
     names = ("train", "mixed")
     whole = finetune(config_of(base, tmp_path / "one", data, train=names, sections=sections, **trainer))  # fmt: skip
-    build = module.build_trainer
-
-    def killed(*arguments):
-        built = build(*arguments)
-        built.add_callback(KillAt(3))
-        return built
-
-    monkeypatch.setattr(module, "build_trainer", killed)
-    with pytest.raises(Killed):
-        finetune(config_of(base, tmp_path / "two", data, train=names, sections=sections, **trainer))
-    monkeypatch.setattr(module, "build_trainer", build)
+    kill_at(
+        3,
+        config_of(base, tmp_path / "two", data, train=names, sections=sections, **trainer),
+        monkeypatch,
+    )
     resumed = finetune(config_of(base, tmp_path / "two", data, train=names, sections=sections, **trainer))  # fmt: skip
     assert resumed.resumed_from == 2
     assert curve(tmp_path / "one") == curve(tmp_path / "two")

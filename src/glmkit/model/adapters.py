@@ -230,7 +230,11 @@ def _head_options(folder: Path) -> dict[str, Any]:
 
 def set_adapter_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
     """Gives a `PeftModel` the weights that `save_adapter` wrote, adapter and head in one dict."""
-    head = {name: value for name, value in weights.items() if name.startswith((*HEADS, "media."))}
+    head = {
+        name: value
+        for name, value in weights.items()
+        if name.startswith((*HEADS, f"{MEDIA_FOLDER}."))
+    }
     adapter = {name: value for name, value in weights.items() if name not in head}
     if _is_prompt(model):
         set_encoder(model, adapter)

@@ -30,6 +30,7 @@ from glmkit.model.modeling import GLMOutput
 from glmkit.multimodal.configuration import GLMMediaConfig, MediumConfig
 from glmkit.multimodal.encoders import Encoder
 from glmkit.multimodal.projectors import MergeProjector, Resampler, TimeEmbedding
+from glmkit.whole_files import write_text
 
 
 class Tower(nn.Module):
@@ -210,7 +211,7 @@ class GLMForMultimodalGeneration(GLMForConditionalGeneration):
         path = Path(save_directory) / "config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         config["architectures"] = [GLMForConditionalGeneration.__name__]
-        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(config, indent=2) + "\n")
         self.media.save_pretrained(Path(save_directory) / MEDIA_FOLDER)
 
     def forward(  # type: ignore[override]

@@ -12,11 +12,12 @@ from typing import Any
 
 from glmkit.applications.prompts import media_for_each
 from glmkit.multimodal.media import Kind, Medium, as_medium
+from glmkit.multimodal.processor import NAMES
 from glmkit.serving import schemas
 from glmkit.serving.failures import Failure
 from glmkit.serving.settings import ServingSettings
 
-FIELDS: dict[str, Kind] = {"images": "image", "audios": "audio", "videos": "video"}
+FIELDS = {name: kind for kind, name in NAMES.items()}
 """Field of a request -> what it has."""
 
 _SHOWN = 60

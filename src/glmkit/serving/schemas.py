@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from glmkit.multimodal.media import Kind
+
 Text = Annotated[str, Field(max_length=1 << 20)]
 Texts = Text | Annotated[list[Text], Field(min_length=1)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
@@ -21,7 +23,6 @@ Word = Annotated[str, Field(min_length=1, max_length=1000)]
 Words = Annotated[list[Word], Field(min_length=1, max_length=100)]
 Length = Annotated[int, Field(ge=0, le=1_000_000)]
 Probability = Annotated[float, Field(gt=0, le=1)]
-Kind = Literal["image", "audio", "video"]
 Sent = Annotated[str, Field(min_length=1)]
 Media = Sent | Annotated[list[Sent | Annotated[list[Sent], Field(max_length=1000)] | None], Field(max_length=1000)]  # fmt: skip
 """For one text a medium or a list of them, for a list of texts a list with one item (a medium, a list of them, or null) for each."""
