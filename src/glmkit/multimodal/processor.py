@@ -105,9 +105,8 @@ class MediaProcessor:
                 self._lengths.clear()
             count = count_samples(medium, WAVE_RATE)
             # Where the header leaves it open, what is decoded counts.
-            near = abs((count - self._slack) % self._samples)
-            near = min(near, self._samples - near)
-            if near < self._slack // 4:
+            behind = (count - self._slack) % self._samples
+            if min(behind, self._samples - behind) < self._slack // 4:
                 count = len(read_sound(medium, WAVE_RATE))
             self._lengths[version] = len(self._starts(count))
         return self.rows["audio"] * self._lengths[version]

@@ -45,9 +45,7 @@ class MediaReader:
     """
 
     def __init__(self, model: GLMMediaModel | Path, device: Any = "cpu"):
-        self._device = device
-        self._folder = model if isinstance(model, Path) else None
-        self._loaded = None if isinstance(model, Path) else model.to(device).eval()
+        self._source, self._device = model, device
         self._config = read_media_config(model) if isinstance(model, Path) else model.config
         self._known: OrderedDict[Any, torch.Tensor] = OrderedDict()
         self._lock = threading.Lock()
@@ -64,10 +62,10 @@ class MediaReader:
         Raises:
             CheckpointError: Its folder cannot be read.
         """
-        if self._loaded is None:
-            assert self._folder is not None
-            self._loaded = load_media(self._folder.parent).to(self._device)  # type: ignore[union-attr]
-        return self._loaded
+        found: Any = self._source
+        if isinstance(found, Path):
+            found = load_media(found.parent)
+        return found.to(self._device).eval()
 
     @cached_property
     def processor(self) -> MediaProcessor:
