@@ -6,7 +6,7 @@ The data are those of `recipes/multimodal/make_data.py`. Two splits: `valid` (ne
 had, such as a red star; what is asked is about them). Answers are written greedily and count where they are right to the character.
 
     seen     with the medium
-    blind    the same model asked the same questions with no medium at all
+    blind    the same model asked the same questions with a grey picture, silence or a grey clip instead
     guesser  the most frequent answer to just this question's text in the training data
 
 Prints a table, then one JSON line. `--save` also draws right and wrong answers.
@@ -23,13 +23,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from results_page import RESULTS, environment, write_table_page
 
 import glmkit
 from glmkit.applications.prompts import question_prompt
 from glmkit.generation import infill
 from glmkit.generation.settings import DecodingSettings
-from glmkit.special_tokens import MEDIA_MARKER
+from glmkit.multimodal.media import Medium, as_medium
 from glmkit.tasks.records import read_questions
 from glmkit.tasks.rendering import Question, expand, question
 from glmkit.tasks.task import load_task
@@ -75,9 +76,19 @@ def answers(glm: Any, questions: list[Question]) -> list[str]:
     return found
 
 
-def without_medium(one: Question) -> Question:
-    """Returns a question whose medium has been taken away, place and all."""
-    return replace(one, before=MEDIA_MARKER.sub("", one.before), media=())
+def blank_media() -> dict[str, Medium]:
+    """Returns for each kind a medium that shows or says nothing."""
+    return {
+        "image": as_medium("image", np.full((64, 64, 3), 128, np.uint8)),
+        "audio": as_medium("audio", (np.zeros(2 * 16_000, np.float32), 16_000)),
+        "video": as_medium("video", (np.full((12, 64, 64, 3), 128, np.uint8), 8)),
+    }
+
+
+def blinded(one: Question) -> Question:
+    """Returns a question with blank media in the place of its own."""
+    blank = blank_media()
+    return replace(one, media=tuple(blank[medium.kind] for medium in one.media))
 
 
 def measure(glm: Any, data: Path, limit: int | None) -> dict[str, Any]:
@@ -90,7 +101,7 @@ def measure(glm: Any, data: Path, limit: int | None) -> dict[str, Any]:
         for split in SPLITS:
             some = asked(data / f"{medium}.{split}.jsonl", limit)
             ask = [one for *_, one in some]
-            seen, blind = answers(glm, ask), answers(glm, [without_medium(one) for one in ask])
+            seen, blind = answers(glm, ask), answers(glm, [blinded(one) for one in ask])
             rows = [
                 {
                     "kind": kind,
@@ -146,7 +157,6 @@ def table(results: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def draw(results: dict[str, Any], path: Path) -> None:
     """Draws pictures (of clips the first, middle and last frame, of sounds a spectrogram) with right and wrong answers."""
     import matplotlib
-    import numpy as np
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -154,7 +164,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
     from glmkit.explain.fonts import families
     from glmkit.multimodal.clips import read_clip
     from glmkit.multimodal.images import read_image
-    from glmkit.multimodal.media import as_medium
     from glmkit.multimodal.sounds import read_sound
 
     plt.rcParams["font.family"] = families("中文")
@@ -185,7 +194,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
                 mark = "" if right else f"\n({one['right']})"
                 axis.set_title(f"{one['question']}\n{one['seen']}{mark}", fontsize=8, color="#1a7f37" if right else "#b42318")  # fmt: skip
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80, pil_kwargs={"optimize": True})
 
 
 def main() -> None:
@@ -224,14 +233,12 @@ def main() -> None:
         draw(results, RESULTS / "multimodal_cpu_2026-11.png")
         introduction = (
             "Questions in Chinese and English about pictures, sounds and clips that training never had. *valid*: new ones of the same kinds; "
-            "*heldout*: combinations that training never had (eight of the 48 pairs of colour and shape, such as a red star; pairs of "
-            "pitch and timbre, of melody and tempo; three voices), and questions about them. An answer counts where it is right to the "
-            "character. *blind*: the same model, asked without the medium; *guesser*: the most frequent answer to just this question in the "
+            "*heldout*: combinations that training never had (six of the 66 pairs of colour and shape, such as a red star; two of the twelve pairs of "
+            "pitch and timbre, one of the nine of melody and tempo; three of 15 voices), and questions about them. An answer counts where it is right to the "
+            "character. *blind*: the same model, asked with a grey picture, silence or a grey clip; *guesser*: the most frequent answer to just this question in the "
             "training data.\n\n![Right answers in green, wrong ones in red with the right one below](multimodal_cpu_2026-11.png)"
         )
-        command = (
-            "python benchmarks/bench_multimodal.py --model run/model --data data --run run --save"
-        )
+        command = "python benchmarks/bench_multimodal.py --model run/model --data data --save"
         write_table_page("multimodal", "What a GLM sees and hears", introduction, shown, values, command)  # fmt: skip
     print(json.dumps(values, ensure_ascii=False, default=str))
 

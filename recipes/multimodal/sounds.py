@@ -23,14 +23,14 @@ PITCHES = {"low": (220.0, 400.0), "middle": (600.0, 1080.0), "high": (1500.0, 25
 
 TIMBRES = ("sine", "square", "saw", "noise")
 SEQUENCES = ("rising", "falling", "flat")
-INTERVALS = {"fast": (0.17, 0.23), "slow": (0.39, 0.46)}
+INTERVALS = {"fast": (0.17, 0.22), "medium": (0.27, 0.33), "slow": (0.39, 0.46)}
 """Tempos and the time from a beep to the next, in seconds."""
 
-HELD_OUT_TONES = frozenset({("high", "square"), ("low", "noise")})
+HELD_OUT_TONES = frozenset({("middle", "square"), ("high", "noise")})
 """Pairs (pitch, timbre), two of twelve, that training never has."""
 
-HELD_OUT_MELODIES = frozenset({("falling", "fast")})
-"""Pairs (sequence, tempo), one of six, that training never has."""
+HELD_OUT_MELODIES = frozenset({("falling", "medium")})
+"""Pairs (sequence, tempo), one of nine, that training never has."""
 
 SPOKEN = 0.3
 """Share of sounds that are spoken digits, where espeak-ng is installed."""

@@ -12,6 +12,7 @@ WORDS = {
     "zh": {
         "red": "红色", "orange": "橙色", "yellow": "黄色", "green": "绿色",
         "blue": "蓝色", "purple": "紫色", "white": "白色", "black": "黑色",
+        "pink": "粉色", "brown": "棕色", "cyan": "青色",
         "circle": "圆形", "square": "方形", "triangle": "三角形", "star": "星形", "ring": "环形", "cross": "十字",
         "big": "大", "small": "小",
         "left": "左", "right": "右", "above": "上", "below": "下", "up": "上", "down": "下",
@@ -19,7 +20,7 @@ WORDS = {
         "1": "一", "2": "两", "3": "三", "4": "四",
         "low": "低音", "middle": "中音", "high": "高音",
         "sine": "正弦波", "square wave": "方波", "saw": "锯齿波", "noise": "噪声",
-        "rising": "上升", "falling": "下降", "flat": "不变", "fast": "快", "slow": "慢",
+        "rising": "上升", "falling": "下降", "flat": "不变", "fast": "快", "medium": "中等", "slow": "慢",
         "still": "不动", "back and forth": "来回",
         "Chinese": "中文", "English": "英文",
         **{f"digit {i}": word for i, word in enumerate("零一二三四五六七八九")},
@@ -117,8 +118,8 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
         "en": ("How does the pitch move?", "Rising, falling or flat?", "Where does the pitch go?"),
     },
     "tempo": {
-        "zh": ("节奏是快还是慢？", "响得快还是慢？", "节奏怎么样？"),
-        "en": ("Is it fast or slow?", "What is the tempo?", "How fast are the beeps?"),
+        "zh": ("节奏是快、中等还是慢？", "响得多快？", "节奏怎么样？"),
+        "en": ("Is it fast, medium or slow?", "What is the tempo?", "How fast are the beeps?"),
     },
     "digit": {
         "zh": ("说的是几？", "读的是哪个数字？", "听到的是几？"),

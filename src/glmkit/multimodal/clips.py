@@ -12,10 +12,13 @@ import numpy as np
 from glmkit.errors import MediaError
 from glmkit.multimodal.images import check_pixels
 from glmkit.multimodal.media import Medium
-from glmkit.multimodal.sounds import opened, stream_of
+from glmkit.multimodal.sounds import av_module, opened, stream_of
 
 MAX_FRAMES = 200_000
 """A clip of more is refused: cut it first."""
+
+WORTH_THREADS = 320 * 240
+"""Pixels of a frame from which on several threads decode a clip faster than one."""
 
 USUAL_RATE = 24.0
 """Frames a second of an array that does not say."""
@@ -60,16 +63,23 @@ def _frames(medium: Medium, wanted: list[int]) -> tuple[dict[int, tuple[Any, flo
     """Returns number -> the frame and its time, in seconds, of those wanted that are there; and how many there were."""
     found: dict[int, tuple[Any, float]] = {}
     kept, seen = set(wanted), 0
+    to_rgb = (
+        av_module().video.reformatter.VideoReformatter()
+    )  # a frame's own would be made anew for each
     with opened(medium, "a clip") as container:
         stream = stream_of(medium, container, "video")
-        stream.thread_type = "AUTO"
+        codec = stream.codec_context
+        if codec.width * codec.height < WORTH_THREADS:
+            codec.thread_count = 1
+        else:
+            stream.thread_type = "AUTO"
         rate = float(stream.average_rate or USUAL_RATE)
         for number, frame in enumerate(container.decode(stream)):
             seen = number + 1
             if number in kept:
                 check_pixels(medium, frame.width, frame.height)
                 time = number / rate if frame.time is None else float(frame.time)
-                found[number] = _upright(frame), time
+                found[number] = _upright(frame, to_rgb), time
             if number >= wanted[-1]:
                 break
     return found, seen
@@ -79,8 +89,10 @@ def _counted(container: Any, stream: Any) -> int:
     return sum(1 for packet in container.demux(stream) if packet.size)
 
 
-def _upright(frame: Any) -> Any:
-    image = frame.to_image().convert("RGB")
+def _upright(frame: Any, to_rgb: Any) -> Any:
+    from PIL import Image
+
+    image = Image.fromarray(to_rgb.reformat(frame, format="rgb24").to_ndarray())
     turned = int(getattr(frame, "rotation", 0) or 0)
     return image.rotate(turned, expand=True) if turned % 360 else image
 

@@ -30,6 +30,10 @@ FORMATS = (
 """Containers that are opened, by FFmpeg's names. Others, such as playlists, would make it open further files and addresses."""
 
 
+PROBED_OF_WAVE = "8192"
+"""Bytes of a WAV file that FFmpeg reads before it believes its header; it would decode five seconds, nine times as long."""
+
+
 def read_sound(medium: Medium, rate: int) -> np.ndarray:
     """Returns float32 [n]: the mean of all channels, at `rate` Hz.
 
@@ -67,11 +71,14 @@ def count_samples(medium: Medium, rate: int) -> int:
 @contextmanager
 def opened(medium: Medium, what: str) -> Iterator[Any]:
     """Opens a file with PyAV; what goes wrong in it becomes a `MediaError`."""
-    av = _av()
+    av = av_module()
     only = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
     try:
-        with medium.file() as file, av.open(file, metadata_errors="ignore", container_options=only) as container:  # fmt: skip
-            yield container
+        with medium.file() as file:
+            if _is_wave(file):
+                only["probesize"] = PROBED_OF_WAVE
+            with av.open(file, metadata_errors="ignore", container_options=only) as container:
+                yield container
     except UserError:
         raise
     except av.error.FFmpegError as error:
@@ -80,13 +87,19 @@ def opened(medium: Medium, what: str) -> Iterator[Any]:
         raise MediaError(f"{medium.name} is damaged ({str(error) or type(error).__name__}); save or download it again") from error  # fmt: skip
 
 
+def _is_wave(file: Any) -> bool:
+    start = file.read(12)
+    file.seek(0)
+    return bool(start[:4] == b"RIFF" and start[8:] == b"WAVE")
+
+
 def stream_of(medium: Medium, container: Any, kind: str) -> Any:
     """Returns the first stream of a kind, "audio" or "video"; the picture on a sound's cover is none.
 
     Raises:
         MediaError: There is none, or FFmpeg cannot decode it.
     """
-    cover = _av().stream.Disposition.attached_pic
+    cover = av_module().stream.Disposition.attached_pic
     found = [one for one in getattr(container.streams, kind) if not one.disposition & cover]
     if not found:
         there = sorted({one.type for one in container.streams if one not in found})
@@ -99,7 +112,7 @@ def stream_of(medium: Medium, container: Any, kind: str) -> Any:
     return found[0]
 
 
-def _av() -> Any:
+def av_module() -> Any:
     try:
         import av
     except ImportError as error:
@@ -136,7 +149,7 @@ def _resampled(medium: Medium, rate: int) -> np.ndarray:
     mono = samples.mean(0).astype(np.float32)
     if given == rate or not len(mono) or not np.isfinite(mono).all():
         return mono
-    frame = _av().AudioFrame.from_ndarray(np.ascontiguousarray(mono[None]), "fltp", "mono")
+    frame = av_module().AudioFrame.from_ndarray(np.ascontiguousarray(mono[None]), "fltp", "mono")
     frame.sample_rate = int(given)
     return _collected(medium, rate, iter([frame]))
 
@@ -148,7 +161,7 @@ def _check_length(medium: Medium, seconds: float) -> None:
 
 def _collected(medium: Medium, rate: int, frames: Iterator[Any]) -> np.ndarray:
     """Returns the samples of decoded frames, resampled; FFmpeg's own way to one channel would add the channels up."""
-    resampler = _av().AudioResampler(format="fltp", rate=rate)
+    resampler = av_module().AudioResampler(format="fltp", rate=rate)
     parts: list[np.ndarray] = []
     count = 0
     for frame in frames:

@@ -22,9 +22,9 @@ RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "multimodal"
 MEDIA = ("image", "audio", "video")
 
 ANSWERS = {
-    "image": {"colour": 8, "shape": 6, "size": 2, "count": 4, "relation": 4, "exists": 2},
-    "audio": {"pitch": 3, "timbre": 4, "count": 4, "sequence": 3, "tempo": 2, "digit": 10, "language": 2},
-    "video": {"colour": 8, "shape": 6, "direction": 6, "speed": 2},
+    "image": {"colour": 11, "shape": 6, "size": 2, "count": 4, "relation": 4, "exists": 2},
+    "audio": {"pitch": 3, "timbre": 4, "count": 4, "sequence": 3, "tempo": 3, "digit": 10, "language": 2},
+    "video": {"colour": 11, "shape": 6, "direction": 6, "speed": 2},
 }  # fmt: skip
 """Kinds of questions with answers of a word, and how many answers there are."""
 
