@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -146,12 +147,7 @@ def _resampled(medium: Medium, rate: int) -> np.ndarray:
             int(limits.max) + int(limits.min) + 1
         ) // 2  # 0, or half of what unsigned numbers reach
         samples = (samples.astype(np.float64) - middle) / (limits.max - middle + 1)
-    mono = samples.mean(0).astype(np.float32)
-    if given == rate or not len(mono) or not np.isfinite(mono).all():
-        return mono
-    frame = av_module().AudioFrame.from_ndarray(np.ascontiguousarray(mono[None]), "fltp", "mono")
-    frame.sample_rate = int(given)
-    return _collected(medium, rate, iter([frame]))
+    return _at_rate(samples.mean(0).astype(np.float32), int(given), rate)
 
 
 def _check_length(medium: Medium, seconds: float) -> None:
@@ -160,16 +156,37 @@ def _check_length(medium: Medium, seconds: float) -> None:
 
 
 def _collected(medium: Medium, rate: int, frames: Iterator[Any]) -> np.ndarray:
-    """Returns the samples of decoded frames, resampled; FFmpeg's own way to one channel would add the channels up."""
-    resampler = av_module().AudioResampler(format="fltp", rate=rate)
+    """Returns the samples of decoded frames as one channel at `rate`; FFmpeg's own way to one channel would add the channels up."""
     parts: list[np.ndarray] = []
-    count = 0
-    for frame in frames:
-        frame.pts = None  # gaps in a stream's clock are no silence
-        for piece in resampler.resample(frame):
-            parts.append(piece.to_ndarray().mean(0))
-            count += len(parts[-1])
-        _check_length(medium, count / rate)
-    parts += [piece.to_ndarray().mean(0) for piece in resampler.resample(None)]
-    samples = np.concatenate(parts) if parts else np.empty(0, np.float32)
-    return samples.astype(np.float32)
+    seconds = 0.0
+    for given, some in groupby(frames, lambda frame: int(frame.sample_rate)):
+        monos = []
+        for frame in some:
+            monos.append(_mono(frame))
+            seconds += len(monos[-1]) / given
+            _check_length(medium, seconds)
+        parts.append(_at_rate(np.concatenate(monos), given, rate))
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def _mono(frame: Any) -> np.ndarray:
+    """Returns the mean of a frame's channels, float32 [n] in [-1, 1]."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind in "iu":
+        reach = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        samples = (samples - (reach if samples.dtype.kind == "u" else 0.0)) / reach
+    return samples.mean(0).astype(np.float32)
+
+
+def _at_rate(mono: np.ndarray, given: int, rate: int) -> np.ndarray:
+    """Returns samples [n] at another rate."""
+    if given == rate or not len(mono) or not np.isfinite(mono).all():
+        return mono
+    av = av_module()
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(mono[None]), "fltp", "mono")
+    frame.sample_rate = given
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
+    pieces = [*resampler.resample(frame), *resampler.resample(None)]
+    return np.concatenate([piece.to_ndarray()[0] for piece in pieces])
