@@ -75,20 +75,24 @@ class MediaProcessor:
     Args:
         config: Its configuration.
         rows: Kind -> rows of an image, a clip, or a window of a sound.
+        kept_bytes: So many bytes of what was prepared are kept; what comes when they are full is prepared each time.
 
     Attributes:
         tools: Kind -> transformers' image processor or feature extractor; of clips None where the image's is used.
     """
 
-    def __init__(self, config: GLMMediaConfig, rows: dict[str, int]):
+    def __init__(self, config: GLMMediaConfig, rows: dict[str, int], kept_bytes: int = 0):
         self.config, self.rows = config, rows
+        self._kept: dict[Any, Any] = {}
+        self._kept_bytes, self._room = kept_bytes, kept_bytes
         self.tools = {kind: self._tool(kind) for kind in config.kinds}
         self._lengths: dict[Any, int] = {}
 
     @classmethod
-    def of(cls, model: Any) -> MediaProcessor:
+    def of(cls, model: Any, kept_bytes: int = 0) -> MediaProcessor:
         """Returns the processor of a `GLMMediaModel`."""
-        return cls(model.config, {kind: model.rows(kind) for kind in model.config.kinds})
+        rows = {kind: model.rows(kind) for kind in model.config.kinds}
+        return cls(model.config, rows, kept_bytes)
 
     def count_rows(self, medium: Medium) -> int:
         """Returns how many rows a medium takes; of a sound that depends on its length, which is looked up once.
@@ -144,12 +148,25 @@ class MediaProcessor:
         some = list(media)
         for medium in some:
             self._check(medium)
-        prepare = getattr(self, f"_{kind}")
-        if len(some) < FEW:
-            yield from map(prepare, some)
+        if not self._kept_bytes:
+            yield from self._made(kind, some)
             return
+        versions = [medium.version for medium in some]
+        new = {key: one for key, one in zip(versions, some, strict=True) if key not in self._kept}
+        made = dict(zip(new, self._made(kind, list(new.values())), strict=True))
+        for key, one in made.items():
+            size = sum(part.nbytes for part in (one if isinstance(one, tuple) else (one,)))
+            if size <= self._room:
+                self._kept[key] = one
+                self._room -= size
+        yield from (made[key] if key in made else self._kept[key] for key in versions)
+
+    def _made(self, kind: str, media: list[Medium]) -> list[Any]:
+        prepare = getattr(self, f"_{kind}")
+        if len(media) < FEW:
+            return [*map(prepare, media)]
         with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads:
-            yield from threads.map(prepare, some)
+            return [*threads.map(prepare, media)]
 
     def _check(self, medium: Medium) -> None:
         if medium.kind not in self.rows:

@@ -57,6 +57,8 @@ class MediaSettings:
     """Which of its parts are trained."""
     freeze_language: bool = False
     """Whether the GLM itself stays as it is (without LoRA): the first of two stages trains the projector alone."""
+    cache_mb: int = 1024
+    """Megabytes of decoded media that are kept in memory for the next time that they are asked about."""
 
     def given(self) -> dict[str, MediumConfig]:
         """Returns kind -> settings, where there are some."""

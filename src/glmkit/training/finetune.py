@@ -178,7 +178,7 @@ def build_trainer(
         temperature=config.temperature,
         rank=args.process_index,
         world_size=args.world_size,
-        prepare=None if media is None else MediaProcessor.of(media),
+        prepare=None if media is None else MediaProcessor.of(media, config.media.cache_mb * 2**20),
     )
     _set_steps(args, config, stream)
     return FinetuneTrainer(

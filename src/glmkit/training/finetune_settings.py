@@ -296,6 +296,8 @@ def _check_tasks(config: FinetuneConfig, problems: list[str]) -> None:
         )
     if config.media != MediaSettings() and True not in with_media and found:
         problems.append("media: none of the tasks has any")
+    if config.media.cache_mb < 0:
+        problems.append(f"media.cache_mb = {config.media.cache_mb} must be at least 0")
     if config.media.freeze_language and (config.lora.rank or not config.media.train):
         problems.append("media.freeze_language = true: nothing of the GLM is trained, so that lora.rank must be 0 and media.train name something")  # fmt: skip
     if "tagging" in kinds and len(config.tasks) > 1:

@@ -406,3 +406,31 @@ def test_folders_that_cannot_be_read(folder, tmp_path):
     narrow.config.hidden_size = 8
     with pytest.raises(ConfigError, match="rows are 8 wide, the GLM's embeddings 32"):
         GLMForMultimodalGeneration.of(media_glm().model, narrow)
+
+
+@pytest.mark.parametrize(("kept_bytes", "read_again"), [(2**30, 0), (1, 4)])
+def test_what_is_kept_is_read_once_and_is_the_same(model, kept_bytes, read_again, monkeypatch):
+    """Of what does not fit, each is read again."""
+    media = [as_medium("image", picture(seed=seed)) for seed in range(2)]
+    media += [as_medium("audio", (tone(500), 16_000)), as_medium("video", clip_frames())]
+    expected = MediaProcessor.of(model.media)(media)
+    processor = MediaProcessor.of(model.media, kept_bytes)
+    processor(media)
+    read, made = [], processor._made
+    monkeypatch.setattr(
+        processor, "_made", lambda kind, some: read.extend(some) or made(kind, some)
+    )
+    found = processor([*media, media[0]])
+    assert len(read) == read_again
+    assert found.first_rows == [*expected.first_rows, expected.first_rows[0]]
+    for name, one in expected.tensors.items():
+        assert torch.equal(found.tensors[name], one)
+
+
+def test_a_file_that_has_changed_is_read_anew(model, tmp_path):
+    path = tmp_path / "one.png"
+    processor, seen = MediaProcessor.of(model.media, 2**30), []
+    for seed in range(2):
+        path.write_bytes(image_bytes(picture(seed=seed)))
+        seen.append(processor([as_medium("image", path)]).tensors["images"])
+    assert not torch.equal(*seen)
