@@ -20,6 +20,7 @@ from glmkit.applications.chat_template import chat_template
 from glmkit.applications.embeddings import embed
 from glmkit.applications.heads import Head, is_classifier, load_head, stored_tasks
 from glmkit.applications.labels import SENTIMENTS
+from glmkit.applications.one_or_many import as_list, like
 from glmkit.applications.poems import Poems
 from glmkit.applications.preferring import Preference
 from glmkit.applications.prompts import media_for_each, media_prompt
@@ -151,17 +152,18 @@ class GLM(Writing, Understanding, Poems, Adapting):
             MediaError: Media that cannot be read, that the text does not name so, or that this model does not read.
             ConfigError: A task in `prefer` that does not exist.
         """
+        texts = texts if isinstance(texts, str) else as_list(texts)
         options = {
             "batch_size": batch_size,
             "constraints": _for_each(texts, constraints),
             "negative_prompts": _for_each(texts, negative_prompt),
         }
         asked = self._with_media(texts, images, audios, videos)
-        return _like(texts, self._filled(asked, settings, options, prefer, candidates, n))
+        return like(texts, self._filled(asked, settings, options, prefer, candidates, n))
 
     def _with_media(self, texts: Any, images: Any, audios: Any, videos: Any) -> list[Any]:
         """Returns the texts as a list; those with media as prompts."""
-        some = _as_list(texts)
+        some = as_list(texts)
         given = media_for_each(texts, {"image": images, "audio": audios, "video": videos})
         positions = self.model.config.max_sequence_length
         return [
@@ -267,7 +269,8 @@ class GLM(Writing, Understanding, Poems, Adapting):
             GenerationError: As `fill`; a text with several blanks; a stream of several texts, of beams, or with `prefer`.
             ConfigError: As `fill`.
         """
-        for text in _as_list(texts):
+        texts = texts if isinstance(texts, str) else as_list(texts)
+        for text in as_list(texts):
             if len(split_at_blanks(self.tokenizer, text)) > 3:
                 raise GenerationError(
                     "generate writes one continuation, but the text has several blanks; use fill"
@@ -287,7 +290,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
             "negative_prompts": _for_each(texts, negative_prompt),
         }
         results = self._filled(asked, settings, options, prefer, candidates)
-        return _like(texts, [result.blanks[0] for result in results])
+        return like(texts, [result.blanks[0] for result in results])
 
     def explain(
         self,
@@ -398,17 +401,17 @@ class GLM(Writing, Understanding, Poems, Adapting):
     def score(self, texts: Sequence[str]) -> list[Score]: ...
     def score(self, texts: Any) -> Any:
         """Returns the log-probability of each text, read left to right (no blanks, no context)."""
-        return _like(texts, score_texts(self.model, self.tokenizer, _as_list(texts)))
+        return like(texts, score_texts(self.model, self.tokenizer, as_list(texts)))
 
     def perplexity(
         self, texts: str | Sequence[str], unit: Literal["token", "character", "byte"] = "token"
     ) -> float:
         """Returns the perplexity of texts per token, character or UTF-8 byte (comparable across vocabularies)."""
-        return perplexity(self.model, self.tokenizer, _as_list(texts), unit=unit)
+        return perplexity(self.model, self.tokenizer, as_list(texts), unit=unit)
 
     def bits_per_character(self, texts: str | Sequence[str]) -> float:
         """Returns the mean number of bits that the model needs for a character of the texts."""
-        return bits_per_character(self.model, self.tokenizer, _as_list(texts))
+        return bits_per_character(self.model, self.tokenizer, as_list(texts))
 
     @overload
     def embed(self, texts: str, *, batch_size: int = 16) -> np.ndarray: ...  # type: ignore[overload-overlap]
@@ -423,8 +426,8 @@ class GLM(Writing, Understanding, Poems, Adapting):
             texts: A text or a list of texts, of any length.
             batch_size: Rows read together.
         """
-        vectors = embed(self.model, self.tokenizer, _as_list(texts), batch_size=batch_size)
-        return _like(texts, vectors)
+        vectors = embed(self.model, self.tokenizer, as_list(texts), batch_size=batch_size)
+        return like(texts, vectors)
 
 
 def load(
@@ -489,10 +492,6 @@ def _complete(config: GLMConfig, tokenizer: GLMTokenizer) -> None:
             setattr(config, name, value)
 
 
-def _as_list(texts: Any) -> list[str]:
-    return [texts] if isinstance(texts, str) else list(texts)
-
-
 def _refuse(arguments: Mapping[str, Any], why: str) -> None:
     """Complains about arguments that were given and say nothing here."""
     for name, value in arguments.items():
@@ -503,8 +502,3 @@ def _refuse(arguments: Mapping[str, Any], why: str) -> None:
 def _for_each(texts: Any, given: Any) -> Any:
     """Returns what is given for texts as a list with one item for each."""
     return [given] if isinstance(texts, str) and given is not None else given
-
-
-def _like(texts: Any, results: list[Any]) -> Any:
-    """Returns one result for one text, a list for a list."""
-    return results[0] if isinstance(texts, str) else results

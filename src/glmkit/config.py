@@ -107,7 +107,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _parse(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: no such date or number
         raise ConfigError(f"{source} is not valid YAML: {error}") from error
 
 

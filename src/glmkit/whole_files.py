@@ -10,9 +10,12 @@ if TYPE_CHECKING:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, in place of the one that may be there; a kill leaves the old one."""
+    """Writes a text file in UTF-8, in place of the one that may be there; a kill leaves the old one.
+
+    Half of a surrogate pair, which UTF-8 has no bytes for, is written as its escape: what JSON reads back as the same.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     temporary.rename(path)
 
 

@@ -9,7 +9,7 @@ import torch
 
 import glmkit
 from conftest import golden_folder
-from glmkit.errors import CheckpointError, ConfigError, GenerationError
+from glmkit.errors import CheckpointError, ConfigError, DataError, GenerationError
 from glmkit.runtime import choose_device, choose_dtype
 
 
@@ -43,6 +43,29 @@ def test_constraints_go_to_the_blanks_of_one_text_or_of_many(loaded: glmkit.GLM)
     many = loaded.fill([text, text], constraints=[[None, cities], None], max_new_tokens=9)
     assert many[0].blanks[1] in ("北京", "上海")
     assert many[1].blanks[1] not in ("北京", "上海")
+
+
+def test_what_is_no_text_is_said_so(loaded: glmkit.GLM):
+    """Each of these ended in a TypeError, or (a generator) in nothing at all."""
+    for given in (None, 5, b"bytes"):
+        for method in (loaded.fill, loaded.generate, loaded.score, loaded.embed, loaded.poem):
+            with pytest.raises(DataError, match=f"not {type(given).__name__}"):
+                method(given)
+    for method in (loaded.score, loaded.perplexity, loaded.bits_per_character):
+        with pytest.raises(DataError, match="must be a string, not NoneType"):
+            method([None])
+    texts = ["今天[MASK]。", "明天[MASK]。"]
+    assert loaded.fill(iter(texts), max_new_tokens=2) == loaded.fill(texts, max_new_tokens=2)
+    assert loaded.perplexity(iter(texts)) == loaded.perplexity(texts)
+
+
+def test_a_batch_of_nothing_is_refused(loaded: glmkit.GLM):
+    """Zero was a ValueError of range, and below it embeddings were zeros."""
+    for size in (0, -1):
+        with pytest.raises(ConfigError, match=f"batch_size={size} must be at least 1"):
+            loaded.embed("今天", batch_size=size)
+        with pytest.raises(ConfigError, match=f"batch_size={size} must be at least 1"):
+            loaded.sentiment("今天", batch_size=size)
 
 
 def test_perplexity_units_agree_with_each_other(loaded: glmkit.GLM):

@@ -80,6 +80,8 @@ def test_all_mistakes_are_in_one_message(tmp_path):
         (["inner=3"], "must be a section"),
         (["inner.rate=-1"], "inner: rate=-1.0 must not be negative"),
         (["steps=[1"], "not valid YAML"),
+        (["steps=2023-13-45"], "not valid YAML: month must be in 1..12"),
+        (["steps=!!int one"], "not valid YAML: invalid literal"),
         (["free=3"], "allowed: a section"),
     ],
 )

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from glmkit.blanks.layout import collate, lay_out
+from glmkit.blanks.batches import by_length
 from glmkit.errors import GenerationError
+from glmkit.generation.reading import part_a_inputs
 from glmkit.tokens.blanked import encode_plain
 
 
@@ -32,6 +33,7 @@ def embed(
         batch_size: Rows read together, those of similar length.
 
     Raises:
+        ConfigError: A batch of less than one row.
         GenerationError: A text that is no string.
     """
     ids, room = tokenizer.special_ids, model.config.max_sequence_length - 2
@@ -43,10 +45,9 @@ def embed(
         for start in range(0, max(1, len(body)), room):
             window = [ids.cls, *body[start : start + room], ids.eos]
             rows.append((number, np.asarray(window, np.int64)))
-    rows.sort(key=lambda row: len(row[1]))
     sums = np.zeros((len(texts), model.config.hidden_size))
-    for start in range(0, len(rows), batch_size):
-        some = rows[start : start + batch_size]
+    for indices in by_length([len(row) for _, row in rows], batch_size):
+        some = [rows[index] for index in indices]
         for (number, _), states in zip(some, _states(model, ids, [row for _, row in some]), strict=True):  # fmt: skip
             sums[number] += states
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
@@ -56,13 +57,10 @@ def embed(
 @torch.inference_mode()
 def _states(model: Any, ids: Any, rows: Sequence[np.ndarray]) -> np.ndarray:
     """Returns float64 [B, H]: the sums of the final hidden states of the rows' tokens, markers aside."""
-    batch = collate([lay_out(row, [], ids.sop) for row in rows], ids.pad)
-    del batch["labels"]
-    inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
+    inputs = part_a_inputs(rows, ids, model.device)
     states = model.glm(**inputs).last_hidden_state.double().cpu()  # [B, L, H]
     counted = np.zeros(states.shape[:2])
-    for place, (row, mask) in enumerate(zip(rows, batch["attention_mask"], strict=True)):
-        first = int(np.flatnonzero(mask)[0])
+    for place, row in enumerate(rows):
         inner = 1 if len(row) > 2 else 0
-        counted[place, first + inner : first + len(row) - inner] = 1
+        counted[place, inner : len(row) - inner] = 1
     return np.einsum("blh,bl->bh", states.numpy(), counted)

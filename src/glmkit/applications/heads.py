@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from glmkit.applications.calibration import Calibration, load_calibrations
-from glmkit.blanks.layout import collate, lay_out
+from glmkit.blanks.batches import by_length
 from glmkit.checkpoint import read_config, resolve
 from glmkit.errors import ConfigError
 from glmkit.generation.prompts import Prompt
+from glmkit.generation.reading import part_a_inputs
 from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassification
 from glmkit.model.adapters import load_merged
 from glmkit.tasks.task import Task, load_task
@@ -117,13 +118,8 @@ def head_scores(
 ) -> list[np.ndarray]:
     """Returns for each prompt float64 [labels]: the log-probabilities of a head, in nats."""
     results: list[np.ndarray] = [np.empty(0)] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].ids))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        examples = [lay_out(prompts[index].ids, [], specials.sop) for index in chosen]
-        batch = collate(examples, specials.pad)
-        del batch["labels"]
-        inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
+    for chosen in by_length([len(prompt.ids) for prompt in prompts], batch_size):
+        inputs = part_a_inputs([prompts[index].ids for index in chosen], specials, model.device)
         scores = model(**inputs).logits.float().log_softmax(-1).double().cpu().numpy()
         for index, row in zip(chosen, scores, strict=True):
             results[index] = row

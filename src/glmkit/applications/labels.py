@@ -33,8 +33,11 @@ def labels_task(labels: Sequence[str] | Mapping[str, str], template: str | None 
     if isinstance(labels, str):
         raise ConfigError(f"labels={labels!r} must be a list such as ['体育', '财经']")
     words = dict(labels) if isinstance(labels, Mapping) else {label: label for label in labels}
-    if len(words) < 2 or len(words) < len(labels) or not all(map(str.strip, words.values())):
-        raise ConfigError(f"labels={list(labels)} must be at least two, different and not empty")
+    good = all(isinstance(one, str) and one.strip() for one in (*words, *words.values()))
+    if len(words) < 2 or len(words) < len(labels) or not good:
+        raise ConfigError(
+            f"labels={list(labels)} must be at least two strings, different and not empty"
+        )
     patterns = ZERO_SHOT
     if template is not None:
         patterns = {"zh": [template], "en": [template]}

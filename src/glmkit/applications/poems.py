@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
+from glmkit.applications.one_or_many import as_list, like
 from glmkit.applications.poetry.writing import Wishes, write_poems
 from glmkit.generation.results import Poem
 
@@ -75,6 +76,5 @@ class Poems:
             candidates=candidates,
             seed=seed,
         )
-        many = [titles] if isinstance(titles, str) else list(titles)
-        poems = write_poems(self.model, self.tokenizer, many, wishes, **settings)
-        return poems[0] if isinstance(titles, str) else poems
+        poems = write_poems(self.model, self.tokenizer, as_list(titles), wishes, **settings)
+        return like(titles, poems)

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from glmkit.applications.heads import stored_tasks
-from glmkit.blanks.layout import collate, lay_out
+from glmkit.blanks.batches import by_length
 from glmkit.checkpoint import read_config, resolve
 from glmkit.errors import ConfigError, GenerationError
+from glmkit.generation.reading import part_a_inputs
 from glmkit.generation.results import Span, Tagging
 from glmkit.model import GLMForConditionalGeneration, GLMForTokenClassification
 from glmkit.model.adapters import load_merged
@@ -99,12 +100,9 @@ def tag(tagger: Tagger, texts: Sequence[str], *, batch_size: int = 16) -> list[T
         windows = encode_tagged(task, text, None, tagger.tokenizer, limit)
         asked += [(number, one) for one in windows]
     found: list[list[Span]] = [[] for _ in texts]
-    order = sorted(range(len(asked)), key=lambda index: len(asked[index][1].part_a))
-    for start in range(0, len(order), batch_size):
-        chosen = [asked[index] for index in order[start : start + batch_size]]
-        batch = collate([lay_out(one.part_a, [], specials.sop) for _, one in chosen], specials.pad)
-        del batch["labels"]
-        inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
+    for indices in by_length([len(one.part_a) for _, one in asked], batch_size):
+        chosen = [asked[index] for index in indices]
+        inputs = part_a_inputs([one.part_a for _, one in chosen], specials, model.device)
         scores = model(**inputs).logits.float().log_softmax(-1).cpu().numpy()
         for (number, one), row in zip(chosen, scores, strict=True):
             for (begin, end, label), score in decode_tags(task, one.units, row[one.places]):

@@ -5,7 +5,7 @@ One text gives one result, a list gives a list. The work is in the modules besid
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from glmkit.applications import answering, classification, summary, tagging
 from glmkit.applications.calibration import Calibration, save_calibrations
 from glmkit.applications.heads import Head, load_head
 from glmkit.applications.labels import SENTIMENTS, resolve_task
+from glmkit.applications.one_or_many import as_list, like
 from glmkit.applications.tagging import Tagger, load_tagger
-from glmkit.errors import ConfigError, DataError
+from glmkit.errors import ConfigError
 from glmkit.tasks.task import Task
 
 
@@ -59,7 +60,7 @@ class Understanding:
             GenerationError, DataError: As `classify`.
         """
         results = self._classified(self._task("sentiment"), texts, head, **settings)
-        return _like(texts, classification.rename_labels(results, SENTIMENTS))
+        return like(texts, classification.rename_labels(results, SENTIMENTS))
 
     def classify(
         self,
@@ -95,7 +96,7 @@ class Understanding:
         """
         meant = self._task(task, labels, template, head)
         settings["contextual"] = labels is not None if contextual is None else contextual
-        return _like(texts, self._classified(meant, texts, head, **settings))
+        return like(texts, self._classified(meant, texts, head, **settings))
 
     def answer(self, questions: Any, contexts: Any, **settings: Any) -> Any:
         """Answers questions from contexts.
@@ -112,8 +113,8 @@ class Understanding:
         Raises:
             GenerationError: Numbers of questions and contexts that differ, or settings that are not allowed.
         """
-        asked = _as_list(questions)
-        given = [contexts] * len(asked) if isinstance(contexts, str) else _as_list(contexts)
+        asked = as_list(questions)
+        given = [contexts] * len(asked) if isinstance(contexts, str) else as_list(contexts)
         if isinstance(questions, str) and not isinstance(contexts, str):
             asked = asked * len(given)
         results = answering.answer(self.model, self.tokenizer, asked, given, **settings)
@@ -134,8 +135,8 @@ class Understanding:
         Raises:
             GenerationError: A text that is no string, or settings that are not allowed.
         """
-        results = summary.summarize(self.model, self.tokenizer, _as_list(texts), **settings)
-        return _like(texts, results)
+        results = summary.summarize(self.model, self.tokenizer, as_list(texts), **settings)
+        return like(texts, results)
 
     def tag(self, texts: Any, *, tagger: str | Path | Tagger | None = None, **settings: Any) -> Any:
         """Finds names, words or other spans in texts, whatever the model was fine-tuned to find.
@@ -161,7 +162,7 @@ class Understanding:
                 "this model was not fine-tuned to tag texts; train one with glmkit finetune MODEL ner --data FILE, and load its "
                 "model/ or give it as tagger="
             )
-        return _like(texts, tagging.tag(chosen, _as_list(texts), **settings))
+        return like(texts, tagging.tag(chosen, as_list(texts), **settings))
 
     def label_scores(
         self, texts: Any, task: str | Path | Task = "sentiment", **settings: Any
@@ -175,7 +176,7 @@ class Understanding:
         """
         meant = self._task(task) or resolve_task(task, None)
         return classification.label_scores(
-            self.model, self.tokenizer, _as_list(texts), meant, reader=self.media, **settings
+            self.model, self.tokenizer, as_list(texts), meant, reader=self.media, **settings
         )
 
     def fit_calibration(
@@ -272,21 +273,9 @@ class Understanding:
         return classification.classify(
             model,
             tokenizer,
-            _as_list(texts),
+            as_list(texts),
             meant,
             calibration=calibration,
             reader=self.media,
             **settings,
         )
-
-
-def _as_list(texts: Any) -> list[Any]:
-    if not isinstance(texts, str | Mapping | Iterable):
-        raise DataError(
-            f"a text or a list of texts is needed, not {type(texts).__name__} {texts!r}"
-        )
-    return [texts] if isinstance(texts, str | Mapping) else list(texts)
-
-
-def _like(texts: Any, results: list[Any]) -> Any:
-    return results[0] if isinstance(texts, str | Mapping) else results

@@ -21,6 +21,7 @@ from glmkit.cli.writing import (
     Json,
     Model,
     Texts,
+    input_lines,
     load_model,
     print_json,
     read_texts,
@@ -194,7 +195,7 @@ def _answer(
 def _turns(interactive: bool) -> Iterator[str]:
     """Yields what is typed at a prompt until end of file or interrupt, or the lines of standard input."""
     if not interactive:
-        yield from (line.rstrip("\r\n") for line in sys.stdin)
+        yield from input_lines()
         return
     with contextlib.suppress(ImportError):  # Windows has none
         import readline  # noqa: F401 - editing and history of the lines typed

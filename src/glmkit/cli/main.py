@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -101,6 +102,9 @@ def build_app() -> typer.Typer:
 def main() -> None:
     """Runs the command; a mistake of the user ends with its message and status 2, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A model may write what a terminal (of GBK, say) has no character for.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         build_app()()
     except UserError as error:

@@ -82,7 +82,11 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measures perplexity on texts, or how well tasks are done."""
+    from glmkit.api import load
+    from glmkit.evaluation.report import evaluate_files
+    from glmkit.evaluation.several import evaluate_models
     from glmkit.evaluation.suite import names_tasks, parse_runs
+    from glmkit.tasks.prepare import parse_rename
 
     chosen = models or [DEFAULT_MODEL]
     wanted = [name.strip() for name in (tasks or "").split(",") if name.strip()]
@@ -91,16 +95,22 @@ def evaluate(
             raise ConfigError(
                 f"several models are compared on tasks: add --tasks text for perplexity; got {', '.join(chosen)}"
             )
-        _perplexity(chosen[0], data, text_field, limit, output, device, seed)
+        if by is not None or rename or as_json:
+            raise ConfigError(
+                "--by, --rename and --json go with tasks; for the perplexity of texts as one add --tasks text"
+            )
+        glm = load(chosen[0], device=device, dtype=dtype)
+        report = evaluate_files(
+            glm, data, name=chosen[0], text_field=text_field, max_documents=limit, seed=seed
+        )
+        typer.echo(report.table())
+        if output is not None:
+            report.save(output)
         return
     if text_field is not None:
         raise ConfigError(
             "--text-field is for texts without a task; say with --rename which field is which"
         )
-    from glmkit.api import load
-    from glmkit.evaluation.several import evaluate_models
-    from glmkit.tasks.prepare import parse_rename
-
     runs, renamed = parse_runs(wanted, data), parse_rename(rename or [])
     found = evaluate_models(
         chosen,
@@ -128,25 +138,6 @@ def _say_done(model: str, run: str, result: TaskResult | None) -> None:
     """Reports a finished run on standard error, so that a log shows how far it is."""
     done = say("done before", "已完成，跳过") if result is None else f"{result.seconds:.0f} s"
     typer.echo(f"  {model}: {run}: {done}", err=True)
-
-
-def _perplexity(
-    model: str,
-    data: list[str],
-    text_field: str | None,
-    limit: int | None,
-    output: Path | None,
-    device: str | None,
-    seed: int,
-) -> None:
-    from glmkit.evaluation.report import evaluate_files
-
-    report = evaluate_files(
-        model, data, text_field=text_field, max_documents=limit, device=device, seed=seed
-    )
-    typer.echo(report.table())
-    if output is not None:
-        report.save(output)
 
 
 def harness(

@@ -290,9 +290,10 @@ def calibrate(
     glm = load_model(model, device, dtype)
     labels = [right_labels(record.get(str(meant.label)))[0] for record in records]
     scores = glm.label_scores(records, meant)
-    before = loss(scores, labels, list(meant.labels), glm.calibrations.get(meant.name))
+    known = glm.calibrations.get(meant.name)
     found = glm.fit_calibration(records, labels, meant, bias=bias, scores=scores)
     path = glm.save_calibrations(model)
+    before = loss(scores, labels, list(meant.labels), known)
     after = loss(scores, labels, list(meant.labels), found)
     report = {
         "task": meant.name,

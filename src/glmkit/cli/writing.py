@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Annotated, Any, get_type_hints
@@ -60,8 +60,6 @@ def with_decoding_settings(
         defaults: Defaults of its own.
     """
     documentation = dict(
-        re.findall(r"^ {8}(\w+): (.+?)$", inspect.getdoc(DecodingSettings) or "", re.MULTILINE)
-    ) or dict(
         re.findall(r"^ {4}(\w+): (.+?)$", inspect.getdoc(DecodingSettings) or "", re.MULTILINE)
     )
     hints = get_type_hints(DecodingSettings) | {"stop": list[str]}
@@ -197,8 +195,8 @@ def score(
     dtype: Dtype = None,
 ) -> None:
     """Prints the log-probability (nats) and perplexity of each text, left to right."""
-    glm = load_model(model, device, dtype)
     lines = read_texts(texts)
+    glm = load_model(model, device, dtype)
     for line, result in zip(lines, glm.score(lines), strict=True):
         if as_json:
             print_json(dataclasses.asdict(result))
@@ -238,7 +236,7 @@ def read_texts(texts: list[str] | None) -> list[str]:
     """Returns the texts given as arguments, or the lines of standard input.
 
     Raises:
-        UserError: There are none.
+        UserError: There are none, or they are not in the encoding of the terminal.
     """
     if texts:
         return texts
@@ -249,10 +247,27 @@ def read_texts(texts: list[str] | None) -> list[str]:
                 "没有给出文本；请加引号传入，或用管道输入",
             )
         )
-    lines = [line.rstrip("\r\n") for line in sys.stdin]
+    lines = list(input_lines())
     if not lines:
         raise UserError(say("standard input is empty", "标准输入为空"))
     return lines
+
+
+def input_lines() -> Iterator[str]:
+    """Yields the lines of standard input.
+
+    Raises:
+        UserError: They are in another encoding than Python expects.
+    """
+    try:
+        yield from (line.rstrip("\r\n") for line in sys.stdin)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            say(
+                f"standard input is not {error.encoding}: convert it (iconv -f GBK -t UTF-8), or set PYTHONIOENCODING to what it is",
+                f"标准输入不是 {error.encoding} 编码：请先转换（iconv -f GBK -t UTF-8），或用 PYTHONIOENCODING 指明其编码",
+            )
+        ) from error
 
 
 def print_json(record: dict[str, Any]) -> None:

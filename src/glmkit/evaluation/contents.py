@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from glmkit.generation.constraints import Length, token_texts
+from glmkit.generation.constraints import Length
+from glmkit.generation.spelling import token_texts
 
 WITHIN_WORDS = " '’-"
 """What may stand between letters."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from glmkit.evaluation.answers import bits
+from glmkit.evaluation.asking import bits
 from glmkit.evaluation.metrics import METRICS, Outcome
 from glmkit.evaluation.significance import (
     holm,

@@ -18,18 +18,23 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "sacrebleu", "rouge-
 
 def facts_of(model: Any) -> dict[str, Any]:
     """Returns number and fingerprint of a model's weights, versions and commit."""
-    versions = {"glmkit": glmkit.__version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = ""
     return {
         "parameters": sum(one.numel() for one in model.parameters()),
         "weights_fingerprint": weights_fingerprint(model),
-        "versions": versions,
+        "versions": versions(),
         "commit": commit(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of glmkit, Python and `PACKAGES`; "" where one is not installed."""
+    found = {"glmkit": glmkit.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found
 
 
 def weights_fingerprint(model: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,17 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
-import glmkit
 from glmkit.blanks.objectives import OBJECTIVES
 from glmkit.corpus.sources import read_documents
 from glmkit.errors import DataError
 from glmkit.evaluation.perplexity import Totals, left_to_right, on_blanks
-from glmkit.model import GLMForConditionalGeneration
-from glmkit.runtime import choose_device, choose_dtype
-from glmkit.tokens.tokenizer import GLMTokenizer
+from glmkit.evaluation.provenance import versions
 from glmkit.whole_files import write_text
 
 
@@ -80,29 +73,28 @@ class EvaluationReport:
 
 
 def evaluate_files(
-    model: str,
+    glm: Any,
     data: Sequence[str | Path],
     *,
+    name: str = "",
     text_field: str | None = None,
     max_documents: int | None = None,
-    device: str | None = None,
     seed: int = 0,
     batch_size: int = 8,
 ) -> EvaluationReport:
     """Measures a model's perplexity on files, left to right and on blanks.
 
     Args:
-        model: Folder or hub name, with the tokenizer.
+        glm: A loaded `glmkit.GLM`.
         data: Whatever `corpus.read_documents` reads.
+        name: Of the model, for the report.
         text_field: Field or template of the records.
         max_documents: Read at most so many documents of each source.
-        device: By default the best one here.
         seed: Of the blanks.
         batch_size: Windows at a time.
 
     Raises:
         DataError: A file cannot be read, or holds no text.
-        CheckpointError: As in loading.
     """
     texts = [
         document.text
@@ -112,28 +104,19 @@ def evaluate_files(
     ]
     if not texts:
         raise DataError(f"no text in {', '.join(map(str, data))}")
-    place = choose_device(device)
-    tokenizer = GLMTokenizer.from_pretrained(model)
-    network = GLMForConditionalGeneration.from_pretrained(model, dtype=choose_dtype(None, place))
-    network = network.to(place).eval()
-    started = time.monotonic()
-    measures = {"left to right": left_to_right(network, tokenizer, texts, batch_size=batch_size)}
+    started, model, tokenizer = time.monotonic(), glm.model, glm.tokenizer
+    measures = {"left to right": left_to_right(model, tokenizer, texts, batch_size=batch_size)}
     for objective in OBJECTIVES:
         measures[f"blanks: {objective}"] = on_blanks(
-            network, tokenizer, texts, objective=objective, seed=seed, batch_size=batch_size
+            model, tokenizer, texts, objective=objective, seed=seed, batch_size=batch_size
         )
     return EvaluationReport(
-        model=str(model),
+        model=name,
         data=[str(source) for source in data],
         documents=len(texts),
         data_fingerprint=hashlib.sha256("\0".join(texts).encode("utf-8", "replace")).hexdigest(),
         seed=seed,
         measures={name: sums for name, sums in measures.items() if sums.tokens and sums.characters},
         seconds=time.monotonic() - started,
-        versions={
-            "glmkit": glmkit.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        versions=versions(),
     )

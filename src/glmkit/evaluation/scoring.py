@@ -14,8 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from glmkit.blanks.batches import by_length
 from glmkit.blanks.layout import IGNORE_INDEX, Example, collate
 from glmkit.blanks.windows import left_to_right_examples
+from glmkit.errors import DataError
 from glmkit.model.media import check_media, one_table
 from glmkit.tokens.blanked import encode_plain
 
@@ -24,7 +26,13 @@ LOGIT_ROWS = 512
 
 
 def encode(tokenizer: Any, text: str) -> np.ndarray:
-    """Returns the ids (int64) of a text without special tokens around it; special strings are plain text."""
+    """Returns the ids (int64) of a text without special tokens around it; special strings are plain text.
+
+    Raises:
+        DataError: It is no string.
+    """
+    if not isinstance(text, str):
+        raise DataError(f"a text must be a string, not {type(text).__name__}")
     return np.asarray(encode_plain(tokenizer, text), np.int64)
 
 
@@ -47,6 +55,7 @@ def label_log_probabilities(
         media: For each example the rows that its ids from `FIRST_MEDIA_ID` on mean, [M, H], or None.
 
     Raises:
+        ConfigError: A batch of less than one example.
         GenerationError: Ids of media without their rows, or rows that are not as wide as the model.
     """
     found = _of_labels(model, examples, pad, batch_size, _negative_log_likelihood, media)
@@ -116,9 +125,7 @@ def _of_labels(
     for example, own in zip(examples, tables, strict=True):
         check_media(example.input_ids, own, model.config.hidden_size)
     results = [torch.empty(0)] * len(examples)
-    order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in by_length(list(map(len, examples)), batch_size):
         some = [examples[index] for index in chosen]
         ids, table = one_table(
             [one.input_ids for one in some], [tables[index] for index in chosen], model.device

@@ -216,18 +216,19 @@ def _earlier(
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         runs = dict(values["runs"])
+        same = ("weights_fingerprint", "head_fingerprint", "seed", "versions")
+        if any(values.get(key) != facts.get(key) for key in same):
+            return {}, {}
+        predictions: dict[str, list[dict[str, Any]]] = {}
+        lines = folder / "predictions.jsonl"
+        if lines.is_file():
+            with lines.open(encoding="utf-8") as file:
+                for one in map(json.loads, file):
+                    predictions.setdefault(one.pop("run"), []).append(one)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} holds no results of evaluation; choose another folder or remove it"
+            f"{folder} holds no results of evaluation, or damaged ones ({error}); choose another folder or remove "
+            "results.json"
         ) from error
-    same = ("weights_fingerprint", "head_fingerprint", "seed", "versions")
-    if any(values.get(key) != facts.get(key) for key in same):
-        return {}, {}
-    predictions: dict[str, list[dict[str, Any]]] = {}
-    lines = folder / "predictions.jsonl"
-    if lines.is_file():
-        with lines.open(encoding="utf-8") as file:
-            for one in map(json.loads, file):
-                predictions.setdefault(one.pop("run"), []).append(one)
     whole = [name for name in runs if len(predictions.get(name, [])) == runs[name]["examples"]]
     return {name: runs[name] for name in whole}, {name: predictions[name] for name in whole}

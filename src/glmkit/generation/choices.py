@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from glmkit.blanks.batches import by_length
 from glmkit.blanks.choices import ChoiceTree, build_tree
 from glmkit.errors import GenerationError
 from glmkit.generation.prompts import Prompt, build_prompt, split_at_blanks
@@ -44,6 +45,7 @@ def score_choices(
         float64 [choices] for each prompt, in nats, the end marker included.
 
     Raises:
+        ConfigError: A batch of less than one prompt.
         GenerationError: A prompt with several blanks, no choices, a choice longer than the model's block positions, a
             number of lists that does not fit, or as `build_prompt`.
     """
@@ -55,9 +57,7 @@ def score_choices(
     ]
     specials = tokenizer.special_ids
     results: list[np.ndarray] = [np.empty(0)] * len(prepared)
-    order = sorted(range(len(prepared)), key=lambda index: len(prepared[index].ids))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in by_length([len(prompt.ids) for prompt in prepared], batch_size):
         trees = [build_tree(encoded[index], specials.sop) for index in chosen]
         scores = _score_trees(model, [prepared[index] for index in chosen], trees, specials)
         for index, some in zip(chosen, scores, strict=True):

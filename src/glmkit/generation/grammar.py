@@ -20,7 +20,7 @@ import numpy as np
 
 from glmkit.errors import GenerationError, missing_dependency
 from glmkit.generation.constraints import NOTHING, Rule
-from glmkit.generation.spelling import CLEANED, Spelling, literal, spelling_of
+from glmkit.generation.spelling import CLEANED, Spelling, check_writable, literal, spelling_of
 
 _HEAD = '%llguidance {"no_forcing": true}\n'
 """Any tokens that spell a forced text may come, not only those of llguidance's choice."""
@@ -128,6 +128,7 @@ class Regex(_Limited):
         ours = _llguidance()
         if not isinstance(pattern, str):
             raise GenerationError(f"regex={pattern!r} must be a string")
+        check_writable("regex", pattern)
         self._tokenizer, self._pattern, self._others = tokenizer, pattern, tuple(others)
         # Alone first: an error then shows the user's expression, not all that is joined with it.
         check = ours.LLMatcher.validate_grammar(ours.LLMatcher.grammar_from_regex(pattern))
@@ -207,6 +208,7 @@ class Grammar(_Limited):
         """
         if not isinstance(lark, str):
             raise GenerationError(f"grammar={lark!r} must be a string in Lark's form")
+        check_writable("grammar", lark)
         super().__init__(tokenizer, lark, "grammar")
 
 

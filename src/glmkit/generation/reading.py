@@ -41,10 +41,7 @@ class BlankReader:
             check_media(one.ids, one.embeddings, model.config.hidden_size)
         tables = [one.embeddings for one in prompts]
         ids, media = one_table([one.ids for one in prompts], tables, model.device)
-        examples = [lay_out(some, [], specials.sop) for some in ids]
-        batch = collate(examples, specials.pad, side="left")
-        del batch["labels"]
-        inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
+        inputs = part_a_inputs(ids, specials, model.device, side="left")
         self._part_a = inputs["attention_mask"] > 0
         self._cache = DynamicCache(config=model.config)
         with torch.inference_mode():
@@ -70,6 +67,22 @@ class BlankReader:
             cache=self._cache,
             use_cache=True,
         ).last_hidden_state
+
+
+def part_a_inputs(
+    rows: Sequence[Any], specials: Any, device: torch.device | str, side: str = "right"
+) -> dict[str, torch.Tensor]:
+    """Returns what a model takes to read texts that are part A throughout: fields of `layout.collate` as tensors.
+
+    Args:
+        rows: Ids of each text, B of them, a sequence or an array.
+        specials: The tokenizer's `special_ids`.
+        device: Where the model computes.
+        side: Where rows are filled up, "right" or "left".
+    """
+    batch = collate([lay_out(row, [], specials.sop) for row in rows], specials.pad, side=side)
+    del batch["labels"]
+    return {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
 
 
 @torch.inference_mode()

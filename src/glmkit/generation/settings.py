@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from glmkit.errors import GenerationError, nearest
@@ -52,12 +54,13 @@ class DecodingSettings:
             stop, list | tuple | str
         ):  # one string, or a list: what transformers' stop_strings takes
             object.__setattr__(self, "stop", (stop,) if isinstance(stop, str) else tuple(stop))
+        self._check_types()
         problems = [
             f"{name}={getattr(self, name)!r} must be {allowed}"
             for name, allowed, good in (
                 ("max_new_tokens", "at least 1", self.max_new_tokens >= 1),
                 ("min_new_tokens", "between 0 and max_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens),
-                ("temperature", "above 0 (do_sample=False is greedy)", self.temperature > 0),
+                ("temperature", "1e-6 or more (do_sample=False is greedy)", self.temperature >= 1e-6),
                 ("top_k", "0 (off) or more", self.top_k >= 0),
                 ("top_p", "in (0, 1]", 0 < self.top_p <= 1),
                 ("num_beams", "at least 1", self.num_beams >= 1),
@@ -67,6 +70,7 @@ class DecodingSettings:
                 ("guidance_scale", "above 0", self.guidance_scale is None or self.guidance_scale > 0),
                 ("prompt_lookup_num_tokens", "0 (off) or more", self.prompt_lookup_num_tokens >= 0),
                 ("stop", "a string or a list of strings that are not empty", _are_strings(self.stop)),
+                ("seed", "from -2**63 to 2**63 - 1", self.seed is None or -(2**63) <= self.seed < 2**63),
             )
             if not good
         ]  # fmt: skip
@@ -81,6 +85,17 @@ class DecodingSettings:
             problems.append("temperature, top_k and top_p need do_sample=True")
         if problems:
             raise GenerationError("decoding settings: " + "; ".join(problems))
+
+    def _check_types(self) -> None:
+        wrong = [
+            f"{field.name}={value!r} must be {allowed}"
+            for field in fields(self)
+            for kind, allowed, fits in _TYPES
+            if str(field.type).removesuffix(" | None") == kind
+            and not (fits(value := getattr(self, field.name)) or value is field.default is None)
+        ]
+        if wrong:
+            raise GenerationError("decoding settings: " + "; ".join(wrong))
 
     def longest(self, max_positions: int) -> int:
         """Returns the most tokens of a blank of a model that has so many positions (`max_sequence_length`)."""
@@ -100,6 +115,14 @@ class DecodingSettings:
                     f"unknown decoding setting {name!r}; there are {', '.join(known)}{nearest(name, known)}"
                 )
         return cls(**arguments)
+
+
+_TYPES = (
+    ("int", "a whole number", lambda value: isinstance(value, Integral)),
+    ("float", "a finite number", lambda value: isinstance(value, Real) and math.isfinite(value)),
+    ("bool", "True or False", lambda value: isinstance(value, bool)),
+)
+"""Annotation -> what is allowed."""
 
 
 def _are_strings(value: Any) -> bool:

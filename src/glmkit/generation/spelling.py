@@ -22,6 +22,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from glmkit.errors import GenerationError
 from glmkit.tokens.blanked import encode_plain
+from glmkit.tokens.tokenizer import well_formed
 
 CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 """What transformers' `clean_up_tokenization` takes a space from, in its order."""
@@ -198,6 +199,16 @@ def ends_of(text: bytes, pattern: bytes) -> list[bytes]:
     """Returns what is missing of `pattern` for each of its proper beginnings with which `text` ends."""
     most = min(len(text), len(pattern) - 1)
     return [pattern[n:] for n in range(1, most + 1) if text.endswith(pattern[:n])]
+
+
+def check_writable(name: str, text: str) -> None:
+    """Refuses a text with half of a surrogate pair, which no token and no UTF-8 can hold.
+
+    Raises:
+        GenerationError: It has one; says under which `name` it was given.
+    """
+    if not text.isascii() and well_formed(text) != text:
+        raise GenerationError(f"{name}={text!r} has half of a surrogate pair, which no text can hold; take it out")  # fmt: skip
 
 
 def literal(text: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from glmkit.errors import GenerationError
 from glmkit.generation.constraints import Room, Rule, sizes_of
-from glmkit.generation.spelling import Spelling, literal, spelling_of
+from glmkit.generation.spelling import Spelling, check_writable, literal, spelling_of
 
 
 class Exclude(Rule):
@@ -177,6 +177,8 @@ def _as_words(name: str, words: Iterable[str] | str) -> list[str]:
     found = list(dict.fromkeys([words] if isinstance(words, str) else words))
     if not found or not all(isinstance(word, str) and word for word in found):
         raise GenerationError(f"{name}={found!r} must be at least one word, and none of them empty")
+    for word in found:
+        check_writable(name, word)
     if name == "include" and any(word != word.strip() for word in found):
         raise GenerationError(f"include={found!r}: the text of a blank has no space around it; words cannot have any")  # fmt: skip
     return found

@@ -25,6 +25,7 @@ from glmkit.errors import CheckpointError, nearest
 from glmkit.model.configuration import GLMConfig
 from glmkit.model.loading import special_token_fields
 from glmkit.model.modeling import GLMModel
+from glmkit.runtime import DTYPES
 
 TOKENIZER_FILES = (
     "cog-pretrain.model",
@@ -45,8 +46,6 @@ BUILT_IN = {
 
 RELATIVE_TOLERANCE = 1e-5
 """Of the largest logit: the same weights through the same code in float32."""
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -282,4 +281,4 @@ def _dtype(name: torch.dtype | str | None) -> torch.dtype | None:
         raise CheckpointError(
             f"Unknown dtype {name!r}; allowed: {', '.join(DTYPES)}{nearest(name, DTYPES)}"
         )
-    return DTYPES[name]
+    return getattr(torch, name)

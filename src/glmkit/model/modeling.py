@@ -31,6 +31,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from glmkit.blanks.layout import IGNORE_INDEX
 from glmkit.errors import ConfigError, UserError
 from glmkit.model.configuration import GLMConfig
 from glmkit.model.loading import GLMLoadableModel
@@ -39,8 +40,6 @@ from glmkit.model.masks import additive_mask, block_mask, dense_visibility, mask
 from glmkit.model.prompting import GLMGenerationMixin
 from glmkit.model.virtual_tokens import in_front
 from glmkit.special_tokens import FIRST_MEDIA_ID
-
-IGNORE_INDEX = -100
 
 KERNELS = {"gelu_new": "gelu_pytorch_tanh"}
 """Activations whose name in transformers is written out in five operations -> the same formula as one kernel."""

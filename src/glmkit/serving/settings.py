@@ -80,8 +80,10 @@ class ServingSettings:
         problems = [
             f"{name}={value} must be at least {low}"
             for name, low in least.items()
-            if (value := getattr(self, name)) is not None and value < low
+            if (value := getattr(self, name)) is not None and not value >= low
         ]
+        if self.port > 65535:
+            problems.append(f"port={self.port} must be at most 65535")
         if not self.timeout > 0:
             problems.append(f"timeout={self.timeout} must be above 0 seconds")
         if not self.name or self.name != self.name.strip() or set(self.name) & set("/\\\0\n\r"):

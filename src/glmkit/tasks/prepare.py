@@ -12,11 +12,13 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from glmkit.errors import ConfigError, DataError
 from glmkit.tasks.encoding import encode_record
@@ -29,6 +31,9 @@ from glmkit.whole_files import write_text
 logger = logging.getLogger(__name__)
 
 OUTPUTS = ("train", "valid", "tokenizer", "report.json")
+
+UNFINISHED = ".unfinished"
+"""In a folder while it is being made: after a kill it may be made again without being asked to overwrite."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,6 @@ def prepare_task(
     _make_room(out_dir, overwrite)
     counts: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
-    longest, seen = 0, set()
     with ExitStack() as stack:
         writers = {
             name: stack.enter_context(
@@ -121,26 +125,13 @@ def prepare_task(
             )
             for name in ("train", "valid")
         }
-        for number, (record, where) in enumerate(read_questions(task, sources, rename)):
-            counts["records"] += 1
+        records = read_questions(task, sources, rename)
+        for record, ids in _samples(
+            task, records, tokenizer, max_length, language, counts, dropped
+        ):
             side = "valid" if drawn_share(task, record) < valid_ratio else "train"
-            for one in expand(task, record, where, language):
-                ids, shortened = encode_record(
-                    task, one, tokenizer, max_length, where, pattern=number, language=language
-                )
-                if ids is None:
-                    dropped["no answer, or it does not fit"] += 1
-                    continue
-                digest = hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
-                if digest in seen:
-                    dropped["duplicate"] += 1
-                    continue
-                seen.add(digest)
-                counts["shortened"] += shortened
-                counts["tokens"] += len(ids) - 1
-                longest = max(longest, len(ids) - 1)
-                writers[side].add(ids)
-                counts[side] += 1
+            writers[side].add(ids)
+            counts[side] += 1
         if not counts["train"]:
             raise DataError(
                 f"nothing of {counts['records']} records is left for the task {task.name!r}: {dict(dropped)}, "
@@ -156,11 +147,43 @@ def prepare_task(
         shortened=counts["shortened"],
         dropped=dict(sorted(dropped.items())),
         tokens=counts["tokens"],
-        longest=longest,
+        longest=counts["longest"],
         seconds=time.monotonic() - started,
     )
     report.save()
+    (out_dir / UNFINISHED).unlink()
     return report
+
+
+def _samples(
+    task: Task,
+    records: Iterable[tuple[dict[str, Any], str]],
+    tokenizer: Any,
+    max_length: int,
+    language: Language | None,
+    counts: Counter[str],
+    dropped: Counter[str],
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Yields the records' samples, each once, with their records; counts what becomes of them."""
+    seen = set()
+    for number, (record, where) in enumerate(records):
+        counts["records"] += 1
+        for one in expand(task, record, where, language):
+            ids, shortened = encode_record(
+                task, one, tokenizer, max_length, where, pattern=number, language=language
+            )
+            if ids is None:
+                dropped["no answer, or it does not fit"] += 1
+                continue
+            digest = hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
+            if digest in seen:
+                dropped["duplicate"] += 1
+                continue
+            seen.add(digest)
+            counts["shortened"] += shortened
+            counts["tokens"] += len(ids) - 1
+            counts["longest"] = max(counts["longest"], len(ids) - 1)
+            yield record, ids
 
 
 def parse_rename(pairs: Sequence[str]) -> dict[str, str]:
@@ -176,12 +199,16 @@ def parse_rename(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _make_room(out_dir: Path, overwrite: bool) -> None:
-    if out_dir.exists() and any(out_dir.iterdir()):
-        if not overwrite or not (out_dir / "report.json").is_file():
-            raise DataError(
-                f"{out_dir} is not empty. Choose a folder of its own"
-                + (", or ask to overwrite." if (out_dir / "report.json").is_file() else ".")
-            )
-        for name in OUTPUTS:
-            path = out_dir / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    """Makes a folder ready; what a killed preparation left there goes."""
+    ours = (out_dir / "report.json").is_file()
+    replaceable = (out_dir / UNFINISHED).is_file() or (ours and overwrite)
+    if not replaceable and out_dir.exists() and any(out_dir.iterdir()):
+        raise DataError(
+            f"{out_dir} is not empty. Choose a folder of its own"
+            + (", or ask to overwrite." if ours else ".")
+        )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_text(out_dir / UNFINISHED, "")
+    for name in OUTPUTS:
+        path = out_dir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

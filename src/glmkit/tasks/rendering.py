@@ -352,4 +352,6 @@ def _shown(record: Mapping[str, Any], pattern: str) -> str:
         name: value if len(text_of(value)) <= 60 else text_of(value)[:60] + "…"
         for name, value in record.items()
     }
-    return f"  record:  {json.dumps(short, ensure_ascii=False)}\n  pattern: {pattern!r}"
+    return (
+        f"  record:  {json.dumps(short, ensure_ascii=False, default=str)}\n  pattern: {pattern!r}"
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -218,6 +219,7 @@ class Task:
         return [(language, one) for language, some in self.patterns.items() for one in some]
 
 
+@cache
 def catalog() -> dict[str, Path]:
     """Returns the shipped tasks: name -> file; a folder's are named `folder/name`."""
     folder = Path(str(resources.files("glmkit.tasks"))) / "catalog"
@@ -233,10 +235,16 @@ def load_task(name: str | Path) -> Task:
     """
     known = catalog()
     if str(name) in known:
-        return load_config(Task, known[str(name)])
+        return _shipped(str(name))
     if Path(name).suffix in (".yaml", ".yml"):
         return load_config(Task, name)
     raise ConfigError(
         f"there is no task {str(name)!r}{nearest(str(name), known)}; the catalog has {', '.join(known)}. For a task "
         "of your own give the path of its .yaml file."
     )
+
+
+@cache
+def _shipped(name: str) -> Task:
+    """Returns a task of the catalog, read once: every chat and every summary asks for one."""
+    return load_config(Task, catalog()[name])

@@ -25,16 +25,20 @@ class Result:
     stderr: str
 
 
-def run(*arguments: str, stdin: str = "", **environment: str) -> Result:
-    """Runs the command in this process, as its entry point does."""
+def run(
+    *arguments: str, stdin: str | bytes = "", encoding: str = "utf-8", **environment: str
+) -> Result:
+    """Runs the command in this process, as its entry point does, in a terminal of an encoding."""
     from glmkit.cli.main import main
 
-    out, err, status = io.StringIO(), io.StringIO(), 0
+    raw = io.BytesIO()
+    out, err, status = io.TextIOWrapper(raw, encoding), io.StringIO(), 0
+    given = stdin.encode(encoding) if isinstance(stdin, str) else stdin
     variables = {"GLMKIT_LANG": "en", "COLUMNS": "100", **environment}
     with (
         mock.patch.dict(os.environ, variables),
         mock.patch("sys.argv", ["glmkit", *arguments]),
-        mock.patch("sys.stdin", io.StringIO(stdin)),
+        mock.patch("sys.stdin", io.TextIOWrapper(io.BytesIO(given), encoding)),
         redirect_stdout(out),
         redirect_stderr(err),
     ):
@@ -42,7 +46,8 @@ def run(*arguments: str, stdin: str = "", **environment: str) -> Result:
             main()
         except SystemExit as end:
             status = int(end.code or 0)
-    return Result(status, out.getvalue(), err.getvalue())
+    out.flush()
+    return Result(status, raw.getvalue().decode(encoding), err.getvalue())
 
 
 @pytest.fixture
@@ -113,6 +118,17 @@ def test_fill_prints_text_or_json(model: str):
     )
     assert record["text"] == plain.stdout.strip()
     assert len(record["blanks"]) == len(record["scores"]) == 2
+
+
+def test_texts_of_another_encoding_are_said_so_and_what_a_terminal_lacks_is_escaped(model: str):
+    """Both ended in a traceback: text of GBK on standard input, and a face in a terminal of GBK."""
+    for verb in ("fill", "chat"):
+        piped = run(verb, "-m", model, stdin="春眠不觉晓".encode("gbk"))
+        assert piped.returncode == 2
+        assert "standard input is not utf-8: convert it (iconv -f GBK" in piped.stderr
+    arguments = ("fill", "😀[MASK]", "-m", model, "--max-new-tokens", "2")
+    assert run(*arguments, encoding="gbk").stdout.startswith("\\U0001f600")
+    assert run(*arguments).stdout.startswith("😀")
 
 
 def test_generate_streams_what_json_gives(model: str):

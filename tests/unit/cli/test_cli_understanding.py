@@ -103,6 +103,10 @@ def test_calibrate_with_what_preparation_held_out(model: str, tmp_path):
     assert "sentiment" in again.stdout
     assert "no records are left" in run(*arguments[:-2], "0").stderr
     Path(found["file"]).unlink()
+    data.write_text('{"text": "好吃", "label": 7}\n', encoding="utf-8")
+    wrong = run("calibrate", model, "--data", str(data))
+    assert "the label '7' is not one of" in wrong.stderr
+    assert not Path(found["file"]).exists()
 
 
 def test_a_fine_tuned_models_own_task_is_asked(model: str, tmp_path):

@@ -195,6 +195,7 @@ def test_what_does_not_match_cannot_be_continued():
         (lambda t: Regex(t, "(a"), r"(?s)regex='\(a' cannot be used.*unclosed group"),
         (lambda t: Regex(t, "a(?=b)"), "no look-around"),
         (lambda t: Regex(t, 3), "must be a string"),
+        (lambda t: Regex(t, "\ud83d"), "half of a surrogate pair"),
         (lambda t: Regex(t, "龘"), "matches no text that this vocabulary can write"),
         (lambda t: Regex(t, r"a \."), "matches no text"),
         (lambda t: Regex(t, "a "), "matches no text"),
@@ -204,6 +205,7 @@ def test_what_does_not_match_cannot_be_continued():
         (lambda t: JsonSchema(t, {"not": {}}), "Unimplemented keys"),
         (lambda t: Grammar(t, 'start: "a'), "grammar cannot be used"),
         (lambda t: Grammar(t, 3), "must be a string in Lark's form"),
+        (lambda t: Grammar(t, 'start: "\ud83d"'), "half of a surrogate pair"),
     ],
 )
 def test_mistakes_are_named(build, message: str):

@@ -165,6 +165,17 @@ def test_only_strings_are_texts(glm):
         ({"num_return_sequences": 2}, "between 1 and num_beams"),
         ({"max_tokens": 3}, "unknown decoding setting 'max_tokens'.*max_new_tokens"),
         ({"do_sample": True, "top_p": 0.0, "temperature": -1}, "temperature=-1.*top_p=0.0"),
+        ({"do_sample": True, "temperature": 1e-40}, "temperature=1e-40 must be 1e-6 or more"),
+        (
+            {"do_sample": True, "temperature": float("inf")},
+            "temperature=inf must be a finite number",
+        ),
+        (
+            {"max_new_tokens": "3", "do_sample": 1},
+            "max_new_tokens='3' must be a whole number; do_sample=1 must be",
+        ),
+        ({"max_new_tokens": 1.5}, "max_new_tokens=1.5 must be a whole number"),
+        ({"seed": 2**64}, "seed=18446744073709551616 must be from"),
     ],
 )
 def test_bad_settings_are_named(arguments: dict, message: str):

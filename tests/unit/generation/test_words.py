@@ -169,6 +169,7 @@ def test_several_blanks_batches_and_beams(glm, decoding: dict):
         (lambda t: Include(t, []), "at least one word"),
         (lambda t: Exclude(t, ["a", ""]), "none of them empty"),
         (lambda t: Include(t, " a"), "no space around it"),
+        (lambda t: Exclude(t, "a\ud83d"), "exclude='a.ud83d' has half of a surrogate pair"),
         (lambda t: Include(t, "龘"), "cannot be written in this vocabulary"),
         (lambda t: Include(t, "a ."), "cannot be written in this vocabulary"),
         (lambda t: Include(t, "北京").within(Room(tokens=0)), "takes 1 tokens"),

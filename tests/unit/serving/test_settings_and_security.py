@@ -19,6 +19,10 @@ def test_all_that_is_wrong_is_said_at_once():
         ServingSettings(name="../etc", host="0.0.0.0", max_batch=0, timeout=0, api_keys=())
     for part in ("'../etc'", "'0.0.0.0' is reached", "max_batch=0", "timeout=0", "--open-to-all"):
         assert part in str(error.value)
+    with pytest.raises(
+        ConfigError, match="grace=nan must be at least 0; port=70000 must be at most"
+    ):
+        ServingSettings(port=70000, grace=float("nan"))
     with pytest.raises(ConfigError, match="ASCII"):
         ServingSettings(api_keys=("密钥",))
     assert ServingSettings(host="0.0.0.0", api_keys=("a",)).host == "0.0.0.0"

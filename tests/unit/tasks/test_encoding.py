@@ -16,7 +16,7 @@ from glmkit.tasks.encoding import (
     open_task_store,
     sample_sizes,
 )
-from glmkit.tasks.prepare import parse_rename, prepare_task
+from glmkit.tasks.prepare import OUTPUTS, parse_rename, prepare_task
 from glmkit.tasks.rendering import question
 from glmkit.tasks.task import load_task
 from glmkit.tokens.store import TokenStore, TokenStoreWriter
@@ -183,6 +183,26 @@ def test_csv_like_renames_and_mistakes(tokenizer, tmp_path):
     (tmp_path / "full" / "mine.txt").write_text("x")
     with pytest.raises(DataError, match="is not empty. Choose a folder of its own."):
         prepare_task("sentiment", source, tmp_path / "full", tokenizer, overwrite=True)
+
+
+def test_a_killed_preparation_is_made_again(tokenizer, tmp_path, monkeypatch):
+    """It left a folder that was "not empty", and nothing but removing it by hand helped."""
+    source, out = write(tmp_path / "data.jsonl", reviews(30)), tmp_path / "out"
+    shares = iter([0.5] * 9)
+
+    def killed(*_):
+        if (share := next(shares, None)) is None:
+            raise KeyboardInterrupt
+        return share
+
+    with monkeypatch.context() as patch:
+        patch.setattr("glmkit.tasks.prepare.drawn_share", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_task("sentiment", source, out, tokenizer)
+    assert prepare_task("sentiment", source, out, tokenizer).records == 30
+    assert sorted(path.name for path in out.iterdir()) == sorted(OUTPUTS)
+    with pytest.raises(DataError, match="ask to overwrite"):
+        prepare_task("sentiment", source, out, tokenizer)
 
 
 def test_texts_are_not_taken_for_samples(tokenizer, tmp_path):

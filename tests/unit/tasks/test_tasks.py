@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import replace
 
 import pytest
@@ -118,6 +119,13 @@ def test_a_field_missing_shows_the_record_and_the_pattern():
         "--rename text=",
     ):
         assert part in message
+
+
+def test_a_record_that_json_cannot_hold_is_shown_all_the_same():
+    """A date, as parquet has them, ended in a TypeError instead."""
+    record = {"review": "很快", "when": datetime.date(2020, 5, 1)}
+    with pytest.raises(DataError, match=r"(?s)no field 'label'.*2020-05-01"):
+        question(load_task("sentiment"), record, "data.parquet:7")
 
 
 def test_a_label_outside_the_verbalizer_names_those_there_are():

@@ -14,7 +14,7 @@ import numpy as np
 from glmkit.applications.poetry.forms import FREE, LEVEL, OBLIQUE
 from glmkit.applications.poetry.sounds import Sounds
 from glmkit.errors import GenerationError
-from glmkit.generation.constraints import token_texts
+from glmkit.generation.spelling import token_texts
 from glmkit.tokens.blanked import encode_plain
 
 
