@@ -22,7 +22,10 @@ def save_encoder(media: GLMMediaModel, kind: str, target: Path) -> None:
     encoder: Any = media.towers[kind].encoder
     model, kept = encoder.model, architecture(encoder.model_type, kind)
     if kept.part is not None:  # a part of a larger model, whose other weights nobody reads
-        whole = getattr(transformers, kept.model)(model.config)
+        config = model.config
+        if hasattr(config, "decoder_attention_heads"):  # its own must divide the width as well
+            config.decoder_attention_heads = config.encoder_attention_heads
+        whole = getattr(transformers, kept.model)(config)
         kept.part(whole).load_state_dict(model.state_dict())
         model = whole
     model.save_pretrained(target)

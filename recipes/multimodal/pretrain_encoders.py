@@ -33,7 +33,7 @@ from glmkit.multimodal.media import as_medium
 from glmkit.multimodal.modeling import GLMMediaModel
 from glmkit.multimodal.processor import MediaProcessor
 
-EPOCHS = {"image": 5, "audio": 8}
+EPOCHS = {"image": 5, "audio": 5}
 BATCH = 64
 LEARNING_RATE = 2e-3
 HEARD_OFTEN = 4

@@ -93,9 +93,9 @@ def test_more_media_leave_the_first_as_they_are_and_another_seed_does_not(recipe
     assert [*recipe.make_data.rows("image", "valid", 3, seed=0)] != first
 
 
-def test_lines_name_files_and_have_as_many_questions_in_each_language(written):
+def test_lines_name_files_and_have_as_many_questions_in_each_language(recipe, written):
     for medium in MEDIA:
-        for split, number in {"train": 8, "valid": 4, "heldout": 4}.items():
+        for split, number in recipe.make_data.QUESTIONS.items():
             for line in lines(written / f"{medium}.{split}.jsonl"):
                 assert (written / line[medium]).is_file()
                 languages = Counter(question["language"] for question in line["questions"])

@@ -1,0 +1,127 @@
+"""`recipes/multimodal`: what encoders and the first lesson are taught is what the media contain."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("PIL")
+RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "multimodal"
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Iterator[SimpleNamespace]:
+    """The scripts, imported as they import each other."""
+    sys.path.insert(0, str(RECIPE))
+    names = ("scenes", "sounds", "describe", "pretrain_encoders")
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+    sys.path.remove(str(RECIPE))
+
+
+def item(colour: str, shape: str, size: str, x: float, y: float) -> dict:
+    return {"colour": colour, "shape": shape, "size": size, "x": x, "y": y}
+
+
+SCENE = {"shapes": [item("red", "ring", "big", 40, 20), item("cyan", "star", "small", 10, 50), item("red", "star", "big", 55, 60)]}  # fmt: skip
+BEEPS = {"type": "beeps", "pitch": "low", "timbre": "square", "count": 2, "sequence": "rising", "tempo": "slow", "notes": [350.0, 700.0], "start": 0.5, "interval": 0.4, "length": 0.2}  # fmt: skip
+DIGIT = {"type": "digit", "digit": 7, "spoken_language": "zh"}
+
+
+def test_descriptions_say_everything(recipe):
+    answers = {
+        (one["kind"], one["language"]): one["answer"]
+        for kind, scene in (("image", SCENE), ("audio", BEEPS))
+        for one in recipe.describe.dense(kind, {"scene": scene})
+    }
+    assert answers == {
+        ("image.list", "zh"): "青色小星形左下，红色大环形中上，红色大星形右下",
+        ("image.list", "en"): "cyan small star bottom left, red big ring top middle, red big star bottom right",
+        ("image.count", "zh"): "三个，青色一个，红色两个，环形一个，星形两个",
+        ("image.count", "en"): "three, cyan one, red two, ring one, star two",
+        ("image.relations", "zh"): "青色星形在红色环形下，红色环形在红色星形上，红色星形在青色星形右",
+        ("image.relations", "en"): "cyan star below red ring, red ring above red star, red star right cyan star",
+        ("audio.list", "zh"): "低音，方波，慢，上升，两声",
+        ("audio.list", "en"): "low, square, slow, rising, two",
+        ("audio.count", "zh"): "一声，两声上升",
+        ("audio.count", "en"): "one, two rising",
+    }  # fmt: skip
+    way = [[10 + 4 * step, 20] for step in range(12)]
+    mover = {"colour": "pink", "shape": "cross", "direction": "right", "speed": "fast", "way": way}
+    [chinese, english] = recipe.describe.dense("video", {"scene": {"shapes": [mover]}})
+    assert chinese["answer"] == "粉色十字左上中上右上向右快"
+    assert english["answer"] == "pink cross top left top middle top right right fast"
+    [said] = [one["answer"] for one in recipe.describe.dense("audio", {"scene": DIGIT})][1:]
+    assert said == "Chinese, seven"
+
+
+def test_each_cell_and_frame_has_what_is_there(recipe):
+    found = recipe.pretrain_encoders.cells(SCENE, 4)
+    colours, shapes = list(recipe.scenes.COLOURS), recipe.scenes.SHAPES
+    there = {1 * 4 + 2: ("red", "ring"), 3 * 4 + 0: ("cyan", "star"), 3 * 4 + 3: ("red", "star")}
+    assert set(np.flatnonzero(found["there"])) == set(there)
+    for cell, (colour, shape) in there.items():
+        assert found["colour"][cell] == colours.index(colour)
+        assert found["shape"][cell] == shapes.index(shape)
+    assert found["place"][6].tolist() == [0.0, -0.25]
+    assert np.isnan(found["place"][0]).all()
+
+    found = recipe.pretrain_encoders.frames(BEEPS, 20, 2.0)  # 0.1 s each
+    assert found["number"].tolist() == [-1] * 5 + [0, 0, -1, -1, 1, 1] + [-1] * 9
+    assert set(found["timbre"][found["there"] == 1]) == {recipe.sounds.TIMBRES.index("square")}
+    assert found["tempo"].tolist() == [-1] * 9 + [2, 2] + [-1] * 9
+    assert found["place"][9] - found["place"][5] == pytest.approx(1.0)  # an octave
+    found = recipe.pretrain_encoders.frames(DIGIT, 20, 2.0)
+    assert found["digit"].tolist() == [7]
+    assert (found["there"] == -1).all()
+
+
+def test_a_mirrored_picture_has_mirrored_targets(recipe):
+    scenes = recipe.pretrain_encoders
+    mirror = {"shapes": [one | {"x": 64 - one["x"]} for one in SCENE["shapes"]]}
+    values = torch.arange(2 * 64).view(1, 1, 1, 128).repeat(2, 3, 2, 1)[..., :64].float()
+    targets = {name: torch.from_numpy(np.stack([one] * 2)) for name, one in scenes.cells(SCENE, 4).items()}  # fmt: skip
+    flipped = values[0].flip(-1)
+    scenes.mirrored(values, targets)
+    assert torch.equal(values[0], flipped)
+    assert torch.equal(values[1].flip(-1), flipped)
+    for name, expected in scenes.cells(mirror, 4).items():
+        assert np.array_equal(targets[name][0].numpy(), expected, equal_nan=True)
+        assert np.array_equal(
+            targets[name][1].numpy(), scenes.cells(SCENE, 4)[name], equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("kind", ["image", "audio"])
+def test_an_encoder_learns_and_is_read_as_a_checkpoint(recipe, kind, tmp_path):
+    from glmkit.multimodal.encoders import published_encoder
+
+    lessons = recipe.pretrain_encoders
+    torch.manual_seed(0)
+    learner = lessons.Learner(kind)
+    if kind == "image":
+        image = recipe.scenes.draw(recipe.scenes.sample(np.random.default_rng(0)), np.random.default_rng(0))  # fmt: skip
+        values = lessons.ready(kind, torch.from_numpy(np.array(image))[None])
+        truth = lessons.cells(SCENE, 4)
+    else:
+        values, truth = torch.randn(1, 64, 200), lessons.frames(BEEPS, 100, 2.0)
+    targets = {name: torch.from_numpy(one)[None] for name, one in truth.items()}
+    optimizer = torch.optim.AdamW(learner.parameters(), 2e-3)
+    losses = []
+    for _ in range(8):
+        losses.append(learner.loss(values, targets))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]
+    lessons.save_encoder(learner.media, kind, tmp_path / kind)
+    _, encoder, prepared = published_encoder(str(tmp_path / kind), kind)
+    assert prepared
+    for name, one in learner.encoder.model.state_dict().items():
+        assert torch.equal(encoder.state_dict()[name], one)
