@@ -158,7 +158,7 @@ def card_values(
     config = GLMConfig.from_pretrained(asset)
     weights = asset / "model.safetensors"
     return {
-        "parameters": f"{config.num_parameters / 1e6:.1f}",
+        "parameters": _count(config.num_parameters, language),
         "layers": str(config.num_layers),
         "width": str(config.hidden_size),
         "heads": str(config.num_attention_heads),
@@ -168,19 +168,24 @@ def card_values(
         "megabytes": f"{weights.stat().st_size / 1e6:.1f}",
         "hardware": facts.hardware,
         "hours": f"{sum(stage.hours for stage in facts.stages):.1f}",
-        "tokens": f"{sum(stage.tokens for stage in facts.stages) / 1e6:,.1f}",
-        "predicted": f"{sum(stage.predicted_tokens for stage in facts.stages) / 1e6:,.1f}",
+        "tokens": _count(sum(stage.tokens for stage in facts.stages), language),
+        "predicted": _count(sum(stage.predicted_tokens for stage in facts.stages), language),
         "stages": stages_table(facts.stages, language),
         "metrics": metrics_section(results, language),
         "versions": facts.versions,
     }
 
 
+def _count(number: int, language: str) -> str:
+    """Returns a large number in millions, in Chinese in 万 (ten thousands)."""
+    return f"{number / 1e4:,.0f}" if language == "zh" else f"{number / 1e6:,.1f}"
+
+
 def stages_table(stages: list[Stage], language: str) -> str:
     """Returns the runs as rows of a Markdown table, one column each."""
     names = {
         "en": ("optimizer steps", "rows a step × tokens a row", "epochs of the text", "tokens/s", "optimizer", "learning rate, schedule", "objectives: token / sentence / document", "tasks mixed in", "average of the weights", "held-out loss (nats a predicted token)"),
-        "zh": ("优化步数", "每步行数 × 每行词元", "文本遍数", "词元/秒", "优化器", "学习率与调度", "目标权重：token / sentence / document", "混入的任务", "权重的滑动平均", "验证损失（每个被预测词元，nats）"),
+        "zh": ("优化步数", "每步行数 × 每行词元", "文本遍数", "词元/秒", "优化器", "学习率、调度", "目标权重：token / sentence / document", "混入的任务", "权重的滑动平均", "验证损失（每个被预测词元，nats）"),
     }[language]  # fmt: skip
     header = {"en": "stage", "zh": "阶段"}[language]
     columns = [_stage_column(stage, language) for stage in stages]
@@ -194,8 +199,10 @@ def stages_table(stages: list[Stage], language: str) -> str:
 
 def _stage_column(stage: Stage, language: str) -> list[str]:
     trainer, weights = stage.trainer, stage.objectives
-    at_most = {"en": "at most", "zh": "至多"}[language]
-    tasks = f"{', '.join(stage.tasks)} ({at_most} {stage.task_share:.0%})" if stage.tasks else "–"
+    at_most = {"en": " (at most {:.0%})", "zh": "（至多 {:.0%}）"}[language].format(
+        stage.task_share
+    )
+    tasks = f"{', '.join(stage.tasks)}{at_most}" if stage.tasks else "–"
     return [
         f"{stage.steps:,}",
         f"{trainer['per_device_train_batch_size']} × {stage.row_length}",

@@ -53,14 +53,14 @@ the model was asked. It has {parameters:.1f} million parameters and has read lit
 
 [glm-mini](../src/glmkit/assets/README.md)（权重 {weights}）的回答，未经修改：都是种子为 {seed} 时的第一个结果，好坏照登。
 本页由 `recipes/glm-mini/gallery.py` 根据 `recipes/glm-mini/gallery.yaml` 中的问题生成，问题在提问之前就已写定。
-模型有 {parameters:.1f} 百万参数，读得不多：体裁和语句尚可，事实不行。
+模型有 {parameters:.0f} 万参数，读得不多：体裁和语句尚可，事实不行。
 """,
 }
 
 NOTES = {
     "fill": ("Guesses with their probabilities; of several blanks, the most likely filling together.", "候选及其概率；有多个空白时为整体最可能的填法。"),
     "poems": ("Length, rhyme and tones are kept by constraint; the wording is the model's.", "字数、押韵与平仄由约束保证；词句由模型写出。"),
-    "articles": ("About 200 characters, drawn with the application's own settings.", "约 200 字，按应用的默认设置抽样。"),
+    "articles": ("About 200 characters, drawn with the application's own settings.", "约 200 字，按应用的默认设置采样。"),
     "answers": ("The answer is a span of the paragraph; its score is a probability.", "答案取自段落原文，分数是概率。"),
     "chats": ("The last line of each is the model's.", "每段最后一句由模型写出。"),
     "weak": ("Facts, sums, reasons, English: what so small a model has not learnt.", "事实、算术、因果与英文：这样小的模型没有学会。"),
@@ -168,10 +168,10 @@ def make_pages(glm: glmkit.GLM, questions: dict[str, Any], weights: str) -> dict
     """
     seed = questions["seed"]
     bodies = {name: section(glm, questions[name], seed) for name, section in SECTIONS.items()}
-    parameters = glm.model.num_parameters() / 1e6
+    parameters = {"en": glm.model.num_parameters() / 1e6, "zh": glm.model.num_parameters() / 1e4}
     pages = {}
     for place, language in enumerate(PAGES):
-        lines = [INTRODUCTION[language].format(seed=seed, parameters=parameters, weights=weights)]
+        lines = [INTRODUCTION[language].format(seed=seed, parameters=parameters[language], weights=weights)]  # fmt: skip
         for name, body in bodies.items():
             note = [NOTES[name][place], ""] if name in NOTES else []
             text = "\n".join(body).rstrip()

@@ -17,11 +17,11 @@ NOTHING = {
 }
 COMPARED = {
     "en": "| task | data | examples | metric | glm-mini (95 % interval) | baseline | goal | met |",
-    "zh": "| 任务 | 数据 | 例数 | 指标 | glm-mini（95 % 置信区间） | 基线 | 目标 | 达到 |",
+    "zh": "| 任务 | 数据 | 例数 | 指标 | glm-mini（95% 置信区间） | 基线 | 目标 | 达到 |",
 }
 PLAIN = {
     "en": "| task | data | examples | metric | value (95 % interval) |",
-    "zh": "| 任务 | 数据 | 例数 | 指标 | 值（95 % 置信区间） |",
+    "zh": "| 任务 | 数据 | 例数 | 指标 | 值（95% 置信区间） |",
 }
 MADE_BESIDE = {
     "en": "Made by `make evaluate-mini` on the `valid` splits, seed {seed}. The baselines were trained on the same `train` splits and counted on the "
@@ -31,7 +31,7 @@ MADE_BESIDE = {
 }
 MADE_ALONE = {
     "en": "Made by `glmkit evaluate --tasks`, seed {seed}; intervals by bootstrap over examples.",
-    "zh": "由 `glmkit evaluate --tasks` 得出，种子 {seed}；区间为对样例的自助法估计。",
+    "zh": "由 `glmkit evaluate --tasks` 得出，种子 {seed}；区间为对样本的自助法估计。",
 }
 LOWER = ("bits_per_character", "perplexity", "calibration_error")
 """Beginnings of metrics that are better when lower."""

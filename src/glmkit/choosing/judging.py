@@ -116,7 +116,7 @@ def level_of(
     if not good:
         reason = Text(
             "LoRA keeps the base as it is; one base can serve several tasks",
-            "LoRA 不改动底座，一个底座可服务多个任务",
+            "LoRA 不改动基座，一个基座可服务多个任务",
         )
     return (3.5 if good else 3.0), reason
 
@@ -146,5 +146,5 @@ def strengths_of(
     if training is not None and training.quantized and training.fits:
         found.append(Text(
             "the frozen base is kept in 4 bits while adapters are trained (QLoRA); of full size it does not fit",
-            "训练适配器时冻结的底座以 4 比特保存（QLoRA）；全精度则放不下"))  # fmt: skip
+            "训练适配器时冻结的基座以 4 位保存（QLoRA）；全精度则放不下"))  # fmt: skip
     return found

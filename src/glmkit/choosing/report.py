@@ -67,7 +67,7 @@ def as_text(choice: Choice, chinese: bool) -> str:
         lines += [f"  * {one.family.say(chinese)}: {one.reason.say(chinese)} [{one.source}]" for one in worth]  # fmt: skip
     lines += ["", say(
         "Memory by formula (docs/guides/choose.md), checked against measurement; times are estimates, within a factor of two at best.",
-        "内存由公式算出（docs/guides/choose.zh.md），与实测核对过；时间只是估计，误差可达两倍。",
+        "内存由公式算出（docs/guides/choose.zh.md），与实测核对过；时间只是估计，最好也只准到两倍以内。",
     )]  # fmt: skip
     return "\n".join(lines)
 

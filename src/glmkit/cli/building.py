@@ -40,7 +40,7 @@ def prepare(
     output: Output,
     tokenizer: Annotated[
         str,
-        typer.Option("--tokenizer", "-t", help=say("Folder or hub name.", "词表目录或 hub 名称。")),
+        typer.Option("--tokenizer", "-t", help=say("Folder or hub name.", "词表目录或 Hub 名称。")),
     ],
     sources: Annotated[list[str] | None, SOURCES] = None,
     recipe: Annotated[
@@ -233,7 +233,7 @@ def pretrain(
 
 
 def extend_vocabulary(
-    model: Annotated[str, typer.Argument(help=say("Folder or hub name.", "模型目录或 hub 名称。"))],
+    model: Annotated[str, typer.Argument(help=say("Folder or hub name.", "模型目录或 Hub 名称。"))],
     output: Output,
     words: Annotated[
         Path | None,

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from glmkit.applications import defaults
+from glmkit.cli.decoding import with_decoding_settings
 from glmkit.cli.language import say
 from glmkit.cli.media import Audio, Given, Image, Video, check_medium, given_media, message
 from glmkit.cli.writing import (
@@ -25,7 +26,6 @@ from glmkit.cli.writing import (
     load_model,
     print_json,
     read_texts,
-    with_decoding_settings,
 )
 from glmkit.embedded import DEFAULT_MODEL
 from glmkit.errors import MediaError

@@ -25,7 +25,7 @@ from glmkit.cli import (
     understanding,
     writing,
 )
-from glmkit.cli.language import say
+from glmkit.cli.language import say, speaks_chinese
 from glmkit.cli.welcome import welcome
 from glmkit.errors import UserError
 
@@ -65,6 +65,8 @@ def build_app() -> typer.Typer:
         name="glmkit",
         add_completion=False,
         pretty_exceptions_enable=False,
+        # To rich a Chinese sentence is one word, and it cuts words that are wider than a column; plain help breaks them.
+        rich_markup_mode=None if speaks_chinese() else "rich",
         context_settings={"help_option_names": ["-h", "--help"]},
         help=say(
             "Pretrain, run and evaluate General Language Models (blank infilling).",

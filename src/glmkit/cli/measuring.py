@@ -23,7 +23,7 @@ def evaluate(
             "--data",
             help=say(
                 "Texts to read; with tasks TASK=FILE, or FILE for all tasks named.",
-                "评测文本；评测任务时写 TASK=FILE，或只写 FILE（用于所列全部任务）。",
+                "用于评测的文本文件；评测任务时写 TASK=FILE，或只写 FILE（用于所列全部任务）。",
             ),
         ),
     ],
@@ -32,7 +32,7 @@ def evaluate(
         typer.Argument(
             help=say(
                 f"Folders or hub names; several are compared. By default {DEFAULT_MODEL}.",
-                f"模型目录或 hub 名称；给出多个则相互比较。默认 {DEFAULT_MODEL}。",
+                f"模型目录或 Hub 名称；给出多个则相互比较。默认 {DEFAULT_MODEL}。",
             )
         ),
     ] = None,
@@ -151,7 +151,7 @@ def harness(
         ),
     ],
     model: Annotated[
-        str, typer.Argument(help=say("Folder or hub name.", "模型目录或 hub 名称。"))
+        str, typer.Argument(help=say("Folder or hub name.", "模型目录或 Hub 名称。"))
     ] = DEFAULT_MODEL,
     include_path: Annotated[
         Path | None, typer.Option(help=say("Folder with more tasks.", "更多任务所在目录。"))
@@ -177,7 +177,7 @@ def harness(
     end: Annotated[
         bool,
         typer.Option(
-            help=say("The end of a blank counts in its probability.", "概率计入空白的结束标记。")
+            help=say("The end of a blank counts in its probability.", "概率计入空白的结束符。")
         ),
     ] = False,
     chat: Annotated[

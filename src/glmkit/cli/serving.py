@@ -26,7 +26,7 @@ def serve(
             envvar="GLMKIT_MODEL",
             help=say(
                 "Name of an embedded model, folder, training file or hub name.",
-                "内置模型名、模型目录、训练检查点或 hub 名称。",
+                "内置模型名、模型目录、训练检查点或 Hub 名称。",
             ),
         ),
     ] = DEFAULT_MODEL,
@@ -160,7 +160,7 @@ def serve(
             "--playground/--no-playground",
             help=say(
                 "A page to try the model out at /, where gradio is installed.",
-                "在 / 提供体验页面（需要已安装 gradio）。",
+                "在 / 提供体验台（需要已安装 gradio）。",
             ),
         ),
     ] = True,
@@ -248,11 +248,11 @@ def serve(
     def ready(address: str) -> None:
         place = ""
         if page:
-            place = say(f", its playground at {address}/", f"，体验页面 {address}/")
+            place = say(f", its playground at {address}/", f"，体验台 {address}/")
         elif playground and engine == "local":
             place = say(
                 ' (for a playground: pip install "glmkit[playground]")',
-                '（体验页面需要 pip install "glmkit[playground]"）',
+                '（体验台需要 pip install "glmkit[playground]"）',
             )
         typer.echo(
             say(

@@ -22,7 +22,7 @@ def finetune(
             metavar="[MODEL] [TASK] [KEY=VALUE]...",
             help=say(
                 "A folder or hub name; a task of the catalog or a YAML file; more settings as in a recipe.",
-                "模型目录或 hub 名称；任务名或 YAML 文件；其余设置同配方。",
+                "模型目录或 Hub 名称；任务名或 YAML 文件；其余设置同配方。",
             ),
             show_default=False,
         ),
@@ -53,7 +53,7 @@ def finetune(
             help=say(
                 "What is trained: full, lora, qlora (4-bit base), prefix, prompt or ptuning (virtual tokens); and of "
                 "classification how: cloze (words in the blank) or head. May be given twice.",
-                "训练哪些参数：full、lora、qlora（4 比特底座）、prefix、prompt 或 ptuning（虚拟词元）；"
+                "训练哪些参数：full、lora、qlora（4 位基座）、prefix、prompt 或 ptuning（虚拟词元）；"
                 "分类还可选方式：cloze（填空）或 head（分类头）。可给两次。",
             )
         ),
@@ -78,7 +78,7 @@ def finetune(
             min=0,
             help=say(
                 "Written answers: count them on so many held-out records, before and after.",
-                "书面回答类任务：在这么多条验证数据上评测训练前后的答案。",
+                "生成类任务：在这么多条验证数据上评测训练前后的答案。",
             ),
         ),
     ] = 20,

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import gc
-import inspect
 import json
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
-from types import MappingProxyType
-from typing import Annotated, Any, get_type_hints
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
 from glmkit.cli.controlling import constraint_of, leading_of, with_control
+from glmkit.cli.decoding import with_decoding_settings
 from glmkit.cli.language import say
 from glmkit.cli.media import Audio, Image, Video, for_each_text, given_media
 from glmkit.embedded import DEFAULT_MODEL
@@ -39,7 +35,7 @@ Model = Annotated[
         envvar="GLMKIT_MODEL",
         help=say(
             "Name of an embedded model, folder, training file or hub name.",
-            "内置模型名、模型目录、训练检查点或 hub 名称。",
+            "内置模型名、模型目录、训练检查点或 Hub 名称。",
         ),
     ),
 ]
@@ -48,53 +44,6 @@ Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16; int
 Json = Annotated[
     bool, typer.Option("--json", help=say("One JSON object a line.", "每行输出一个 JSON 对象。"))
 ]
-
-
-def with_decoding_settings(
-    body: Callable[..., None], defaults: Mapping[str, Any] = MappingProxyType({})
-) -> Callable[..., None]:
-    """Gives a verb one option for each field of `DecodingSettings`, passed to it as `settings`.
-
-    Args:
-        body: The verb.
-        defaults: Defaults of its own.
-    """
-    documentation = dict(
-        re.findall(r"^ {4}(\w+): (.+?)$", inspect.getdoc(DecodingSettings) or "", re.MULTILINE)
-    )
-    hints = get_type_hints(DecodingSettings) | {"stop": list[str]}
-    options = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=defaults.get(field.name, [] if field.name == "stop" else field.default),
-            annotation=Annotated[hints[field.name], typer.Option(help=documentation[field.name])],
-        )
-        for field in fields(DecodingSettings)
-    ]
-
-    @functools.wraps(body)
-    def verb(**arguments: Any) -> None:
-        chosen = {option.name: arguments.pop(option.name) for option in options}
-        # A shell passes a line's end as two characters.
-        chosen["stop"] = tuple(one.replace("\\n", "\n") for one in chosen["stop"])
-        if not chosen[
-            "do_sample"
-        ]:  # the verb's own settings of drawing do not apply; the user's are a mistake
-            for name in {"temperature", "top_k", "top_p"} & set(defaults):
-                if chosen[name] == defaults[name]:
-                    chosen[name] = getattr(DecodingSettings, name)
-        body(settings=DecodingSettings(**chosen), **arguments)
-
-    signature = inspect.signature(body, eval_str=True)
-    kept = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, parameter in signature.parameters.items()
-        if name != "settings"
-    ]
-    verb.__signature__ = signature.replace(parameters=[*kept, *options])  # type: ignore[attr-defined]
-    verb.__annotations__ = {parameter.name: parameter.annotation for parameter in [*kept, *options]}
-    return verb
 
 
 @with_control

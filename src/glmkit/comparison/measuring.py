@@ -23,7 +23,7 @@ from glmkit.evaluation.metrics import distinct_n, macro_f1
 METRICS: dict[str, tuple[tuple[str, str], bool]] = {
     "accuracy": (("accuracy", "准确率"), True),
     "macro_f1": (("macro F1", "宏平均 F1"), True),
-    "nats": (("nats per right token", "每个正确词元的奈特数"), False),
+    "nats": (("nats per right token", "每个正确词元的 nats"), False),
     "exact": (("exactly right, length by the model", "完全正确（长度由模型决定）"), True),
     "exact_given_length": (("exactly right, length given", "完全正确（给定长度）"), True),
     "exact_in_order": (

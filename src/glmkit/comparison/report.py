@@ -172,9 +172,9 @@ class ComparisonReport:
             f"layers, width, optimizer and schedule, seeds {', '.join(map(str, seeds))}; then the same fine-tuning "
             f"({self.settings['tuning']['steps']} steps) for each task. ± is half of Student's 95 % interval over the seeds; "
             "differences are paired by seed.",
-            f"每种目标：{steps} 步，每行 {rows} 个词元，同样的文本、同样的顺序、同一词表，层数、宽度、优化器与学习率计划相同，"
+            f"每种目标：{steps} 步，每行 {rows} 个词元，同样的文本、同样的顺序、同一词表，层数、宽度、优化器与学习率调度相同，"
             f"种子 {'、'.join(map(str, seeds))}；随后每项任务以相同方式微调（{self.settings['tuning']['steps']} 步）。"
-            "± 为各种子上 Student 95 % 置信区间的一半；差值按种子配对。",
+            "± 为各种子上 Student 95% 置信区间的一半；差值按种子配对。",
         )[which]
         headings = (("Results", "What it says", "Budget"), ("结果", "结论", "预算"))[which]
         said = "\n".join(f"- {one}" for one in self.findings(language))

@@ -56,7 +56,7 @@ def page(explanation: Explanation, language: str | None = None) -> str:
         + _note("Each token written, its probability, and the likeliest tokens in its place.", "每个写出的词元、其概率，以及该处最可能的词元。")
         + "<div id=steps></div></div>",
         f"<div id=lens-part><h2>{both('What each layer would write', '各层会写什么')}</h2>"
-        + _note("Each layer's state through the last LayerNorm and the head (logit lens): its likeliest token; the stronger the colour, the surer. Bold: what was written. The top row is the model's output.", "各层状态经最后的 LayerNorm 与输出层（logit lens）后最可能的词元；颜色越深越确定，粗体为实际写出的词元，首行即模型输出。")
+        + _note("Each layer's state through the last LayerNorm and the head (logit lens): its likeliest token; the stronger the colour, the surer. Bold: what was written. The top row is the model's output.", "各层状态经最后的 LayerNorm 与输出头（logit lens）后最可能的词元；颜色越深越确定，粗体为实际写出的词元，首行即模型输出。")
         + "<div id=lens></div></div>",
         f"<div id=attention-part><h2>{both('Attention', '注意力')}</h2>"
         + _note("Rows look at columns. Dashed lines part A (the text, upper left) from B (what is written). The upper right is empty: part A never sees part B. Colours grow with the square root of the weight.", "行看向列。虚线分开 A 部分（文本，左上）与 B 部分（所写内容）；右上为空，因为 A 部分看不到 B 部分。颜色随权重的平方根加深。")

@@ -23,7 +23,7 @@ CHINESE: tuple[tuple[str, str], ...] = (
     (r"acrostic='(.+)' must be (.+) Chinese characters, one for each line or verse of a (.+)$", "藏头“{0}”的字数不对：{2}需要 {1} 个汉字。"),
     (r"first_line='(.+)' has (\d+) Chinese characters; whole verses of a (.+) have (.+)$", "首句“{0}”有 {1} 个汉字；{2}的整句字数为 {3}。"),
     (r"first_line has '(.)' where the acrostic has '(.)'", "首句此处为“{0}”，与藏头的“{1}”不一致。"),
-    (r"'(.+)' does not fit the tones of a (.+), whose verses", "“{0}”不合{1}的平仄；请改字，或换韵部。"),
+    (r"'(.+)' does not fit the tones of a (.+), whose verses", "“{0}”不合{1}的平仄；请改字，或换一套声韵。"),
     (r"this model's vocabulary has (\d+) single Chinese characters", "此模型的词表只有 {0} 个单字，不足以作诗；请用中文词表的模型，例如 glm-mini。"),
     (r"labels=.* must be at least two, different and not empty", "标签至少要有两个，且互不相同、不为空。"),
     (r"give an outline, or a text with blanks, but not both", "提纲与带空白的文本不能同时给出。"),

@@ -74,6 +74,20 @@ def test_the_module_is_the_command():
     assert done.stdout.startswith("glmkit 0.1.0")
 
 
+def test_chinese_help_is_whole_in_a_narrow_terminal():
+    """Rich cut every sentence that was wider than its column, and the names of long options."""
+    from glmkit.cli.controlling import LEADING
+    from glmkit.cli.decoding import CHINESE
+
+    environment = {**os.environ, "GLMKIT_LANG": "zh", "COLUMNS": "80", "PYTHONUTF8": "1"}
+    command = [sys.executable, "-m", "glmkit", "fill", "--help"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, env=environment)  # fmt: skip
+    shown = "".join(done.stdout.split())
+    for sentence in (*CHINESE.values(), *(chinese for *_, chinese in LEADING)):
+        assert "".join(sentence.split()) in shown
+    assert "--prompt-lookup-num-tokens" in shown
+
+
 def test_without_a_verb_it_greets_with_commands_that_exist():
     from glmkit.cli.main import VERBS
 

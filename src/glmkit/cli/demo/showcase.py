@@ -131,7 +131,7 @@ def run_showcase(screen: Screen, model: str) -> None:
         say(
             f"{count:.1f} million parameters, pretrained by this project on poems and a little modern Chinese. It knows\n"
             "forms and phrases, few facts; what follows is unedited.",
-            f"{count:.1f} 百万参数，由本项目用诗词和少量现代汉语预训练。它懂体裁与语句，所知事实很少；以下输出未经修改。",
+            f"{count * 100:,.0f} 万参数，由本项目用诗词和少量现代汉语预训练。它懂体裁与语句，所知事实很少；以下输出未经修改。",
         )
     )
     for english, chinese, act in ACTS:
