@@ -25,7 +25,7 @@ CHINESE: tuple[tuple[str, str], ...] = (
     (r"first_line has '(.)' where the acrostic has '(.)'", "首句此处为“{0}”，与藏头的“{1}”不一致。"),
     (r"'(.+)' does not fit the tones of a (.+), whose verses", "“{0}”不合{1}的平仄；请改字，或换一套声韵。"),
     (r"this model's vocabulary has (\d+) single Chinese characters", "此模型的词表只有 {0} 个单字，不足以作诗；请用中文词表的模型，例如 glm-mini。"),
-    (r"labels=.* must be at least two, different and not empty", "标签至少要有两个，且互不相同、不为空。"),
+    (r"labels=.* must be at least two strings, different and not empty", "标签至少要有两个，且互不相同、不为空。"),
     (r"give an outline, or a text with blanks, but not both", "提纲与带空白的文本不能同时给出。"),
     (r"the system message has (\d+) characters", "系统消息有 {0} 个字符，没有给对话留下空间；请缩短。"),
     (r"Length: minimum=(\d+) .* maximum=(\d+)", "最少字数 {0} 与最多字数 {1} 矛盾。"),
