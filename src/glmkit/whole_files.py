@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,3 +26,16 @@ def write_figure(path: Path, figure: Figure) -> None:
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     figure.savefig(temporary)
     temporary.rename(path)
+
+
+def copy_matching(source: Path, target: Path, patterns: Iterable[str]) -> tuple[str, ...]:
+    """Copies the files of a folder that patterns of `Path.glob` name to the same places in another; returns these places.
+
+    The target folder is one that is not there for readers yet.
+    """
+    files = [file for pattern in patterns for file in sorted(source.glob(pattern))]
+    places = tuple(str(file.relative_to(source)) for file in files)
+    for file, place in zip(files, places, strict=True):
+        (target / place).parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target / place)
+    return places

@@ -36,6 +36,9 @@ UNWRITTEN_IN_HUB: dict[str, Any] = {"hidden_act": "gelu", "layernorm_epsilon": 1
 TRAINING_HIDDEN_ACT = "gelu_new"
 """The training code's GELU, the tanh approximation, in transformers' spelling."""
 
+WITH_HEAD = frozenset({"GLMForSequenceClassification", "GLMForTokenClassification"})
+"""Architectures that have a head of their own besides the backbone."""
+
 _OPTIONAL = ("num_labels", "id2label", "label2id", "problem_type", "classifier_dropout")
 
 _HUB_CONSTANTS: dict[str, Any] = {
@@ -95,7 +98,14 @@ def normalize_config(raw: Mapping[str, Any]) -> dict[str, Any]:
     config = {name: raw.get(name, default) for name, default in HUB_DEFAULTS.items()}
     config |= {name: raw.get(name, default) for name, default in UNWRITTEN_IN_HUB.items()}
     config |= {name: raw[name] for name in _OPTIONAL if raw.get(name) is not None}
+    if has_head(raw):
+        config["architectures"] = list(raw["architectures"])
     return config
+
+
+def has_head(raw: Mapping[str, Any]) -> bool:
+    """Returns whether the model of a `config.json` labels texts or tokens with a head."""
+    return not WITH_HEAD.isdisjoint(raw.get("architectures") or ())
 
 
 def require_this_glm(raw: Mapping[str, Any]) -> None:

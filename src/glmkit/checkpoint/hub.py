@@ -14,8 +14,14 @@ from typing import Any
 from glmkit.embedded import EMBEDDED, embedded_folder
 from glmkit.errors import CheckpointError, nearest
 
-_SMALL_FILES = ["*.json", "*.model", "vocab.txt", "merges.txt"]
-_SAFETENSORS = ["model*.safetensors"]
+_BESIDES = ["*.json", "*.model", "vocab.txt", "merges.txt", "*.jinja", "tasks/*.yaml", "media/*"]
+_SAFETENSORS = [
+    "model*.safetensors",
+    "adapter_model.safetensors",
+    "head.safetensors",
+    "quantized.safetensors",
+]
+"""Weights of a model, of an adapter and its head, and what `glmkit convert --quantize` writes."""
 _PICKLES = ["pytorch_model*.bin"]
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
@@ -64,10 +70,10 @@ def _download(name: str, options: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = _SMALL_FILES + _SAFETENSORS
+        patterns = _BESIDES + _SAFETENSORS
         folder = Path(snapshot_download(name, allow_patterns=patterns, **options))
-        if not any(folder.glob(_SAFETENSORS[0])):
-            patterns = _SMALL_FILES + _PICKLES
+        if not any(folder.glob("*.safetensors")):
+            patterns = _BESIDES + _PICKLES
             folder = Path(snapshot_download(name, allow_patterns=patterns, **options))
     except Exception as error:
         # The HTTP client, and with it the errors' base class, varies with huggingface-hub's version.

@@ -195,6 +195,8 @@ def _architecture(state: State) -> str:
     heads = head_names(dict(state))
     if any(name.startswith(("dense.", "out_proj.")) for name in heads):
         return "GLMForSequenceClassification"
+    if any(name.startswith("tag_proj.") for name in heads):
+        return "GLMForTokenClassification"
     return "GLMForConditionalGeneration"
 
 

@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 
 from glmkit.checkpoint import resolve
+from glmkit.checkpoint.configs import has_head
 from glmkit.checkpoint.files import read_json, read_tensors
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model.loading import HEADS
@@ -222,8 +223,7 @@ def load_merged(cls: Any, folder: Path, **options: Any) -> Any:
 def _head_options(folder: Path) -> dict[str, Any]:
     """Returns what the configuration beside an adapter says of a classification head."""
     config = read_json(folder / "config.json")
-    with_head = {"GLMForSequenceClassification", "GLMForTokenClassification"}
-    if with_head.isdisjoint(config.get("architectures") or []):
+    if not has_head(config):
         return {}
     return {"num_labels": len(config["id2label"]), "pool_token": config.get("pool_token", "cls")}
 

@@ -22,10 +22,12 @@ import torch.nn.functional as F
 
 from glmkit.checkpoint import Checkpoint, new_folder, read_checkpoint, resolve, write_files
 from glmkit.errors import CheckpointError, nearest
+from glmkit.model.adapters import MEDIA_FOLDER, media_folder
 from glmkit.model.configuration import GLMConfig
 from glmkit.model.loading import special_token_fields
 from glmkit.model.modeling import GLMModel
 from glmkit.runtime import DTYPES
+from glmkit.whole_files import copy_matching
 
 TOKENIZER_FILES = (
     "cog-pretrain.model",
@@ -36,7 +38,11 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "chat_template.jinja",
 )
+
+COMPANIONS = ("tasks/*.yaml", "calibration.json", "finetuned.json")
+"""What fine-tuning and `glmkit calibrate` leave beside a model: its head is not asked without."""
 
 BUILT_IN = {
     "hub": {"hidden_act": "gelu", "layernorm_epsilon": 1e-5},
@@ -109,8 +115,8 @@ def convert(
 ) -> ConversionReport:
     """Writes a checkpoint in another format and compares logits before it reports success.
 
-    A hub-format folder gets weights, configuration and vocabulary; the original's Python files, which its
-    `trust_remote_code` needs, come from the published repositories.
+    A folder gets weights, configuration, vocabulary, tasks, calibrations and what reads media; the original's Python files, which
+    `trust_remote_code` needs in a hub-format folder, come from the published repositories.
 
     Args:
         source: Folder, training file or hub name.
@@ -147,7 +153,10 @@ def convert(
             iteration=iteration,
             max_shard_size=max_shard_size,
         )
-        copied = _copy_tokenizer(vocabulary, temporary)
+        copied = copy_matching(vocabulary, temporary, TOKENIZER_FILES)
+        copy_matching(path, temporary, COMPANIONS)
+        if (media := media_folder(path)) is not None:
+            shutil.copytree(media, temporary / MEDIA_FOLDER)
         compared = _compare(checkpoint, temporary, fields, stored, to)
     return ConversionReport(
         source=str(source),
@@ -265,13 +274,6 @@ def _warnings(
             "or copy them into the result"
         )
     return tuple(warnings)
-
-
-def _copy_tokenizer(source: Path, target: Path) -> tuple[str, ...]:
-    present = tuple(name for name in TOKENIZER_FILES if (source / name).is_file())
-    for name in present:
-        shutil.copyfile(source / name, target / name)
-    return present
 
 
 def _dtype(name: torch.dtype | str | None) -> torch.dtype | None:

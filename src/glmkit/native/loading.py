@@ -18,12 +18,16 @@ from typing import Any
 import torch
 
 from glmkit.checkpoint import new_folder, resolve
+from glmkit.checkpoint.configs import has_head
+from glmkit.checkpoint.files import read_json
+from glmkit.checkpoint.reading import CONFIG
 from glmkit.errors import CheckpointError, ConfigError, nearest
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.model.adapters import MEDIA_FOLDER, load_merged, media_folder
 from glmkit.native.library import NativeError, why_not
 from glmkit.native.model import NativeModel, unpacked
 from glmkit.native.weights import FILE, NativeWeights, check_quantization
+from glmkit.whole_files import copy_matching
 
 logger = logging.getLogger(__name__)
 
@@ -181,12 +185,16 @@ def quantize(
 
     Raises:
         ConfigError: No such quantization.
-        CheckpointError: The source cannot be read or is quantized already, or the target is taken.
+        CheckpointError: The source cannot be read, is quantized already or has a head, or the target is taken.
     """
     check_quantization(quantization)
     path = resolve(source)
     if (path / FILE).is_file():
         raise CheckpointError(f"{source} is quantized already; quantize the model it was made of")
+    if (path / CONFIG).is_file() and has_head(read_json(path / CONFIG)):
+        raise CheckpointError(
+            f"{source} labels by a head, which a quantized folder has no place for; convert it with --dtype bfloat16"
+        )
     model = load_merged(GLMForConditionalGeneration, path).eval()
     if model.glm.virtual_tokens is not None:
         _refuse_virtual_tokens(path, quantization, None)
@@ -195,11 +203,9 @@ def quantize(
     weights = NativeWeights.of(model.config, model.state_dict(), quantization)
     with new_folder(target, overwrite=overwrite) as temporary:
         for folder in dict.fromkeys((path, path if tokenizer is None else Path(tokenizer))):
-            for kept in (file for pattern in KEPT for file in folder.glob(pattern)):
-                if not kept.name.endswith(".index.json"):
-                    place = temporary / kept.relative_to(folder)
-                    place.parent.mkdir(exist_ok=True)
-                    shutil.copyfile(kept, place)
+            copy_matching(folder, temporary, KEPT)
+        for index in temporary.glob("*.index.json"):
+            index.unlink()
         if (media := media_folder(path)) is not None:
             shutil.copytree(media, temporary / MEDIA_FOLDER)
         model.config.save_pretrained(temporary)

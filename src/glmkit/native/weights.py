@@ -150,13 +150,14 @@ class NativeWeights:
                 )
                 for name, (format, rows, columns) in json.loads(recipe["matrices"]).items()
             }
+            quantization = recipe["quantization"]
+        except CheckpointError:
+            raise
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            if isinstance(error, CheckpointError):
-                raise
             raise CheckpointError(
                 f"Cannot read {path}: missing, damaged or cut short ({error}). Quantize the model again."
             ) from error
-        return cls(recipe["quantization"], matrices, tensors)
+        return cls(quantization, matrices, tensors)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         tensors = dict(self.vectors)

@@ -139,34 +139,28 @@ class Answering:
     def _logprobs_since(self, blank: BlankTokens, start: int) -> schemas.Body | None:
         if start >= len(blank.tokens):
             return None
-        found = self._chat_logprobs(blank) if self._chat else self._text_logprobs(blank)
-        if isinstance(found, schemas.ChatLogprobs):
-            return schemas.ChatLogprobs(content=found.content[start:]).model_dump()
-        return {
-            name: None if values is None else values[start:]
-            for name, values in found.model_dump().items()
-        }
+        found = self._chat_logprobs if self._chat else self._text_logprobs
+        return found(blank, start).model_dump()
 
-    def _text_logprobs(self, blank: BlankTokens) -> schemas.TextLogprobs:
-        tokens, offsets = token_pieces(self._tokenizer, blank.tokens), [0]
-        for one in tokens[:-1]:
-            offsets.append(offsets[-1] + len(one))
-        count = min(len(tokens), len(blank.log_probabilities))
+    def _text_logprobs(self, blank: BlankTokens, start: int = 0) -> schemas.TextLogprobs:
+        values = blank.log_probabilities[start:]
+        pieces = token_pieces(self._tokenizer, blank.tokens, start)[: len(values)]
         best = [
             {self._token(token): _finite(value) for token, value in some}
-            for some in blank.likeliest[:count]
+            for some in blank.likeliest[start : start + len(pieces)]
         ]
         return schemas.TextLogprobs(
-            tokens=tokens[:count],
-            token_logprobs=[_finite(value) for value in blank.log_probabilities[:count]],
+            tokens=[text for text, _ in pieces],
+            token_logprobs=list(map(_finite, values)),
             top_logprobs=best or None,
-            text_offset=offsets[:count],
+            text_offset=[offset for _, offset in pieces],
         )
 
-    def _chat_logprobs(self, blank: BlankTokens) -> schemas.ChatLogprobs:
+    def _chat_logprobs(self, blank: BlankTokens, start: int = 0) -> schemas.ChatLogprobs:
         content = []
-        for place, (text, value) in enumerate(
-            zip(token_pieces(self._tokenizer, blank.tokens), blank.log_probabilities, strict=False)
+        pieces = token_pieces(self._tokenizer, blank.tokens, start)
+        for place, ((text, _), value) in enumerate(
+            zip(pieces, blank.log_probabilities[start:], strict=False), start
         ):
             best = blank.likeliest[place] if place < len(blank.likeliest) else []
             content.append(
@@ -208,14 +202,21 @@ def filled_text(one: Filled) -> schemas.FilledText:
     )
 
 
-def token_pieces(tokenizer: Any, tokens: Sequence[int]) -> list[str]:
-    """Returns what each token adds to the text; a character of several tokens belongs to the last of them."""
-    pieces, before = [], ""
-    for count in range(1, len(tokens) + 1):
+def token_pieces(tokenizer: Any, tokens: Sequence[int], start: int = 0) -> list[tuple[str, int]]:
+    """Returns what each token from `start` on adds to the text, and where in it that begins.
+
+    A character of several tokens belongs to the last of them.
+    """
+
+    def ready(count: int) -> str:
         text = str(tokenizer.decode(list(tokens[:count]), skip_special_tokens=True)).lstrip()
-        ready = text if count == len(tokens) else text.rstrip("�")
-        pieces.append(ready[len(before) :])
-        before = ready if len(ready) > len(before) else before
+        return text if count == len(tokens) else text.rstrip("�")
+
+    pieces, told = [], len(ready(start))
+    for count in range(start + 1, len(tokens) + 1):
+        text = ready(count)
+        pieces.append((text[told:], told))
+        told = max(told, len(text))
     return pieces
 
 

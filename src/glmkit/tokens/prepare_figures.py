@@ -33,7 +33,7 @@ def save_figures(report: PrepareReport, folder: Path) -> list[Path]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        logger.warning('no figures: matplotlib is not installed (pip install "glmkit[train]")')
+        logger.warning('no figures: matplotlib is not installed (pip install "glmkit[corpus]")')
         return []
     drawings: dict[str, tuple[Callable[[Any, Any], None], Any]] = {
         "lengths": (_draw_lengths, report.lengths),

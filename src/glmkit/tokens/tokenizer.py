@@ -43,6 +43,7 @@ _FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "chat_template.jinja",
     *sorted({name for names in VOCABULARY_FILES.values() for name in names}),
 )
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -7,12 +7,11 @@ In: a checkpoint with its tokenizer, and words or a corpus to find them in. Out:
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glmkit.checkpoint import resolve
+from glmkit.checkpoint import new_folder, resolve
 from glmkit.corpus.sources import read_documents
 from glmkit.errors import ConfigError
 from glmkit.model.modeling import GLMForConditionalGeneration
@@ -77,45 +76,39 @@ def extend_vocabulary(
         learn: How many words to find there.
         text_field: The field of a record that holds its text.
         tokenizer: Folder with the vocabulary, for training folders, which have none.
-        overwrite: Whether `target` may be replaced.
+        overwrite: Whether a model at `target` may be replaced.
 
     Raises:
-        ConfigError: No words asked for, or the target exists.
+        ConfigError: No words asked for.
         TokenizerError: Words that cannot be added, or no tokenizer.
-        CheckpointError: The source cannot be read.
+        CheckpointError: The source cannot be read, or the target is taken.
     """
-    target = Path(target)
     if not words and not (corpus and learn):
         raise ConfigError("name words to add, or a corpus and how many words to find in it")
-    if target.exists() and not overwrite:
-        raise ConfigError(f"{target} exists; choose another folder or allow overwriting")
-    folder = resolve(source)
-    old = GLMTokenizer.from_pretrained(folder if tokenizer is None else tokenizer)
-    wanted = list(dict.fromkeys(words))
-    if learn:
-        found = find_words(old, _texts(corpus, text_field), learn)
-        wanted += [word for word in found if word not in set(wanted)]
-    new, sources = add_words(old, wanted)
-    model = GLMForConditionalGeneration.from_pretrained(folder)
-    extend_embeddings(model, padded_rows(tokenizer_rows(new)), sources)
-    for name, value in special_fields(new).items():
-        setattr(model.config, name, value)
-    added = [str(new.convert_ids_to_tokens(index)) for index in sources]
-    report = ExtensionReport(
-        folder=target,
-        words=added,
-        known=[word for word in wanted if word not in set(added)],
-        tokens_before=len(old),
-        tokens_after=len(new),
-        rows=model.config.vocab_size,
-        saved_ratio=_saved(old, new, itertools.islice(_texts(corpus, text_field), 1000)),
-    )
-    partial = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    new.save_pretrained(partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with new_folder(target, overwrite=overwrite) as temporary:
+        folder = resolve(source)
+        old = GLMTokenizer.from_pretrained(folder if tokenizer is None else tokenizer)
+        wanted = list(dict.fromkeys(words))
+        if learn:
+            found = find_words(old, _texts(corpus, text_field), learn)
+            wanted += [word for word in found if word not in set(wanted)]
+        new, sources = add_words(old, wanted)
+        model = GLMForConditionalGeneration.from_pretrained(folder)
+        extend_embeddings(model, padded_rows(tokenizer_rows(new)), sources)
+        for name, value in special_fields(new).items():
+            setattr(model.config, name, value)
+        added = [str(new.convert_ids_to_tokens(index)) for index in sources]
+        report = ExtensionReport(
+            folder=Path(target),
+            words=added,
+            known=[word for word in wanted if word not in set(added)],
+            tokens_before=len(old),
+            tokens_after=len(new),
+            rows=model.config.vocab_size,
+            saved_ratio=_saved(old, new, itertools.islice(_texts(corpus, text_field), 1000)),
+        )
+        model.save_pretrained(temporary)
+        new.save_pretrained(temporary)
     return report
 
 

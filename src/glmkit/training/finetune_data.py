@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -289,10 +289,7 @@ def _weigh(found: TaskSamples, weights: Mapping[str, float] | str | None) -> Non
     else:
         assert isinstance(weights, Mapping)
         factors = {found.labels.index(label): value for label, value in weights.items()}
-    found.train = [
-        Sample(sample.where, sample.variants, factors.get(sample.right, 1.0))
-        for sample in found.train
-    ]
+    found.train = [replace(sample, weight=factors.get(sample.right, 1.0)) for sample in found.train]
 
 
 def _content(sample: Sample) -> bytes:

@@ -11,10 +11,13 @@ import pytest
 import torch
 
 import glmkit
+from glmkit.applications.calibration import Calibration, save_calibrations
 from glmkit.applications.classification import label_scores
 from glmkit.config import save_config
-from glmkit.errors import ConfigError
+from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model import GLMForSequenceClassification
+from glmkit.model.convert import convert
+from glmkit.native.loading import quantize
 from glmkit.tasks.encoding import encode_question
 from glmkit.tasks.rendering import question
 from glmkit.tasks.task import load_task
@@ -100,3 +103,18 @@ def test_what_is_no_head_or_another_tasks_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"tells 1, 0; the task 'topics' has"):
         glm.classify("好", "topics", head=bare)
     assert glmkit.load(bare, device="cpu").head is None
+
+
+@pytest.mark.parametrize("to", ["glmkit", "hub"])
+def test_a_converted_classifier_answers_as_before(tmp_path, to):
+    folder = head_folder(tmp_path / "head")
+    save_calibrations({"sentiment": Calibration(2.0, {"1": 0.1, "0": -0.1})}, folder)
+    convert(folder, tmp_path / "there", to)
+    convert(tmp_path / "there", tmp_path / "back")
+    expected = glmkit.load(folder, device="cpu").classify(TEXTS, "sentiment")
+    for converted in ("there", "back"):
+        found = glmkit.load(tmp_path / converted, device="cpu").classify(TEXTS, "sentiment")
+        for one, other in zip(found, expected, strict=True):
+            assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+    with pytest.raises(CheckpointError, match="labels by a head, which a quantized folder has no"):
+        quantize(folder, tmp_path / "small", "int8")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from glmkit.checkpoint import resolve
 from glmkit.errors import CheckpointError
@@ -34,6 +35,29 @@ def test_a_cached_name_needs_no_network(tmp_path, weights):
     snapshot = cached(tmp_path, "THUDM/glm-large-chinese", "config.json", weights)
     found = resolve("THUDM/glm-large-chinese", cache_dir=tmp_path, local_files_only=True)
     assert found == snapshot
+
+
+def test_everything_that_a_model_of_glmkit_has_is_downloaded_and_no_more(tmp_path, monkeypatch):
+    files = [
+        "adapter_model.safetensors",
+        "calibration.json",
+        "head.safetensors",
+        "media/model.safetensors",
+        "media/tokens.txt",
+        "quantized.safetensors",
+        "tasks/sentiment.yaml",
+        "tokenizer_config.json",
+    ]
+    wanted: list[str] = []
+
+    def download(name, allow_patterns, **options):
+        wanted[:] = filter_repo_objects([*files, "pytorch_model.bin", "logs/events.1"], allow_patterns=allow_patterns)  # fmt: skip
+        (tmp_path / "adapter_model.safetensors").touch()
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    resolve("somebody/fine-tuned")
+    assert wanted == files
 
 
 def test_offline_says_how_to_get_it(tmp_path):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 import glmkit
 from conftest import golden_folder
 from glmkit.config import from_values
-from glmkit.errors import ConfigError
+from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.tokens.store import TokenStoreWriter
 from glmkit.tokens.tokenizer import GLMTokenizer
@@ -141,8 +141,12 @@ def test_words_must_be_asked_for_and_folders_are_kept(extended, tmp_path):
     source = golden_folder("tiny-chinese").path
     with pytest.raises(ConfigError, match="name words to add"):
         extend_vocabulary(source, tmp_path / "m")
-    with pytest.raises(ConfigError, match="exists"):
+    with pytest.raises(CheckpointError, match="not empty"):
         extend_vocabulary(source, extended[0], words=["新冠"])
+    (tmp_path / "letter.txt").write_text("不是模型")
+    with pytest.raises(CheckpointError, match="is no checkpoint"):
+        extend_vocabulary(source, tmp_path, words=["新冠"], overwrite=True)
+    assert (tmp_path / "letter.txt").is_file()
 
 
 @pytest.mark.slow

@@ -10,9 +10,11 @@ import pytest
 
 from glmkit.blanks.layout import IGNORE_INDEX
 from glmkit.errors import ConfigError, DataError
+from glmkit.multimodal.media import Medium
+from glmkit.tasks.choices import Choices
 from glmkit.tasks.task import load_task
 from glmkit.tokens.train import train_tokenizer
-from glmkit.training.finetune_data import read_task
+from glmkit.training.finetune_data import Sample, TaskSamples, _weigh, read_task
 from glmkit.training.finetune_settings import FinetuneConfig, TaskData, check
 
 
@@ -109,6 +111,14 @@ def test_class_weights(tmp_path, tokenizer):
     assert sum(sums.values()) == pytest.approx(len(balanced))
     given = read(path, tokenizer, class_weights={"0": 3.0}).train
     assert {(one.right, one.weight) for one in given} == {(0, 1.0), (1, 3.0)}
+
+
+def test_a_weighted_sample_keeps_its_media():
+    question = Choices(np.array([1]), [np.array([2])], 0)
+    medium = Medium("image", b"", "one.png")
+    found = TaskSamples("mood", load_task("sentiment"), [Sample("a:1", (question,), 1.0, (medium,))], [], Counter())  # fmt: skip
+    _weigh(found, "balanced")
+    assert found.train[0].media == (medium,)
 
 
 def test_only_answers_are_predicted_and_long_texts_give_way(tmp_path, tokenizer):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,20 +97,19 @@ class DecontaminationRule:
     """Says of each text whether it holds a passage of an evaluation text.
 
     Args:
-        path: Of a saved `PassageIndex`; each process reads it once.
+        path: Of a saved `PassageIndex`; a task reads it at its first text.
     """
 
     def __init__(self, path: Path):
         self.path = path
 
+    @cached_property
+    def _index(self) -> PassageIndex:
+        return PassageIndex.load(self.path)
+
     def __call__(self, text: str) -> str | None:
         """Returns the reason to drop a text, or None."""
-        return "evaluation text" if _load(self.path).found_in(text) else None
-
-
-@lru_cache(maxsize=1)
-def _load(path: Path) -> PassageIndex:
-    return PassageIndex.load(path)
+        return "evaluation text" if self._index.found_in(text) else None
 
 
 def _texts(settings: DecontaminationSettings) -> Iterator[str]:
