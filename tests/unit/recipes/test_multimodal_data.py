@@ -152,7 +152,10 @@ def test_held_out_pairs_are_in_held_out_media_and_nowhere_else(recipe, asked):
             assert bool(held_out & set(pairs(truth))) == (split == "heldout"), truth
     shown = {pair for truth, _ in asked["image", "heldout"] for pair in pairs(truth)}
     assert shown >= recipe.scenes.HELD_OUT
-    assert 0.14 < len(recipe.scenes.HELD_OUT) / 48 < 0.17
+    scenes = recipe.scenes
+    incomplete, shapes = zip(*scenes.HELD_OUT, strict=True)
+    assert sorted(shapes) == sorted(scenes.SHAPES)  # one each, of as many colours
+    assert len(set(incomplete)) == len(scenes.SHAPES) < len(scenes.COLOURS)
 
 
 def test_no_question_or_caption_of_training_puts_a_held_out_pair_into_words(recipe, asked):
