@@ -29,9 +29,10 @@ from glmkit.applications.understanding import Understanding
 from glmkit.applications.writing import Writing
 from glmkit.checkpoint import resolve
 from glmkit.embedded import DEFAULT_MODEL
-from glmkit.errors import GenerationError, MediaError, UserError
+from glmkit.errors import ConfigError, GenerationError, MediaError, UserError
 from glmkit.evaluation.perplexity import bits_per_character, perplexity, score_texts
 from glmkit.generation import infill
+from glmkit.generation.assistant import Assistant
 from glmkit.generation.prompts import split_at_blanks
 from glmkit.generation.results import Filled, Score
 from glmkit.generation.settings import DecodingSettings
@@ -437,6 +438,8 @@ def load(
     dtype: str | None = None,
     quantization: Literal["int8", "int4"] | None = None,
     backend: Literal["native", "torch"] | None = None,
+    assistant_model: str | Path | GLM | None = None,
+    num_assistant_tokens: int = 8,
     **options: Any,
 ) -> GLM:
     """Loads a GLM in any known format, with its tokenizer.
@@ -450,13 +453,17 @@ def load(
         dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on a GPU, float32 on a CPU.
         quantization: Weights of 8 or 4 bits, on a CPU; a folder that `glmkit convert --quantize` wrote needs no telling.
         backend: "native" or "torch", instead of the faster one that is here.
+        assistant_model: A smaller model of the same vocabulary, which guesses the next tokens; this one checks them in one pass. What is
+            written stays the same (`generation.assistant`). One loaded already may have settings of its own.
+        num_assistant_tokens: Most tokens guessed at a step.
         **options: Passed to `GLMForConditionalGeneration.from_pretrained` (the model is on torch then); `tokenizer=` names a folder with
             the vocabulary where the weights' folder (a training folder) has none.
 
     Raises:
         CheckpointError: No such checkpoint, or one that cannot be read.
         TokenizerError: No vocabulary there.
-        ConfigError: A device, number type, quantization or backend that does not exist here.
+        ConfigError: A device, number type, quantization or backend that does not exist here, an assistant of another vocabulary.
+        GenerationError: `num_assistant_tokens` below 1.
     """
     place = choose_device(device)
     path = resolve(name_or_path)
@@ -476,11 +483,30 @@ def load(
     _complete(model.config, tokenizer)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = chat_template(load_task("dialogue"))
+    if assistant_model is not None:
+        model.assistant = _assistant(
+            assistant_model, tokenizer, num_assistant_tokens, device, dtype
+        )
     head = load_head(path, model, shared=True) if with_head else None
     tagger = load_tagger(path, model, shared=True) if with_tags else None
     return GLM(
         model, tokenizer, load_calibrations(path), tasks, head, tagger, load_reader(path, place)
     )
+
+
+def _assistant(
+    given: str | Path | GLM, tokenizer: GLMTokenizer, num_tokens: int, device: Any, dtype: Any
+) -> Assistant:
+    """Returns what guesses for a model with a tokenizer."""
+    glm = given if isinstance(given, GLM) else load(given, device=device, dtype=dtype)
+    own, other = tokenizer.get_vocab(), glm.tokenizer.get_vocab()
+    if own != other or tokenizer.special_ids != glm.tokenizer.special_ids:
+        different = sum(own.get(token) != place for token, place in other.items())
+        raise ConfigError(
+            f"assistant_model: its vocabulary of {len(other):,} tokens is not the model's of {len(own):,}: {different:,} of its tokens "
+            "are not there, or have another id. Both must have one vocabulary, as the models of one family have"
+        )
+    return Assistant(glm.model, num_tokens)
 
 
 def _complete(config: GLMConfig, tokenizer: GLMTokenizer) -> None:

@@ -17,6 +17,7 @@ from glmkit.cli.decoding import with_decoding_settings
 from glmkit.cli.language import say
 from glmkit.cli.media import Audio, Given, Image, Video, check_medium, given_media, message
 from glmkit.cli.writing import (
+    AssistantModel,
     Device,
     Dtype,
     Json,
@@ -57,6 +58,7 @@ def chat(
     as_json: Json = False,
     device: Device = None,
     dtype: Dtype = None,
+    assistant_model: AssistantModel = None,
 ) -> None:
     """Answers each turn, with what was said before in mind; in a terminal the reply appears as it is written.
 
@@ -64,7 +66,7 @@ def chat(
     """
     interactive = not turns and sys.stdin.isatty()
     media = given_media(image, audio, video)
-    glm = load_model(model, device, dtype)
+    glm = load_model(model, device, dtype, assistant_model)
     if interactive:
         _greet(glm)
     opening = [{"role": "system", "content": system}] if system else []

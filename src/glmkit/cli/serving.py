@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from glmkit.cli.language import say
-from glmkit.cli.writing import Device, Dtype, load_model
+from glmkit.cli.writing import AssistantModel, Device, Dtype, load_model
 from glmkit.embedded import DEFAULT_MODEL
 from glmkit.errors import UserError, missing_dependency, nearest
 
@@ -198,6 +198,7 @@ def serve(
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
+    assistant_model: AssistantModel = None,
 ) -> None:  # fmt: skip
     """Serves a model: OpenAI's interface and GLM's own, until Ctrl-C or SIGTERM."""
     from glmkit.serving.settings import ServingSettings, read_keys
@@ -263,13 +264,14 @@ def serve(
         )
 
     if engine == "local":
-        make_server(load_model(model, device, dtype), settings, ready, page).run()
+        make_server(load_model(model, device, dtype, assistant_model), settings, ready, page).run()
         return
     from glmkit.serving.replicas import Replicas, serve_replicas
 
     gpus = 1.0 if (device or "").startswith("cuda") else 0.0
     many = Replicas(replicas, max_replicas, gpus=gpus, address=ray_address)
-    load = functools.partial(load_model, _absolute(model), device, dtype)
+    helper = None if assistant_model is None else _absolute(assistant_model)
+    load = functools.partial(load_model, _absolute(model), device, dtype, helper)
     serve_replicas(load, settings, many, ready)
 
 

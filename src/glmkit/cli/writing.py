@@ -41,6 +41,15 @@ Model = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16; int8, int4 (CPU)")]
+AssistantModel = Annotated[
+    str | None,
+    typer.Option(
+        help=say(
+            "A smaller model of the same vocabulary that guesses ahead; the text stays the same.",
+            "同一词表的小模型，用来预先猜测后文；生成结果不变。",
+        )
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help=say("One JSON object a line.", "每行输出一个 JSON 对象。"))
 ]
@@ -69,12 +78,13 @@ def fill(
     batch_size: Annotated[int, typer.Option(help=say("Texts at a time.", "每批文本数。"))] = 8,
     device: Device = None,
     dtype: Dtype = None,
+    assistant_model: AssistantModel = None,
 ) -> None:
     """Fills every [MASK], [sMASK] and [gMASK] of each text."""
     given = given_media(image, audio, video)
     lines = read_texts(texts)
     media = for_each_text(given, len(lines))
-    glm = load_model(model, device, dtype)
+    glm = load_model(model, device, dtype, assistant_model)
     arguments = dataclasses.asdict(settings) | leading_of(control) | media
     limit = constraint_of(glm.tokenizer, control)
     for name, value in {
@@ -113,12 +123,13 @@ def generate(
     as_json: Json = False,
     device: Device = None,
     dtype: Dtype = None,
+    assistant_model: AssistantModel = None,
 ) -> None:
     """Continues each text; in a terminal the continuation appears as it is written."""
     given = given_media(image, audio, video)
     lines = read_texts(texts)
     media = for_each_text(given, len(lines))
-    glm = load_model(model, device, dtype)
+    glm = load_model(model, device, dtype, assistant_model)
     settled = dataclasses.asdict(settings) | leading_of(control)
     limit = constraint_of(glm.tokenizer, control)
     for number, text in enumerate(lines):
@@ -168,7 +179,9 @@ def _print_candidates(result: Any) -> None:
     Console(highlight=False).print(table)
 
 
-def load_model(model: str, device: str | None, dtype: str | None) -> Any:
+def load_model(
+    model: str, device: str | None, dtype: str | None, assistant_model: str | None = None
+) -> Any:
     """Loads the model that the options name."""
     gc.disable()  # nothing that is imported or loaded is garbage: a tenth of the time goes into looking
     try:
@@ -176,7 +189,7 @@ def load_model(model: str, device: str | None, dtype: str | None) -> Any:
         from glmkit.native.loading import QUANTIZED
 
         bits: Any = {"quantization": dtype} if dtype in QUANTIZED else {"dtype": dtype}
-        return load(model, device=device, **bits)
+        return load(model, device=device, assistant_model=assistant_model, **bits)
     finally:
         gc.enable()
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import torch
 
 from glmkit.errors import GenerationError
+from glmkit.generation.assistant import Assistant
 from glmkit.generation.decoding import BlankTokens
 from glmkit.generation.guidance import GuidedRunner
 from glmkit.generation.request import Event, Request, Slot, Ticket
@@ -35,6 +36,7 @@ class Engine:
         max_batch: Most samples that run at once.
         max_tokens: Most tokens that they may come to together, part A and all blanks at full length; None is no limit. A
             request waits until it surely fits: what runs is never thrown out again.
+        assistant: A smaller model that guesses what comes next.
 
     Raises:
         GenerationError: A limit below 1.
@@ -48,11 +50,13 @@ class Engine:
         *,
         max_batch: int = 8,
         max_tokens: int | None = None,
+        assistant: Assistant | None = None,
     ):
         for name, value in (("max_batch", max_batch), ("max_tokens", max_tokens)):
             if value is not None and value < 1:
                 raise GenerationError(f"{name}={value} must be at least 1")
         self._runner = GuidedRunner(runner)
+        self._drafter = assistant.make_drafter() if assistant is not None else None
         self._sop, self._max_positions = sop, max_positions
         self._max_batch, self._max_tokens = max_batch, max_tokens
         self._waiting = deque[Ticket]()
@@ -104,6 +108,7 @@ class Engine:
             events: list[Event] = []
             self._admit(events)
             readers = [slot for slot in self._slots if slot.pending]
+            self._guess(readers)
             feeds = list(map(_feed, readers))
             for slot, read in zip(readers, self._read(feeds), strict=True):
                 if isinstance(read, Exception):
@@ -126,7 +131,7 @@ class Engine:
         length = max(len(prompt.ids) for prompt in prompts)
         blanks = len(request.prompt.mask_indices)
         settings, samples = request.chooser.settings, len(request.seeds)
-        tokens, most = samples * request.tokens(self._max_positions), self._max_tokens
+        tokens, most = samples * self._tokens(request), self._max_tokens
         problems = [
             problem
             for problem, wrong in (
@@ -148,7 +153,7 @@ class Engine:
             request = self._waiting[0].request
             samples = len(request.seeds)
             running = [slot.request for slot in self._slots] + [request] * samples
-            tokens = sum(one.tokens(self._max_positions) for one in running)
+            tokens = sum(map(self._tokens, running))
             if len(running) > self._max_batch:
                 return
             if self._max_tokens is not None and tokens > self._max_tokens:
@@ -162,6 +167,20 @@ class Engine:
             except Exception as error:
                 self._fail(slots[0], error, events)
 
+    def _tokens(self, request: Request) -> int:
+        """Returns the most tokens of a sample in the cache."""
+        guessed = self._drafter.num_tokens if self._drafter is not None else 0
+        return request.tokens(self._max_positions) + guessed * (
+            1 if request.guidance is None else 2
+        )
+
+    def _guess(self, slots: list[Slot]) -> None:
+        """Guesses what slots will write: from their texts, else with the assistant."""
+        for slot in slots:
+            slot.look_up()
+        if self._drafter is not None:
+            self._drafter.guess(slot for slot in slots if not slot.guesses)
+
     def _read(self, feeds: list[Feed]) -> list[torch.Tensor | Exception]:
         """Returns logits for each feed; what cannot be read together is read one by one, so that one fails alone."""
         try:
@@ -174,7 +193,10 @@ class Engine:
         others = [one for one in self._slots if one.ticket is slot.ticket and one.sequence is None]
         for one in others:
             assert slot.sequence is not None
-            one.sequence, one.guesses = self._runner.fork(slot.sequence), slot.guesses
+            one.sequence = self._runner.fork(slot.sequence)
+            one.read, one.guesses = list(slot.read), slot.guesses
+            if self._drafter is not None:
+                self._drafter.fork(slot, one)
         if not slot.ticket.done:
             yield from (slot, *others)
 
@@ -190,6 +212,8 @@ class Engine:
         """Frees a slot; a request without slots is done."""
         if slot.sequence is not None:
             self._runner.close(slot.sequence)
+        if self._drafter is not None:
+            self._drafter.close(slot)
         self._slots.remove(slot)
         slot.ticket.done = all(one.ticket is not slot.ticket for one in self._slots)
 

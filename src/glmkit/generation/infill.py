@@ -189,11 +189,13 @@ def make_engine(model: Any, tokenizer: Any, **limits: Any) -> Engine:
     """Returns an engine for a model in evaluation mode.
 
     Args:
-        model: A `GLMForConditionalGeneration`.
+        model: A `GLMForConditionalGeneration`; an `Assistant` that is its attribute `assistant` guesses for it.
         tokenizer: Its `GLMTokenizer`.
         **limits: `max_batch`, `max_tokens`.
     """
-    return Engine(make_runner(model), tokenizer.special_ids.sop, _positions(model), **limits)
+    assistant = getattr(model, "assistant", None)
+    sop, positions = tokenizer.special_ids.sop, _positions(model)
+    return Engine(make_runner(model), sop, positions, assistant=assistant, **limits)
 
 
 def make_chooser(

@@ -57,7 +57,7 @@ class Request:
         return replace(self, constraints=within_room(self.constraints, room))
 
     def tokens(self, max_positions: int) -> int:
-        """Returns the most tokens of a sample in a cache: part A, each blank with its start marker, and guesses."""
+        """Returns the most tokens of a sample in a cache: part A, each blank with its start marker, guesses from the text."""
         blanks = len(self.prompt.mask_indices) * (1 + self.longest(max_positions))
         own = len(self.prompt.ids) + blanks + self.chooser.settings.prompt_lookup_num_tokens
         return own if self.guidance is None else own + self.guidance.length(own)
@@ -100,6 +100,7 @@ class Slot:
         sop: Id of the start marker.
         longest: Most tokens of a blank.
         sequence: Its handle in the runner; None until the request's first slot has read part A for all.
+        read: Inputs that have been read and still count.
         pending: Inputs to be read: part A, tokens, start markers; empty in the end.
         prefix: Tokens of part A among them.
         guesses: Inputs read behind `pending` that may turn out wrong.
@@ -110,6 +111,7 @@ class Slot:
     sop: int
     longest: int
     sequence: int | None = None
+    read: list[Token] = field(default_factory=list)
     pending: list[Token] = field(default_factory=list)
     prefix: int = 0
     guesses: list[Token] = field(default_factory=list)
@@ -136,18 +138,35 @@ class Slot:
         columns = (example.input_ids.tolist(), *example.position_ids.tolist())
         self.pending, self.prefix = list(zip(*columns, strict=True)), example.prefix_length
 
-    def inputs(self) -> list[Token]:
-        """Returns what is to be read next: what is pending and, with prompt lookup, guesses of what comes after."""
-        self.guesses = []
+    @property
+    def written(self) -> int:
+        """Tokens of the current blank."""
+        return len(self.blanks[-1].tokens)
+
+    @property
+    def room(self) -> int:
+        """Most guesses that can be of use: after them one token is written in any case."""
+        return self.longest - self.written - 1
+
+    def look_up(self) -> None:
+        """Guesses from the text what comes after what is pending, where the settings want it."""
         if most := self.request.chooser.settings.prompt_lookup_num_tokens:
-            most = min(most, self.longest - len(self.blanks[-1].tokens) - 1)
-            written = [blank.tokens for blank in self.blanks]
-            guesses = guess(self.request.prompt, written, most, self.request.chooser.writable)
-            _, position, block = self.pending[-1]
-            self.guesses = [
-                (token, position, block + place) for place, token in enumerate(guesses, start=1)
-            ]
-        return self.pending + self.guesses
+            blanks = [blank.tokens for blank in self.blanks]
+            most = min(most, self.room)
+            self.guess(guess(self.request.prompt, blanks, most, self.request.chooser.writable))
+
+    def guess(self, tokens: Sequence[int]) -> None:
+        """Adds tokens that may come next, after what is pending and guessed already."""
+        _, position, block = [*self.pending, *self.guesses][-1]
+        self.guesses += [
+            (token, position, block + place) for place, token in enumerate(tokens, start=1)
+        ]
+
+    def inputs(self) -> list[Token]:
+        """Returns what is read next: what is pending, and guesses of what comes after."""
+        inputs = self.pending + self.guesses
+        self.read += inputs
+        return inputs
 
     def take(self, logits: torch.Tensor, events: list[Event]) -> int:
         """Writes one token, and one more for each guess that was right; adds what happened to `events`.
@@ -162,14 +181,16 @@ class Slot:
         Raises:
             Exception: What a constraint raises; a `GenerationError` where it leaves no token.
         """
-        wrong = len(self.guesses)
-        self.pending, self.prefix = [], 0
-        for row, expected in zip(logits, [*self.guesses, None], strict=True):
+        wrong, guesses = len(self.guesses), [*self.guesses, None]
+        self.pending, self.prefix, self.guesses = [], 0, []
+        for row, expected in zip(logits, guesses, strict=True):
             hidden = self._advance(row, events)
             if self.pending != [expected]:
                 break
             self.pending, wrong = [], wrong - 1  # it has been read already
-        return wrong + hidden
+        forgotten = wrong + hidden
+        del self.read[len(self.read) - forgotten :]
+        return forgotten
 
     def _advance(self, logits: torch.Tensor, events: list[Event]) -> int:
         """Adds a token to the current blank, or ends it and opens the next one; returns how much of it is not to be seen."""

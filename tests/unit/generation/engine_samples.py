@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
+from types import SimpleNamespace
 from zlib import crc32
 
 import numpy as np
@@ -72,6 +73,28 @@ class PaperRunner:
             ends = range(len(read) - feed.num_logits + 1, len(read) + 1)
             results.append(torch.stack([logits_after(read[:end]) for end in ends]))
         return results
+
+
+class PaperModel:
+    """A `PaperRunner` as a model: wrong in a share of its guesses, and unable to read an id."""
+
+    def __init__(self, wrong: float = 0.0, positions: int = POSITIONS, unreadable: int = -1):
+        self.config = SimpleNamespace(max_sequence_length=positions)
+        self.wrong, self.unreadable, self.random = wrong, unreadable, Random(0)
+
+    def make_runner(self) -> PaperRunner:
+        self.runner = PaperRunner()
+        read = self.runner.forward
+
+        def forward(feeds: Sequence[Feed]) -> list[torch.Tensor]:
+            if any(self.unreadable in feed.ids for feed in feeds):
+                raise IndexError("no such id")
+            return [
+                one.flip(-1) if self.random.random() < self.wrong else one for one in read(feeds)
+            ]
+
+        self.runner.forward = forward  # type: ignore[method-assign]
+        return self.runner
 
 
 class StopPair:

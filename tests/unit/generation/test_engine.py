@@ -16,6 +16,7 @@ from engine_samples import (
     POSITIONS,
     SOP,
     VOCABULARY,
+    PaperModel,
     PaperRunner,
     Raises,
     make_chooser,
@@ -28,6 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glmkit.errors import GenerationError
+from glmkit.generation.assistant import Assistant
 from glmkit.generation.constraints import Choices
 from glmkit.generation.decoding import TokenChooser
 from glmkit.generation.engine import Engine
@@ -48,6 +50,9 @@ def test_any_order_of_calls_gives_what_each_request_gets_alone(seed: int):
     """Requests of every kind come, are read on, are cancelled and fail; a sequence too many or a token off shows."""
     rng, runner = Random(seed), PaperRunner()
     limits = {"max_batch": rng.choice([3, 5]), "max_tokens": rng.choice([None, 400])}
+    assistant = rng.choice([None, PaperModel(), PaperModel(wrong=0.3), PaperModel(positions=20)])
+    if assistant is not None:
+        limits["assistant"] = Assistant(assistant, rng.choice([1, 4]))
     engine, tickets, cancelled, events = make_engine(runner, **limits), [], set(), []
     for _ in range(40):
         action = rng.choice(["submit", "step", "step", "step", "cancel"])
@@ -67,6 +72,7 @@ def test_any_order_of_calls_gives_what_each_request_gets_alone(seed: int):
         assert bool(running) == engine.busy
     events += engine.run()
     assert runner.sequences == {}
+    assert assistant is None or assistant.runner.sequences == {}
     assert all(ticket.done for ticket in tickets)
     for ticket in tickets:
         seen = [event for event in events if event.ticket is ticket]
@@ -161,6 +167,41 @@ def test_prompt_lookup_saves_passes():
         sum(written_with(guesses, seed)[0] for seed in range(40)) for guesses in (0, 4)
     )
     assert after < 0.9 * before
+
+
+def test_an_assistant_saves_passes_and_changes_nothing():
+    """One that guesses as the model would, and one that is wrong in a third of its guesses."""
+    prompts = [make_prompt(Random(seed), 2) for seed in range(8)]
+    found = []
+    for wrong in (None, 0.0, 0.3):
+        runner = PaperRunner()
+        assistant = None if wrong is None else Assistant(PaperModel(wrong=wrong), 4)
+        engine = make_engine(runner, assistant=assistant)
+        settings = {"max_new_tokens": 40, "min_new_tokens": 40}
+        tickets = [
+            engine.submit(Request(prompt, make_chooser(**settings, **more), seeds=[7]))
+            for prompt in prompts
+            for more in ({}, {"do_sample": True, "temperature": 0.3})
+        ]
+        list(engine.run())
+        found.append((sum(map(len, runner.passes)), [ticket.samples for ticket in tickets]))
+    (alone, written), (good, same), (bad, again) = found
+    assert written == same == again
+    assert good < 0.4 * alone
+    assert good < bad < 0.8 * alone
+
+
+def test_texts_that_the_assistant_cannot_read_are_written_without_it():
+    assistant = PaperModel(unreadable=9)
+    engine = make_engine(assistant=Assistant(assistant))
+    chooser = make_chooser(max_new_tokens=12)
+    requests = [Request(make_prompt(Random(seed), 1), chooser, seeds=[0]) for seed in range(12)]
+    tickets = [engine.submit(request) for request in requests]
+    list(engine.run())
+    assert [ticket.samples for ticket in tickets] == [[write(request)] for request in requests]
+    assert assistant.runner.sequences == {}
+    with pytest.raises(GenerationError, match="num_assistant_tokens=0 must be at least 1"):
+        Assistant(assistant, 0)
 
 
 def test_an_error_concerns_one_request():

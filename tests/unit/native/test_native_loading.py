@@ -195,3 +195,34 @@ def test_the_command_writes_what_load_reads(folder, tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert "native decoder" in run(app, ["info"]).output
+
+
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_an_assistant_guesses_and_the_text_stays(folder, backend):
+    """The model itself with fewer bits guesses: by name, loaded, in the command, with stop strings and drawn."""
+    if (reason := library.why_not()) is not None:
+        pytest.skip(reason)
+    alone = glmkit.load(folder, backend=backend)
+    helper = glmkit.load(folder, quantization="int8")
+    helped = glmkit.load(folder, backend=backend, assistant_model=helper, num_assistant_tokens=4)
+    for settings in (
+        {},
+        {"do_sample": True, "temperature": 0.2, "seed": 5},
+        {"repetition_penalty": 1.2},
+    ):
+        found, expected = (glm.fill(TEXTS, max_new_tokens=12, **settings) for glm in (helped, alone))  # fmt: skip
+        assert [one.blanks for one in found] == [one.blanks for one in expected]
+    assert "".join(helped.generate(TEXTS[1], max_new_tokens=9, stream=True)) == alone.generate(
+        TEXTS[1], max_new_tokens=9
+    )
+
+
+def test_the_command_takes_an_assistant_of_the_same_vocabulary(folder):
+    run = CliRunner().invoke
+    command = ["generate", TEXTS[1], "--model", str(folder), "--max-new-tokens", "6"]
+    alone = run(build_app(), command)
+    helped = run(build_app(), [*command, "--assistant-model", str(folder)])
+    assert helped.exit_code == 0
+    assert helped.output == alone.output
+    with pytest.raises(ConfigError, match="its vocabulary of 10,240 tokens is not the model's of"):
+        glmkit.load(folder, assistant_model="glm-mini")
