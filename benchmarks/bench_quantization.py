@@ -104,7 +104,8 @@ def main() -> None:
         introduction = (
             f"{arguments.model} in each format of the native decoder, on the first {limit} records of each held-out file (perplexity per "
             "token, left to right; hidden characters of poems; sentiment by cloze, scored by torch on the rounded weights). In brackets the "
-            "change against float32 on the same records: of a perplexity in percent, of a share in points."
+            "change against float32 on the same records: of a perplexity in percent, of a share in points. The first records are no sample of a file, "
+            "so only the changes mean something; a point of a share is few records."
         )
         command = f"python benchmarks/bench_quantization.py --data FOLDER --limit {limit} --save"
         write_table_page("quantization", "What fewer bits cost in quality", introduction, table, values, command)  # fmt: skip

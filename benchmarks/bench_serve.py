@@ -375,7 +375,7 @@ def save(parts: dict[str, Any], seconds: int, command: str) -> Path:
     introduction = (
         f"`glmkit serve glm-mini` (8 million parameters, native decoder, one thread) with clients on the same cores, httpx2 {version('httpx2')}, fastapi "
         f"{version('fastapi')}, uvicorn {version('uvicorn')}. Speed: completions of {TOKENS} tokens each, streamed; `transformers serve` runs a GPT-2 of the "
-        "same layers, width, heads and vocabulary, in float32. Other work used the processor meanwhile, more at some lines than at others: "
+        "same layers, width, heads and vocabulary, both in float32. Where a line is of few requests, p95 and p99 are the slowest one or two. Other work used the processor meanwhile, more at some lines than at others: "
         "what it does not change is the time of the processor for a token, the server's alone."
     )
     return write_table_page("serve", "The server under load", introduction, tables(values["parts"]), values, command)  # fmt: skip

@@ -207,10 +207,13 @@ def main(arguments: list[str] | None = None) -> None:
         "environment": environment(),
     }
     if chosen.save:
+        met = [line["met"] for line in lines if line["met"] is not None]
         write_table_page(
             "glm-mini",
             f"{chosen.model} on the held-out data",
-            INTRODUCTION.format(parameters=report.facts["parameters"]),
+            INTRODUCTION.format(
+                parameters=report.facts["parameters"], met=sum(met), goals=len(met)
+            ),
             table,
             values,
             f"make evaluate-mini DATA={chosen.data}",
@@ -222,7 +225,7 @@ INTRODUCTION = """
 {parameters:,} parameters, no fine-tuning. All of each `valid` file, except filling, which takes its first poems (n is the number
 of questions), and blanks in texts (the first 1,000 texts). Filling is told the number of characters; `free_exact_match` is not. ✓ and ✗ say whether the goal is met; where no
 number was set the goal is the baseline, which `benchmarks/baselines.py` measured on the same records and blanks. BLEU is from 0 to 100,
-bits and perplexities are better when lower.
+bits and perplexities are better when lower. **Goals met: {met} of {goals}.**
 """
 
 

@@ -45,7 +45,7 @@ INTRODUCTION = {
 
 What [glm-mini](../src/glmkit/assets/README.md) (weights {weights}) answers, unedited: each is the first answer with seed {seed}, good or bad.
 `recipes/glm-mini/gallery.py` makes this page from the questions in `recipes/glm-mini/gallery.yaml`, which were written before
-the model was asked. It has {parameters:.1f} million parameters and has read little: forms and phrases come out well, facts do not.
+the model was asked. It has {parameters:.1f} million parameters and has read little: short phrases come out, sense and facts seldom do.
 """,
     "zh": """# 样例
 
@@ -53,7 +53,7 @@ the model was asked. It has {parameters:.1f} million parameters and has read lit
 
 [glm-mini](../src/glmkit/assets/README.md)（权重 {weights}）的回答，未经修改：都是种子为 {seed} 时的第一个结果，好坏照登。
 本页由 `recipes/glm-mini/gallery.py` 根据 `recipes/glm-mini/gallery.yaml` 中的问题生成，问题在提问之前就已写定。
-模型有 {parameters:.0f} 万参数，读得不多：体裁和语句尚可，事实不行。
+模型有 {parameters:.0f} 万参数，读得不多：短语句写得出，意思和事实很少对。
 """,
 }
 

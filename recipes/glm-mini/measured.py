@@ -25,9 +25,10 @@ PLAIN = {
 }
 MADE_BESIDE = {
     "en": "Made by `make evaluate-mini` on the `valid` splits, seed {seed}. The baselines were trained on the same `train` splits and counted on the "
-    "same records (`benchmarks/baselines.py`). Bits, perplexities and calibration errors are better when lower; BLEU is from 0 to 100.",
+    "same records (`benchmarks/baselines.py`). Bits, perplexities and calibration errors are better when lower; BLEU is from 0 to 100. Where no "
+    "goal was set, the baseline is the goal. **Goals met: {met} of {goals}.**",
     "zh": "由 `make evaluate-mini` 在 `valid` 部分上得出，种子 {seed}。基线在相同的 `train` 部分上训练，在相同的记录上计数（`benchmarks/baselines.py`）。"
-    "比特数、困惑度与校准误差越低越好；BLEU 取值 0 到 100。",
+    "比特数、困惑度与校准误差越低越好；BLEU 取值 0 到 100。没有另设目标之处，基线就是目标。**达到的目标：{goals} 个中 {met} 个。**",
 }
 MADE_ALONE = {
     "en": "Made by `glmkit evaluate --tasks`, seed {seed}; intervals by bootstrap over examples.",
@@ -42,13 +43,16 @@ def metrics_section(results: dict[str, Any] | None, language: str) -> str:
     if results is None:
         return NOTHING[language]
     if "lines" in results:
-        made, header = MADE_BESIDE, COMPARED
+        header = COMPARED
+        met = [line["met"] for line in results["lines"] if line["met"] is not None]
+        made = MADE_BESIDE[language].format(seed=results["seed"], met=sum(met), goals=len(met))
         rows = [_compared(line) for line in results["lines"]]
         rows.insert(0, "|" + "---|" * 8)
     else:
-        made, header = MADE_ALONE, PLAIN
+        header = PLAIN
+        made = MADE_ALONE[language].format(seed=results["seed"])
         rows = SuiteReport(results["model"], results["runs"]).table().splitlines()[1:]
-    return "\n".join([made[language].format(seed=results["seed"]), "", header[language], *rows])
+    return "\n".join([made, "", header[language], *rows])
 
 
 def _compared(line: dict[str, Any]) -> str:
