@@ -35,10 +35,12 @@ def test_its_python_runs(guide: str, tmp_path: Path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("guide", ["explain.md", "explain.zh.md"])
 def test_its_table_is_the_recorded_one(guide: str):
+    """To two places: 200 texts tell no more."""
     recorded = (DOCS / "results" / "explain_cpu_2026-11.md").read_text(encoding="utf-8")
+    rounded = re.sub(r"([-+]?)(\d\.\d{4})", lambda found: f"{found[1]}{float(found[2]):.2f}", recorded)  # fmt: skip
     text = (DOCS / "guides" / guide).read_text(encoding="utf-8")
     rows = re.findall(
-        r"^\| (?:integrated|ablation|attention|random).*\d\.\d{4}.*$", text, re.MULTILINE
+        r"^\| (?:integrated|ablation|attention|random).*\d\.\d\d.*$", text, re.MULTILINE
     )
     assert len(rows) == 8
-    assert all(row in recorded for row in rows)
+    assert all(row in rounded for row in rows)

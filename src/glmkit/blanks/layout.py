@@ -70,7 +70,7 @@ class Example:
 
 def find_masks(ids: Sequence[int] | np.ndarray, mask_ids: Sequence[int]) -> np.ndarray:
     """Returns the indices (int64, ascending) of the mask tokens of any kind in `ids`."""
-    # One comparison for each kind: of so few ten times as fast as `isin`.
+    # One comparison for each kind: of so few much faster than `isin`.
     array = np.asarray(ids)
     return np.flatnonzero(np.logical_or.reduce([array == one for one in mask_ids]))
 

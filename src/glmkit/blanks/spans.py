@@ -89,7 +89,7 @@ def place_spans(rng: np.random.Generator, lengths: np.ndarray, start: int, end: 
     sums = lengths.cumsum()
     free = end - start - int(sums[-1])
     # n different gaps among the free tokens' free + 1: two spans never share one, so they never touch. (The n
-    # smallest of as many random numbers are such a draw, and five times as quick as rng.choice.)
+    # smallest of as many random numbers are such a draw, and much quicker than rng.choice.)
     gaps = rng.random(free + 1).argpartition(n - 1)[:n] if n <= free else np.arange(n)
     gaps.sort()
     spans = np.empty((n, 2), np.int64)

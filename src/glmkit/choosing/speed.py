@@ -12,7 +12,8 @@ from glmkit.training.flops import StepFlops
 
 COMPUTE_SHARE = {"cuda": 0.35, "cpu": 0.8}
 """Share of a device's operations that training reaches. GPUs: the tables of PaLM (arXiv 2204.02311) have 21 to 46 % for large
-models on many chips. CPUs: 0.8 to 0.9 of the peak by `docs/results/train_cpu_2026-11.md`."""
+models on many chips. CPUs: our assumption; in `docs/results/choose-memory_cpu_2026-11.md` steps from 109 M
+parameters on ran at 0.7 to 1.4 times the speed that it gives."""
 
 BANDWIDTH_SHARE = 0.6
 """Share of the memory's bandwidth that writing a token reaches; our assumption."""

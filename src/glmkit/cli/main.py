@@ -55,7 +55,7 @@ VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("convert", building.convert, "Convert a checkpoint to another format.", "转换检查点格式。"),
     ("serve", serving.serve, "Serve a model to others, as OpenAI's interface does.", "启动服务：兼容 OpenAI 接口。"),
     ("info", building.info, "What a model folder or this machine is.", "查看模型或本机信息。"),
-    ("demo", demo.demo, "Every application, then a pretraining run; two minutes, offline.", "两分钟离线演示：每种应用与一次预训练。"),
+    ("demo", demo.demo, "Every application, then a pretraining run; minutes, offline.", "几分钟的离线演示：每种应用与一次预训练。"),
 )  # fmt: skip
 
 

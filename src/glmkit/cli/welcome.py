@@ -32,7 +32,7 @@ def welcome() -> None:
         typer.secho(" " * (width - cell_len(command) + 2) + say(english, chinese), dim=True)
     typer.echo(
         say(
-            "\nThe whole tour in two minutes: glmkit demo      All commands: glmkit --help",
-            "\n两分钟看全貌：glmkit demo      全部命令：glmkit --help",
+            "\nThe whole tour, a few minutes: glmkit demo      All commands: glmkit --help",
+            "\n几分钟看全貌：glmkit demo      全部命令：glmkit --help",
         )
     )

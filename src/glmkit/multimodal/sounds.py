@@ -32,7 +32,7 @@ FORMATS = (
 
 
 PROBED_OF_WAVE = "8192"
-"""Bytes of a WAV file that FFmpeg reads before it believes its header; it would decode five seconds, nine times as long."""
+"""Bytes of a WAV file that FFmpeg reads before it believes its header; it would decode five seconds."""
 
 
 def read_sound(medium: Medium, rate: int) -> np.ndarray:

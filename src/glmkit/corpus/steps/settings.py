@@ -95,7 +95,7 @@ class NearDuplicateSettings:
     """Keeps one of several texts that say nearly the same (MinHash, through datatrove's on-disk buckets).
 
     Two texts whose sets of n-grams agree to the share s meet in a bucket with the probability
-    1 - (1 - s^hashes_per_bucket)^buckets: with the defaults a half at s = 0.72, 92 % at 0.8.
+    1 - (1 - s^hashes_per_bucket)^buckets: with the defaults a half at s = 0.68, 92 % at 0.8.
 
     Attributes:
         enabled: Use it.
