@@ -57,7 +57,7 @@ evaluate-mini: $(VENV)/.dev
 bench-generate: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench_generate.py --save $(if $(PEERS),--peers $(PEERS))
 
-# What simple methods reach on the same data; a few minutes.
+# What simple methods reach on the same data; half an hour on a busy core.
 baselines: $(VENV)/.dev
 	$(BIN)/python benchmarks/baselines.py --data $(DATA) --save
 
