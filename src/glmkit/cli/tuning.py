@@ -1,4 +1,4 @@
-"""The verb finetune: a model and labelled data -> a model that does the task. Its body imports what it needs."""
+"""Verbs that train: pretrain, and finetune: a model and labelled data -> a model that does the task. Bodies import what they need."""
 
 from __future__ import annotations
 
@@ -13,6 +13,29 @@ from glmkit.cli.language import say
 from glmkit.cli.progress import step_progress
 from glmkit.errors import MissingDependencyError, UserError, nearest
 from glmkit.whole_files import write_text
+
+
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(help=say("A recipe (YAML).", "配方文件（YAML）。"))],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help=say("Settings as key=value.", "以 key=value 覆盖配方中的设置。")),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help=say("Checkpoints to keep.", "保留的检查点个数。")),
+    ] = None,
+) -> None:
+    """Trains a GLM by a recipe; run again after an interruption, it goes on where it was."""
+    from glmkit.config import load_config
+    from glmkit.training.pretrain import PretrainConfig
+    from glmkit.training.pretrain import pretrain as run
+
+    kept = [] if keep is None else [f"trainer.save_total_limit={keep}"]
+    config = load_config(PretrainConfig, recipe, [*(settings or []), *kept])
+    with step_progress(say("pretraining", "预训练")) as progress:
+        report = run(config, progress=progress)
+    typer.echo(report.table())
 
 
 def finetune(
