@@ -19,7 +19,7 @@ from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.applications.chat_template import chat_template
 from glmkit.applications.embeddings import embed
 from glmkit.applications.heads import Head, is_classifier, load_head, stored_tasks
-from glmkit.applications.labels import SENTIMENTS
+from glmkit.applications.labels import SENTIMENTS, as_records
 from glmkit.applications.one_or_many import as_list, like
 from glmkit.applications.poems import Poems
 from glmkit.applications.preferring import Preference
@@ -29,7 +29,7 @@ from glmkit.applications.understanding import Understanding
 from glmkit.applications.writing import Writing
 from glmkit.checkpoint import resolve
 from glmkit.embedded import DEFAULT_MODEL
-from glmkit.errors import ConfigError, GenerationError, MediaError, UserError
+from glmkit.errors import ConfigError, GenerationError, UserError
 from glmkit.evaluation.perplexity import bits_per_character, perplexity, score_texts
 from glmkit.generation import infill
 from glmkit.generation.assistant import Assistant
@@ -321,7 +321,8 @@ class GLM(Writing, Understanding, Poems, Adapting):
         Args:
             texts: A text or a list of texts; one without a blank gets `[gMASK]` at its end. With a task a text, a record
                 or a list of them.
-            images: As in `fill`; so are `audios` and `videos`. The parts of a medium are evidence, too.
+            images: As in `fill`; so are `audios` and `videos`. With a task they come into its fields of their kinds, if the record
+                does not have them itself. The parts of a medium are evidence, too.
             audios: Sounds.
             videos: Clips.
             blanks: Contents to explain, one for each blank (for a list of texts a list of such lists); by default what
@@ -360,7 +361,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
             progress,
         )
         single = isinstance(texts, str | Mapping)
-        some = [texts] if single else list(texts)
+        some = as_list(texts)
         if task is None and labels is None and head is None:
             _refuse({"label": label, "template": template, "language": language}, "is of a classification: give a task or labels with it")  # fmt: skip
             results = explaining.explain_texts(
@@ -373,11 +374,12 @@ class GLM(Writing, Understanding, Poems, Adapting):
                 decoding=DecodingSettings.from_arguments(**decoding),
             )
         else:
-            if any(one is not None for one in (images, audios, videos)):
-                raise MediaError("media are given with blanks: leave task, labels and head out")  # fmt: skip
             _refuse({"blanks": blanks, **decoding}, "says how blanks are filled, and a label is not written into a text")  # fmt: skip
-            meant, model, tokenizer, calibration = self._classifier(
-                self._task(task, labels, template, head), head
+            meant, model, tokenizer, calibration, reader = self._classifier(
+                self.task_of(task, labels, template, head), head
+            )
+            media = media_for_each(
+                texts if single else some, {"image": images, "audio": audios, "video": videos}
             )
             results = [
                 explaining.explain_label(
@@ -391,8 +393,9 @@ class GLM(Writing, Understanding, Poems, Adapting):
                     calibration=calibration,
                     contextual=labels is not None,
                     names=SENTIMENTS if meant.name == "sentiment" else None,
+                    reader=reader,
                 )
-                for one in some
+                for one in as_records(meant, some, media)
             ]
         return results[0] if single else results
 

@@ -26,6 +26,10 @@ class MediaError(UserError):
     """An image, sound or clip that cannot be read, or does not belong where it was given."""
 
 
+class MediaLimitError(MediaError):
+    """Decoding some media would take more than is allowed."""
+
+
 class TokenizerError(UserError):
     """A vocabulary that cannot be read, or a text that it cannot represent."""
 

@@ -11,10 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import numpy as np
 import pytest
 
+from glmkit.multimodal.media import Medium
+from glmkit.serving.app import media_paths
 from glmkit.tasks.task import load_task
-from media_samples import clip_bytes, image_bytes, media_glm, picture, wav_bytes
+from media_samples import (
+    clip_bytes,
+    clip_frames,
+    image_bytes,
+    media_glm,
+    picture,
+    tone,
+    wav_bytes,
+)
 from serving_samples import Running, running
 from understanding_samples import random_glm
 
@@ -34,7 +45,7 @@ def url(data: bytes, kind: str = "image/png") -> str:
 @pytest.fixture(scope="module")
 def one() -> Iterator[Running]:
     pytest.importorskip("av")
-    limits = {"max_body_bytes": 20_000, "max_characters": 4_000, "max_media_bytes": 100_000}
+    limits = {"max_body_bytes": 20_000, "max_characters": 4_000, "max_media_bytes": 100_000, "max_media_pixels": 60_000, "max_media_seconds": 2}  # fmt: skip
     with running(media_glm(), max_media=4, log_text=True, **limits) as server:
         yield server
 
@@ -136,28 +147,186 @@ def test_no_file_of_the_server_and_no_address_is_opened(
     assert "opens no files" in http.post("/v1/fill", json={"texts": "a", "images": given[0]}).text
 
 
-def test_a_text_is_never_the_path_of_a_tasks_picture(one: Running, http: httpx.Client, tmp_path: Path, monkeypatch: Any):  # fmt: skip
-    """A model may be fine-tuned for a task whose only field is a picture."""
-    (tmp_path / "animals.yaml").write_text(ANIMALS, encoding="utf-8")
-    (tmp_path / "a.png").write_bytes(PICTURE)
-    monkeypatch.setattr(one.glm, "tasks", {"animals": load_task(tmp_path / "animals.yaml")})
-    path = str(tmp_path / "a.png")
-    assert one.glm.classify([{"photo": path}])[0].label in ("cat", "dog")
-    for route, body in (("classify", {}), ("classify", {"task": "animals"}), ("explain", {"task": "animals"})):  # fmt: skip
-        answer = http.post(f"/v1/{route}", json={"texts": [path], **body})
-        assert answer.status_code == 400
-        assert "takes records with photo" in answer.json()["error"]["message"]
+# -- tasks whose records have media ------------------------------------------------------------------------------------
 
-
-ANIMALS = """name: animals
+PHOTOS = """name: photos
 kind: classification
 metric: accuracy
 media: {photo: image}
 fields: {photo: a picture, kind: the label}
 label: kind
-labels: {cat: {zh: 猫}, dog: {zh: 狗}}
+labels: {cat: {zh: 好}, dog: {zh: 快}}
 patterns: {zh: ["{media}是[MASK]。"]}
 """
+PAIRS = (
+    PHOTOS.replace("name: photos", "name: pairs")
+    .replace("{photo: image}", "{photo: image, sound: audio}")
+    .replace("fields: {", "fields: {said: a text, sound: a sound, ")
+    .replace("{media}是", "{media}{said}是")
+)
+
+
+@pytest.fixture
+def tasks(one: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The tasks of a model that was fine-tuned for two; where media are opened by a path, the server makes a mistake (500)."""
+    found = {}
+    for name, text in (("photos", PHOTOS), ("pairs", PAIRS)):
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+        found[name] = load_task(tmp_path / f"{name}.yaml")
+    monkeypatch.setattr(one.glm, "tasks", found)
+    opened = Medium.file
+
+    def guarded(medium: Medium) -> Any:
+        assert isinstance(medium.source, bytes), "a server opens no path"
+        return opened(medium)
+
+    monkeypatch.setattr(Medium, "file", guarded)
+    return found
+
+
+def test_records_with_media_have_the_labels_that_the_methods_give(
+    one: Running, http: httpx.Client, tasks: Any, caplog: pytest.LogCaptureFixture
+):
+    """In a record, in a list, or beside a text; one or many; explained, too. The log has sizes and no media."""
+    blue, glm = image_bytes(picture((0, 0, 255))), one.glm
+    record = {"said": "味道", "photo": [PICTURE, blue], "sound": SOUND}
+    sent = {"said": "味道", "photo": [url(PICTURE), packed(blue)], "sound": packed(SOUND)}
+    expected = glm.classify(record, tasks["pairs"]).probabilities
+    with caplog.at_level(logging.INFO, "glmkit.serving"):
+        data = http.post("/v1/classify", json={"texts": sent, "task": "pairs"}).json()["data"]
+    assert [each["probabilities"] for each in data] == [pytest.approx(expected, abs=1e-6)]
+    assert "bytes" in caplog.text
+    assert "味道" in caplog.text
+    assert packed(SOUND)[:100] not in caplog.text
+    assert packed(PICTURE)[:20] not in caplog.text
+    beside = {"texts": ["味道"], "images": [[packed(PICTURE), packed(blue)]], "audios": [packed(SOUND)]}  # fmt: skip
+    assert http.post("/v1/classify", json={**beside, "task": "pairs"}).json()["data"] == data
+    several = [{"photo": packed(PICTURE)}, {"photo": url(blue)}]
+    found = http.post("/v1/classify", json={"texts": several, "task": "photos"}).json()["data"]
+    right = glm.classify([{"photo": PICTURE}, {"photo": blue}], tasks["photos"])
+    for each, other in zip(found, right, strict=True):
+        assert each["probabilities"] == pytest.approx(other.probabilities, abs=1e-6)
+    assert found[0]["probabilities"] != found[1]["probabilities"]
+    plain = {"texts": [{"text": "太慢了"}, "太慢了"], "task": "topics"}
+    both = http.post("/v1/classify", json=plain).json()["data"]
+    assert both[0] == both[1]
+    pytest.importorskip("captum")
+    for body in ({"texts": sent}, beside):
+        asked = {**body, "task": "pairs", "methods": ["ablation"]}
+        [explained] = http.post("/v1/explain", json=asked).json()["data"]
+        assert explained["probabilities"] == pytest.approx(expected, abs=1e-5)
+        sources = [unit["source"] for unit in explained["evidence"][0]["units"] if unit["index"] is not None]  # fmt: skip
+        assert sources == ["image 1"] * 4 + ["image 2"] * 4 + ["audio 1"] * 2
+        assert explained["text"] == "<|image|><|image|><|audio|>\n味道"
+
+
+def test_no_path_comes_in_by_a_record(
+    one: Running, http: httpx.Client, tasks: Any, tmp_path: Path, monkeypatch: Any
+):
+    """Whatever stands where a medium or a record belongs: a picture lies at each of these paths, and is not opened."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("picture.png", "abcd"):  # the second is base64 by chance
+        (tmp_path / name).write_bytes(PICTURE)
+    here, address = str(tmp_path / "picture.png"), f"{one.address}/healthz"
+    uri, unknown = (tmp_path / "picture.png").as_uri(), "neither a data: URL"
+    bodies: list[tuple[str, Any]] = [
+        *((unknown, {"photo": each}) for each in (here, uri, address, "picture.png", "~", ".", "\x00", "")),
+        ("3 bytes is no image", {"photo": "abcd"}),
+        (unknown, {"photo": [packed(PICTURE), here]}),
+        ("not base64", {"photo": f"data:{here}"}),
+        ("not base64", {"photo": f"DATA:image/png,{here}"}),
+        ("is damaged", {"photo": f"data:image/png;base64,{here}"}),
+        ("should be a valid", {"photo": {"path": here}}),
+        ("should be a valid", {"photo": [{"bytes": None, "path": here}]}),
+        ("should be a valid", {"photo": [[here]]}),
+        ("should be a valid", {"photo": None}),
+        ("has no field 'image'", {"image": here}),
+        ("has no field 'media'", {"media": here, "photo": packed(PICTURE)}),
+        ("takes records with photo", here),
+        ("takes records with photo", ""),
+    ]  # fmt: skip
+    for route in ("classify", "explain"):
+        for said, given in bodies:
+            for texts in (given, [given]):
+                answer = http.post(f"/v1/{route}", json={"texts": texts, "task": "photos"})
+                assert answer.status_code == 400, (given, answer.text)
+                message = answer.json()["error"]["message"]
+                assert said in message, (given, message)
+        for said, more in (
+            ("neither a data: URL", {"images": here}),
+            ("neither a data: URL", {"images": [here]}),
+            ("give them once", {"images": packed(PICTURE), "texts": {"photo": packed(PICTURE)}}),
+            ("there is no task", {"task": str(tmp_path / "photos.yaml")}),
+            ("there is no task", {"task": "../photos"}),
+        ):
+            answer = http.post(f"/v1/{route}", json={"texts": "", "task": "photos", **more})
+            assert answer.status_code == 400, (more, answer.text)
+            assert said in answer.json()["error"]["message"]
+    # A field of text is a text, a label is not looked at.
+    body = {"texts": {"said": here, "kind": here, "photo": packed(PICTURE)}, "task": "pairs"}
+    data = http.post("/v1/classify", json=body).json()["data"]
+    right = one.glm.classify({"said": here, "photo": PICTURE}, tasks["pairs"])
+    assert data[0]["probabilities"] == pytest.approx(right.probabilities, abs=1e-6)
+    answer = http.post("/v1/explain", json={"texts": {"photo": packed(PICTURE)}})
+    assert "a record is of a classification" in answer.json()["error"]["message"]
+
+
+def test_records_are_within_the_servers_limits(http: httpx.Client, tasks: Any):
+    image, wide = packed(PICTURE), packed(image_bytes(picture(size=(200, 200))))
+    long = packed(wav_bytes(np.zeros(40_000, np.float32)))
+    for status, said, record in (
+        (400, "more than 4 images", {"photo": [image] * 5}),
+        (400, "4001 characters", {"said": "天" * 4001, "photo": image}),
+        (400, "4002 characters", {"said": ["天" * 2000, "天" * 2001], "photo": image}),
+        (400, "names other media", {"said": "<|audio|>", "photo": image}),
+        (400, "has no field 'sayd'; did you mean 'said'?", {"sayd": "a", "photo": image}),
+        (413, "more than 100,000 bytes", {"photo": ["A" * 70_000, "A" * 70_000]}),
+        (413, "60,000 pixels to decode", {"said": "", "photo": [wide, packed(image_bytes(picture(size=(150, 150))))]}),
+        (413, "2 seconds of sound to decode", {"said": "", "sound": long}),
+    ):  # fmt: skip
+        answer = http.post("/v1/classify", json={"texts": [record], "task": "pairs"})
+        assert answer.status_code == status, answer.text
+        assert said in answer.json()["error"]["message"]
+    body = {"texts": [{"photo": image}] * 65, "task": "photos"}
+    assert "more than 4 images" in http.post("/v1/classify", json=body).text
+    body = {"texts": [{"said": ""}] * 65, "task": "pairs"}
+    assert "at most 64 at a time" in http.post("/v1/classify", json=body).text
+
+
+def test_what_a_request_has_decoded_is_limited(http: httpx.Client):
+    """Small files hold much: each is within the limit alone, and together they are not; the next request begins anew."""
+    sounds = [packed(wav_bytes(tone(hertz, 1.2))) for hertz in (300, 500)]
+    images = [packed(image_bytes(picture((level, 0, 0), (150, 150)))) for level in (7, 8, 9)]
+    long = packed(clip_bytes(clip_frames(70)))
+    short = packed(clip_bytes(clip_frames(30)))
+
+    def post(**media: Any) -> httpx.Response:
+        return http.post("/v1/fill", json={"texts": "天[MASK]", "max_tokens": 2, **media})
+
+    for field, many, what in (("audios", sounds, "2 seconds of sound"), ("images", images, "60,000 pixels"), ("videos", [long], "60,000 pixels"), ("videos", [short, packed(clip_bytes(clip_frames(31)))], "60,000 pixels")):  # fmt: skip
+        answer = post(**{field: many})
+        assert answer.status_code == 413, answer.text
+        error = answer.json()["error"]
+        assert error["code"] == "media_too_large"
+        assert f"more than {what} to decode" in error["message"]
+        assert f"{field}[{len(many) - 1}]" in error["message"] or len(many) > 1
+        parts = [{"type": f"{field[:-1]}_url", f"{field[:-1]}_url": url(base64.b64decode(each))} for each in many]  # fmt: skip
+        body = {"model": "tiny", "messages": [{"role": "user", "content": parts}], "max_tokens": 2}
+        assert http.post("/v1/chat/completions", json=body).status_code == 413
+    for media in ({"audios": sounds[0]}, {"images": images[:2]}, {"videos": short}):
+        assert post(**media).status_code == 200, media
+
+
+def test_paths_that_take_media_are_those_whose_schemas_do(one: Running, http: httpx.Client):
+    named = {f"/v1/{name}" for name in ("chat/completions", "completions", "fill", "classify", "explain")}  # fmt: skip
+    assert media_paths(one.server.config.app) == named
+    texts = http.get("/openapi.json").json()["components"]["schemas"]["ClassifyRequest"]["properties"]["texts"]  # fmt: skip
+    assert {one.get("type") for one in texts["anyOf"]} == {"string", "object", "array"}
+    large = {"texts": "[MASK]", "images": "A" * 60_000}
+    for path in ("classify", "score"):
+        answer = http.post(f"/v1/{path}", json=large)
+        assert answer.status_code == (413 if path == "score" else 400), answer.text
+
 
 BAD: list[tuple[str, int, dict[str, Any]]] = [
     ("is no image", 400, {"images": packed(SOUND)}),
@@ -171,7 +340,7 @@ BAD: list[tuple[str, int, dict[str, Any]]] = [
     ("for 1 of 2 texts", 400, {"texts": ["a", "b"], "images": [packed(PICTURE)]}),
     ("names other media", 400, {"texts": "<|image|><|image|>", "images": packed(PICTURE)}),
     ("the model reads 128", 400, {"texts": "天" * 130, "images": packed(PICTURE)}),
-    ("go with blanks", 400, {"images": packed(PICTURE), "labels": ["a", "b"]}),
+    ("has no field for image", 400, {"images": packed(PICTURE), "labels": ["a", "b"]}),
     ("more than 100,000 bytes", 413, {"images": "A" * 140_000}),
     ("larger than", 413, {"images": "A" * 400_000}),
     ("beside its images", 413, {"texts": "天" * 8_000, "images": packed(PICTURE)}),
@@ -200,7 +369,9 @@ def test_parts_are_checked_one_by_one(http: httpx.Client):
     assert "messages.0.content.1.image_url.url" in refused("user", image, wrong)
 
 
-def test_texts_do_not_wait_for_media(one: Running, http: httpx.Client, monkeypatch: Any):
+def test_texts_do_not_wait_for_media(
+    one: Running, http: httpx.Client, tasks: Any, monkeypatch: Any
+):
     go, inside, rows = threading.Event(), threading.Event(), one.glm.media.rows
 
     def slow(media: Any) -> Any:
@@ -209,16 +380,22 @@ def test_texts_do_not_wait_for_media(one: Running, http: httpx.Client, monkeypat
         return rows(media)
 
     monkeypatch.setattr(one.glm.media, "rows", slow)
-    body = {"texts": "你好[MASK]", "max_tokens": 4}
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(http.post, "/v1/fill", json={**body, "images": packed(PICTURE)})
+    filled = {"texts": "你好[MASK]", "max_tokens": 4}
+    told = {"texts": "你好", "labels": ["好", "快"]}
+    photo = {"texts": {"photo": packed(PICTURE)}, "task": "photos"}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        waiting = [
+            pool.submit(http.post, "/v1/fill", json={**filled, "images": packed(PICTURE)}),
+            pool.submit(http.post, "/v1/classify", json=photo),
+        ]
         try:
             assert inside.wait(20)
-            assert http.post("/v1/fill", json=body).status_code == 200
-            assert not waiting.done()
+            assert http.post("/v1/fill", json=filled).status_code == 200
+            assert http.post("/v1/classify", json=told).status_code == 200
+            assert not any(each.done() for each in waiting)
         finally:
             go.set()
-        assert waiting.result().status_code == 200
+        assert [each.result().status_code for each in waiting] == [200, 200]
 
 
 def test_a_model_that_reads_none_says_so():

@@ -19,14 +19,16 @@ from glmkit.applications.calibration import Calibration
 from glmkit.applications.calibration import fit as fit_scores
 from glmkit.applications.heads import head_scores
 from glmkit.applications.labels import as_records
-from glmkit.applications.prompts import placed_prompt, question_prompt
+from glmkit.applications.prompts import placed_prompt
 from glmkit.applications.windows import windows
 from glmkit.errors import ConfigError, DataError, GenerationError, nearest
 from glmkit.generation.choices import score_choices
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.results import Classification
 from glmkit.model import GLMForSequenceClassification
+from glmkit.special_tokens import MEDIA_MARKER
 from glmkit.tasks.choices import encode_choices
+from glmkit.tasks.encoding import CountRows, encode_question
 from glmkit.tasks.rendering import asked_language, question, text_of
 from glmkit.tasks.task import Language, Task
 
@@ -198,8 +200,10 @@ def _asks(
 ) -> Iterator[_Ask]:
     """Yields a record's questions in every pattern of its language, as training lays them out."""
     where, spoken = f"text {number + 1}", asked_language(task, record, language)
-    parts = _parts(task, record, tokenizer, limit, spoken) if in_windows else [record]
     count_rows = None if reader is None else reader.count_rows
+    parts = [record]
+    if in_windows:
+        parts = _parts(task, record, tokenizer, limit, spoken, count_rows)
     for part in parts:
         for pattern in range(len(task.patterns[spoken])):
             options: dict[str, Any] = {"pattern": pattern, "language": spoken, "answered": False}
@@ -212,31 +216,39 @@ def _asks(
                     "reads, and it could not be shortened. Say in the task which field may give way (shorten), or shorten "
                     "it"
                 )
-            media = question(task, part, where, **options).media if task.media else ()
-            prompt = placed_prompt(found.part_a, ["", ""], media, tokenizer, reader)
+            prompt = placed_prompt(found.part_a, ["", ""], found.media, tokenizer, reader)
             length = len(text_of(part.get(_text_field(task)))) + 1.0
             yield _Ask(prompt, found.contents, number, length)
 
 
 def _parts(
-    task: Task, record: Mapping[str, Any], tokenizer: Any, limit: int, language: Language
+    task: Task,
+    record: Mapping[str, Any],
+    tokenizer: Any,
+    limit: int,
+    language: Language,
+    count_rows: CountRows | None,
 ) -> list[Mapping[str, Any]]:
-    """Returns a record once for each window of its text."""
+    """Returns a record once for each window of its text; all of them have its media."""
     name = _text_field(task)
     text = text_of(record.get(name))
+    if name == "" or task.media and MEDIA_MARKER.search(text):
+        return [record]
     bare = {**record, name: ""}
     asks = (
         question(task, bare, "", pattern=one, language=language, answered=False)
         for one in range(len(task.patterns[language]))
     )
-    used = max(len(question_prompt(asked, tokenizer).ids) for asked in asks)
+    used = max(len(encode_question(asked, tokenizer, count_rows)[0]) for asked in asks)
     spans = windows(tokenizer, text, max(16, limit - used - 2))
     return [{**record, name: text[a:b]} for a, b in spans]
 
 
 def _text_field(task: Task) -> str:
-    """Returns the field that may be long."""
-    return task.shorten.field if task.shorten else next(n for n in task.fields if n != task.label)
+    """Returns the field that may be long, "" where all are media."""
+    if task.shorten:
+        return task.shorten.field
+    return next((one for one in task.fields if one != task.label and one not in task.media), "")
 
 
 def prejudice(model: Any, tokenizer: Any, task: Task) -> dict[Language, np.ndarray]:
@@ -247,7 +259,7 @@ def prejudice(model: Any, tokenizer: Any, task: Task) -> dict[Language, np.ndarr
         tokenizer: Its tokenizer.
         task: The task.
     """
-    names = [name for name in task.fields if name != task.label]
+    names = [name for name in task.fields if name != task.label and name not in task.media]
     records = [dict.fromkeys(names, text) for text in CONTENT_FREE]
     found: dict[Language, np.ndarray] = {}
     for language in ("zh", "en"):

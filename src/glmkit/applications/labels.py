@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glmkit.errors import ConfigError, DataError
+from glmkit.errors import ConfigError, DataError, MediaError
+from glmkit.multimodal.media import Medium
 from glmkit.special_tokens import MASK
 from glmkit.tasks.task import Language, Task, load_task
 
@@ -53,27 +54,56 @@ def labels_task(labels: Sequence[str] | Mapping[str, str], template: str | None 
     )
 
 
-def as_records(task: Task, texts: Sequence[str | Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def as_records(
+    task: Task,
+    texts: Sequence[str | Mapping[str, Any]],
+    media: Sequence[Sequence[Medium]] | None = None,
+) -> list[Mapping[str, Any]]:
     """Returns texts as records of a task.
+
+    Args:
+        task: The task.
+        texts: Texts, or records.
+        media: Of each text, where it has some beside it; they come into the task's fields of their kinds, one into each, the rest
+            into the last. A task whose fields are all media takes an empty text with them.
 
     Raises:
         DataError: A text alone for a task with several fields or with a medium, or something that is neither text nor record.
+        MediaError: Media of a kind that the task has no field for.
     """
     found: list[Mapping[str, Any]] = []
+    names = [name for name in task.fields if name != task.label]
+    words = [name for name in names if name not in task.media]
     for number, text in enumerate(texts):
-        if isinstance(text, Mapping):
-            found.append(text)
-            continue
-        names = [name for name in task.fields if name != task.label]
+        beside = media[number] if media else ()
         # A text is never taken for a medium: whoever may send texts may not open files by that.
-        plain = len(names) == 1 and names[0] not in task.media
-        if not isinstance(text, str) or not plain:
+        if isinstance(text, str) and len(words) == 1 and (beside or words == names):
+            text = {words[0]: text}
+        elif text == "" and not words and beside:
+            text = {}
+        if not isinstance(text, Mapping):
             raise DataError(
                 f"text {number + 1}: the task {task.name!r} takes "
-                + ("a text or a record" if plain else "records")
+                + ("a text or a record" if words == names and len(words) == 1 else "records")
                 + f" with {', '.join(names)}, not {type(text).__name__} {str(text)[:40]!r}"
             )
-        found.append({names[0]: text})
+        fields = _in_fields(task, beside, f"text {number + 1}")
+        if twice := [name for name in fields if text.get(name)]:
+            raise MediaError(f"text {number + 1} has media in its field {twice[0]!r}, and others are given beside it; give them once")  # fmt: skip
+        found.append({**text, **fields} if fields else text)
+    return found
+
+
+def _in_fields(task: Task, media: Sequence[Medium], where: str) -> dict[str, list[Medium]]:
+    """Returns field -> the media that come into it."""
+    found: dict[str, list[Medium]] = {}
+    for kind in dict.fromkeys(one.kind for one in media):
+        names = [name for name, one in task.media.items() if one == kind]
+        if not names:
+            raise MediaError(f"{where}: the task {task.name!r} has no field for {kind}; its fields of media are {', '.join(task.media) or 'none'}")  # fmt: skip
+        some = [one for one in media if one.kind == kind]
+        for place, name in enumerate(names):
+            found[name] = some[place : None if name == names[-1] else place + 1]
     return found
 
 

@@ -52,7 +52,7 @@ class Preference:
                 "prefer chooses among texts that are drawn; set do_sample=True (the likeliest text is always the same)"
             )
         for name, label in self.labels.items():
-            task = glm._task(name)
+            task = glm.task_of(name)
             labels = (
                 [SENTIMENTS.get(one, one) if name == "sentiment" else one for one in task.labels]
                 if task

@@ -92,13 +92,13 @@ def media_for_each(texts: Any, given: Mapping[Kind, Any]) -> list[list[Medium]]:
     """Returns the media of each text, from what was given for each kind.
 
     Args:
-        texts: A text, or a list of texts.
+        texts: A text or a record, or a list of them.
         given: Kind -> for one text a medium or a list of them; for a list of texts a list with one item (or None) for each.
 
     Raises:
         MediaError: A list that does not match the texts, or something that is no medium.
     """
-    single = isinstance(texts, str)
+    single = isinstance(texts, str | Mapping)
     count = 1 if single else len(texts)
     found: list[list[Medium]] = [[] for _ in range(count)]
     for kind, some in given.items():

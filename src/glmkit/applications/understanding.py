@@ -14,8 +14,9 @@ import numpy as np
 from glmkit.applications import answering, classification, summary, tagging
 from glmkit.applications.calibration import Calibration, save_calibrations
 from glmkit.applications.heads import Head, load_head
-from glmkit.applications.labels import SENTIMENTS, resolve_task
+from glmkit.applications.labels import SENTIMENTS, as_records, resolve_task
 from glmkit.applications.one_or_many import as_list, like
+from glmkit.applications.prompts import media_for_each
 from glmkit.applications.tagging import Tagger, load_tagger
 from glmkit.errors import ConfigError
 from glmkit.tasks.task import Task
@@ -59,7 +60,7 @@ class Understanding:
         Raises:
             GenerationError, DataError: As `classify`.
         """
-        results = self._classified(self._task("sentiment"), texts, head, **settings)
+        results = self._classified(self.task_of("sentiment"), texts, head, **settings)
         return like(texts, classification.rename_labels(results, SENTIMENTS))
 
     def classify(
@@ -71,6 +72,9 @@ class Understanding:
         template: str | None = None,
         contextual: bool | None = None,
         head: str | Path | Head | None = None,
+        images: Any = None,
+        audios: Any = None,
+        videos: Any = None,
         **settings: Any,
     ) -> Any:
         """Says which label texts have.
@@ -83,6 +87,10 @@ class Understanding:
             template: With labels: how to ask, such as "{text} 这条新闻属于[MASK]。".
             contextual: Take off what the model answers to texts that say nothing; by default with `labels`.
             head: A folder with a classification head, to be used instead of the blank.
+            images: As in `fill`; so are `audios` and `videos`. They come into the task's fields of their kinds, if the record does
+                not have them itself.
+            audios: Sounds.
+            videos: Clips.
             **settings: `language` ("zh" or "en"), `long_texts` ("shorten" or "windows"), `batch_size`.
 
         Returns:
@@ -92,11 +100,14 @@ class Understanding:
         Raises:
             ConfigError: No such task, both or none of task and labels, or labels that cannot be used.
             DataError: A text of the wrong type, or a record without a field.
+            MediaError: Media that cannot be read, or do not belong to the task or the texts.
             GenerationError: A text that cannot be shortened enough.
         """
-        meant = self._task(task, labels, template, head)
+        meant = self.task_of(task, labels, template, head)
+        some = texts if isinstance(texts, str | Mapping) else as_list(texts)
+        settings["media"] = media_for_each(some, {"image": images, "audio": audios, "video": videos})  # fmt: skip
         settings["contextual"] = labels is not None if contextual is None else contextual
-        return like(texts, self._classified(meant, texts, head, **settings))
+        return like(texts, self._classified(meant, some, head, **settings))
 
     def answer(self, questions: Any, contexts: Any, **settings: Any) -> Any:
         """Answers questions from contexts.
@@ -174,7 +185,7 @@ class Understanding:
             task: As in `classify`.
             **settings: `language`, `long_texts`, `batch_size`.
         """
-        meant = self._task(task) or resolve_task(task, None)
+        meant = self.task_of(task) or resolve_task(task, None)
         return classification.label_scores(
             self.model, self.tokenizer, as_list(texts), meant, reader=self.media, **settings
         )
@@ -205,7 +216,7 @@ class Understanding:
         Raises:
             DataError: A label that is not the task's, or a number of labels that does not fit.
         """
-        meant = self._task(task) or resolve_task(task, None)
+        meant = self.task_of(task) or resolve_task(task, None)
         if scores is None:
             scores = self.label_scores(texts, meant, **settings)
         found = classification.fit_calibration(scores, labels, meant, bias=bias)
@@ -232,16 +243,20 @@ class Understanding:
         Raises:
             ConfigError: There is no head, or not of this task.
         """
-        return load_head(folder, self.model, None if task is None else self._task(task))
+        return load_head(folder, self.model, None if task is None else self.task_of(task))
 
-    def _task(
+    def task_of(
         self,
         task: str | Path | Task | None,
         labels: Any = None,
         template: str | None = None,
         head: str | Path | Head | None = None,
     ) -> Task | None:
-        """Returns the task meant; None is that of the head that is given."""
+        """Returns the task that `classify` and `explain` mean by their arguments; None is that of the head that is given.
+
+        Raises:
+            ConfigError: As `classify`.
+        """
         if task is None and labels is None and template is None:
             if head is not None:
                 return None
@@ -254,28 +269,33 @@ class Understanding:
 
     def _classifier(
         self, task: Task | None, given: str | Path | Head | None
-    ) -> tuple[Task, Any, Any, Calibration | None]:
-        """Returns what tells labels: the task, a model (perhaps a head), its tokenizer, its calibration."""
+    ) -> tuple[Task, Any, Any, Calibration | None, Any]:
+        """Returns what tells labels: the task, a model (perhaps a head), its tokenizer, its calibration, what reads media."""
         head = self.head if task is None or self.head and self.head.task.name == task.name else None
         if isinstance(given, Head):
             head = given
         elif given is not None:
             head = load_head(given, self.model, task)
         if head is not None:
-            return head.task, head.model, head.tokenizer, head.calibration
+            return head.task, head.model, head.tokenizer, head.calibration, None
         assert task is not None
-        return task, self.model, self.tokenizer, self.calibrations.get(task.name)
+        return task, self.model, self.tokenizer, self.calibrations.get(task.name), self.media
 
     def _classified(
-        self, task: Task | None, texts: Any, given: str | Path | Head | None, **settings: Any
+        self,
+        task: Task | None,
+        texts: Any,
+        given: str | Path | Head | None,
+        media: Any = None,
+        **settings: Any,
     ) -> list[Any]:
-        meant, model, tokenizer, calibration = self._classifier(task, given)
+        meant, model, tokenizer, calibration, reader = self._classifier(task, given)
         return classification.classify(
             model,
             tokenizer,
-            as_list(texts),
+            as_records(meant, as_list(texts), media),
             meant,
             calibration=calibration,
-            reader=self.media,
+            reader=reader,
             **settings,
         )

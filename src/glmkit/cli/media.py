@@ -1,4 +1,4 @@
-"""Options of fill, generate, chat and explain that name images, sounds and clips, and the arguments that they make.
+"""Options of fill, generate, chat, classify and explain that name images, sounds and clips, and the arguments that they make.
 
 In: paths of a command line. Out: what `glm.fill` and `glm.chat` take. A file that is not there is said before a model is loaded.
 """

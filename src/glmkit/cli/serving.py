@@ -119,6 +119,15 @@ def serve(
             help=say("Bytes of them together, as files.", "其总字节数上限（按文件计）。")
         ),
     ] = 16 << 20,
+    max_media_pixels: Annotated[
+        int,
+        typer.Option(
+            help=say("Pixels of them together, of clips in all frames.", "其解码后的总像素数上限（视频计所有帧）。")
+        ),
+    ] = 1_000_000_000,
+    max_media_seconds: Annotated[
+        int, typer.Option(help=say("Seconds of sound together.", "声音的总秒数上限。"))
+    ] = 600,
     timeout: Annotated[
         float,
         typer.Option(
@@ -224,6 +233,8 @@ def serve(
         max_body_bytes=max_body_bytes,
         max_media=max_media,
         max_media_bytes=max_media_bytes,
+        max_media_pixels=max_media_pixels,
+        max_media_seconds=max_media_seconds,
         timeout=timeout,
         workers=workers,
         requests_per_minute=requests_per_minute,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from glmkit.cli.language import say
+from glmkit.cli.media import Audio, Image, Video, for_each_text, given_media
 from glmkit.cli.writing import Device, Dtype, Json, Model, Texts, load_model, print_json, read_texts
 from glmkit.embedded import DEFAULT_MODEL
 from glmkit.errors import UserError
@@ -82,6 +83,9 @@ def classify(
             )
         ),
     ] = None,
+    image: Image = None,
+    audio: Audio = None,
+    video: Video = None,
     as_json: Json = False,
     language: Language = None,
     long_texts: LongTexts = "shorten",
@@ -90,7 +94,9 @@ def classify(
     dtype: Dtype = None,
 ) -> None:
     """Says which label each text has, with probabilities."""
+    given = given_media(image, audio, video)
     lines = read_texts(texts)
+    media = for_each_text(given, len(lines))
     names = (labels or "").replace("，", ",").split(",")
     glm = load_model(model, device, dtype)
     # A fine-tuned model's own task goes before the catalog's.
@@ -103,6 +109,7 @@ def classify(
         language=check_language(language),
         long_texts=long_texts,
         batch_size=batch_size,
+        **media,
     )
     _print_labels(lines, results, as_json)
 

@@ -191,8 +191,9 @@ def explain_label(
     calibration: Calibration | None = None,
     contextual: bool = False,
     names: Mapping[str, str] | None = None,
+    reader: Any = None,
 ) -> Explanation:
-    """Says why a text has a label.
+    """Says why a text, or a record with its images, sounds and clips, has a label.
 
     What is explained are the label's log-odds, log p(label) - log p(all other labels), from the mean log-probability of
     its word over the task's patterns, before any calibration.
@@ -208,10 +209,12 @@ def explain_label(
         calibration: Of the probabilities that are reported.
         contextual: Whether to take off what a text without content gets.
         names: Label -> the name that people read.
+        reader: What reads the record's media (`multimodal.reader.MediaReader`), or None. Each of their rows is evidence.
 
     Raises:
         ConfigError: A task that is no classification, or a label that it has not.
         DataError: A record without a field.
+        MediaError: Media that cannot be read, or a model that reads none.
         GenerationError: A text that cannot be shortened enough.
         MissingDependencyError: As `explain`.
     """
@@ -219,11 +222,11 @@ def explain_label(
     if task.kind != "classification":
         raise ConfigError(f"the task {task.name!r} is not a classification but a {task.kind}")
     [given] = as_records(task, [text])
-    record = {name: _plain_text(value) for name, value in given.items()}
+    record = {name: _plain(value) if name not in task.media else value for name, value in given.items()}  # fmt: skip
     spoken = asked_language(task, record, language)
     with unchanged(model), watched(model, chosen.progress):
         free = prejudice(model, tokenizer, task)[spoken] if contextual else None
-        question = asked(model, tokenizer, record, task, spoken, chosen.unit)
+        question = asked(model, tokenizer, record, task, spoken, chosen.unit, reader)
         rows, units, labels = question.rows, question.units, list(task.labels)
         scores = scores_of(model, [rows])[0] - (0.0 if free is None else free)
         shares = (calibration or Calibration()).probabilities(scores[None], labels)[0]
@@ -264,6 +267,7 @@ def explain_label(
             "task": task.name,
             "questions": list(question.questions),
             "fields": dict(question.fields),
+            "media": question.media,
         },
     )  # fmt: skip
 
@@ -349,5 +353,5 @@ def _label_number(
     return known[label]
 
 
-def _plain_text(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     return well_formed(value) if isinstance(value, str) else value

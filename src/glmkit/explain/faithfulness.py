@@ -94,16 +94,20 @@ def question_of(
     task: Task | None = None,
     number: int = 0,
     prompt: Prompt | None = None,
+    record: Mapping[str, Any] | None = None,
+    reader: Any = None,
 ) -> Question:
     """Returns the question that an explanation answers; its orders rank the units of `explanation.evidence[number]`.
 
     Args:
         model: As it was explained.
         tokenizer: Its tokenizer.
-        explanation: Of a text's blanks, or of a label (of a task with one text, without `labels=`).
+        explanation: Of a text's blanks, or of a label (without `labels=`).
         task: Of a label.
         number: Of the blank.
         prompt: The prompt that was explained, where it has media, which no text holds.
+        record: Likewise the record of a label; without one the text is all of it.
+        reader: What reads its media.
     """
     grouping = explanation.facts["unit"]
     if task is None:
@@ -112,9 +116,9 @@ def question_of(
         rows, units = filling.rows(grouping)
         tokens = len(rows.predictions.of(number))
         return Question(rows, evidence_for(units, number), content_objective(number), tokens)
-    [record] = as_records(task, [explanation.text])
-    spoken = asked_language(task, record)
-    found = asked(model, tokenizer, record, task, spoken, grouping)
+    [given] = as_records(task, [record or explanation.text])
+    spoken = asked_language(task, given)
+    found = asked(model, tokenizer, given, task, spoken, grouping, reader)
     words = [one[spoken] for one in task.labels.values()]
     label = words.index(explanation.evidence[0].content)
     return Question(found.rows, np.ones(len(found.units), bool), label_objective(label))

@@ -90,7 +90,9 @@ def _limits(explanation: Explanation) -> str:
         "How to read this: values say what this model's score depends on when words are replaced by the baseline, not what is true and not what caused the words in the world. Attention shows where information may flow, not what is done with it. Methods may disagree.",
         "如何解读：数值表示用基线替换词语时该模型的得分如何变化，既不表示事实，也不表示现实中的因果。注意力只显示信息可能的流向，而非如何被使用。各方法可能不一致。",
     )  # fmt: skip
-    facts = {name: value for name, value in explanation.facts.items() if name != "fields"}
+    facts = {
+        name: value for name, value in explanation.facts.items() if name not in ("fields", "media")
+    }
     table = facts_table(escaped({name: _fact(value) for name, value in facts.items()}))
     title = both("What made this", "如何得出")
     return f"<h2>{both('Limits', '局限')}</h2>{text}<details><summary>{title}</summary>{table}</details>"

@@ -163,6 +163,7 @@ def choice_rows(
     questions: Sequence[tuple[np.ndarray, Sequence[int], int]],
     contents: Sequence[Sequence[np.ndarray]],
     specials: object,
+    media: torch.Tensor | None = None,
 ) -> Rows:
     """Returns rows that score several contents of one blank each; common beginnings are read once.
 
@@ -170,6 +171,7 @@ def choice_rows(
         questions: For each row part A's ids, its tokens' units, and the index of its mask.
         contents: For each row the ids of every content.
         specials: The tokenizer's `special_ids`.
+        media: [M, H], what ids of media mean in all rows.
     """
     sop, eop = specials.sop, specials.eop  # type: ignore[attr-defined]
     rows, asked = [], []
@@ -196,7 +198,7 @@ def choice_rows(
                 (number, size + node, token, content) for node, token in _path(tree, end, eop)
             ]
     owners, places, tokens, whose = np.asarray(asked, np.int64).T
-    return stack(rows, Predictions(owners, places, tokens, whose, len(contents[0])))
+    return stack(rows, Predictions(owners, places, tokens, whose, len(contents[0])), media)
 
 
 def head_rows(questions: Sequence[tuple[np.ndarray, Sequence[int], int]], num_labels: int) -> Rows:

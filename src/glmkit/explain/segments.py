@@ -5,7 +5,7 @@ In: an explanation and one of its evidences. Out: segments in reading order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from glmkit.explain.results import Evidence, Explanation, Unit
@@ -31,36 +31,43 @@ class Segment:
 
 def segments(explanation: Explanation, evidence: Evidence) -> list[Segment]:
     """Returns the text with its blanks filled as segments; a record's fields follow each other by lines."""
+    held = explanation.facts.get("media", {})
+    units: dict[str, dict[int, Unit]] = {}
+    for index, unit in enumerate(evidence.units):
+        where = unit.source if unit.index is None else held.get(unit.source, "text")
+        units.setdefault(where, {})[index] = unit
+    found: list[Segment] = []
     if explanation.kind == "label":
-        found: list[Segment] = []
         for name, text in explanation.facts["fields"].items():
-            found += [*([Segment("\n")] if found else []), *_cut(text, evidence.units, name)]
+            found += [*([Segment("\n")] if found else []), *_cut(text, units.get(name, {}))]
         return found
-    found, start = [], 0
+    start, text = 0, explanation.text
     for number, (begin, end) in enumerate(explanation.blanks):
-        found += _cut(explanation.text, evidence.units, "text", start, begin)
+        found += _cut(text, units.get("text", {}), start, begin)
         content = explanation.evidence[number].content
-        parts = list(_cut(content, evidence.units, f"blank {number + 1}")) or [Segment("∅")]
+        parts = list(_cut(content, units.get(f"blank {number + 1}", {}))) or [Segment("∅")]
         found += [Segment(one.text, one.unit, number) for one in parts]
         start = end
-    return [*found, *_cut(explanation.text, evidence.units, "text", start)]
+    return [*found, *_cut(text, units.get("text", {}), start)]
 
 
 def _cut(
-    text: str, units: Sequence[Unit], source: str, start: int = 0, stop: int | None = None
+    text: str, units: Mapping[int, Unit], start: int = 0, stop: int | None = None
 ) -> Iterator[Segment]:
-    """Yields the segments of a part of a text; behind the marker of a medium one for each of its rows."""
+    """Yields the segments of a part of a text, of whose units (by number) some are within; behind a medium's marker its rows."""
     stop = len(text) if stop is None else stop
     first = start
-    for number, unit in enumerate(units):
-        medium = unit.index is not None and source == "text"
-        if not (medium or unit.source == source) or not first <= unit.start < stop:
+    for number, unit in sorted(units.items(), key=lambda one: (one[1].start, one[0])):
+        if not first <= unit.start < stop:
             continue
         if unit.start > start:
             yield Segment(text[start : unit.start])
-        if medium and unit.start >= start:
-            yield Segment(text[unit.start : unit.end])
-        yield Segment(ROW if medium else text[unit.start : min(unit.end, stop)], number)
+        if unit.index is None:
+            yield Segment(text[unit.start : min(unit.end, stop)], number)
+        else:
+            if unit.start >= start:
+                yield Segment(text[unit.start : unit.end])
+            yield Segment(ROW, number)
         start = min(unit.end, stop)
     if start < stop:
         yield Segment(text[start:stop])

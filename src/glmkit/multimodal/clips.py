@@ -62,7 +62,7 @@ def _spread(total: int, count: int) -> list[int]:
 def _frames(medium: Medium, wanted: list[int]) -> tuple[dict[int, tuple[Any, float]], int]:
     """Returns number -> the frame and its time, in seconds, of those wanted that are there; and how many there were."""
     found: dict[int, tuple[Any, float]] = {}
-    kept, seen = set(wanted), 0
+    kept, seen, pixels = set(wanted), 0, 0
     to_rgb = (
         av_module().video.reformatter.VideoReformatter()
     )  # a frame's own would be made anew for each
@@ -75,7 +75,8 @@ def _frames(medium: Medium, wanted: list[int]) -> tuple[dict[int, tuple[Any, flo
             stream.thread_type = "AUTO"
         rate = float(stream.average_rate or USUAL_RATE)
         for number, frame in enumerate(container.decode(stream)):
-            seen = number + 1
+            seen, pixels = number + 1, pixels + frame.width * frame.height
+            medium.decoded(pixels=pixels)
             if number in kept:
                 check_pixels(medium, frame.width, frame.height)
                 time = number / rate if frame.time is None else float(frame.time)

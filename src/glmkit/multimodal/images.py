@@ -97,6 +97,7 @@ def _upright(medium: Medium, image: Any) -> Any:
     from PIL import ImageOps
 
     check_pixels(medium, *image.size)
+    medium.decoded(pixels=image.size[0] * image.size[1])
     image.load()
     return _rgb(ImageOps.exif_transpose(image))
 

@@ -11,8 +11,9 @@ import binascii
 import hashlib
 import io
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from glmkit.errors import MediaError
+from glmkit.errors import MediaError, MediaLimitError
 from glmkit.special_tokens import MEDIA_MARKER, MEDIA_MARKERS
 
 Kind = Literal["image", "audio", "video"]
@@ -34,6 +35,38 @@ _DATA_URL = re.compile(
 )
 
 
+class Allowance:
+    """What decoding some media may take, all of them together: a small file may hold hours, or pictures without end.
+
+    Several threads may take of it; a medium that is decoded twice counts once.
+
+    Args:
+        pixels: Most of all images, and of all frames of clips that are decoded on the way to those that are read.
+        seconds: Most of all sounds.
+    """
+
+    def __init__(self, pixels: int, seconds: float):
+        self._most = {"pixels": pixels, "seconds of sound": seconds}
+        self._taken: dict[str, dict[int, float]] = {what: {} for what in self._most}
+        self._lock = threading.Lock()
+
+    def take(self, medium: Medium, what: str, amount: float) -> None:
+        """Notes how much of a medium has been decoded by now.
+
+        Raises:
+            MediaLimitError: With this it is more than is allowed.
+        """
+        with self._lock:
+            taken = self._taken[what]
+            taken[id(medium)] = max(amount, taken.get(id(medium), 0))
+            if sum(taken.values()) <= self._most[what]:
+                return
+        raise MediaLimitError(
+            f"with {medium.name} there are more than {self._most[what]:,} {what} to decode (of clips, all frames count); make the "
+            "images, sounds and clips smaller or shorter, or give less at a time"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Medium:
     """One image, sound or clip.
@@ -43,11 +76,23 @@ class Medium:
         source: A path; bytes of a file; a `PIL.Image`; for audio `(samples, rate)`, float [n] or [channels, n] and Hz; for video
             an array uint8 [frames, height, width, 3] or `(frames, frames a second)`.
         name: What messages call it.
+        allowance: What decoding it may take, together with others; None is without a limit of that kind.
     """
 
     kind: Kind
-    source: Any
+    source: Any = field(repr=False)
     name: str
+    allowance: Allowance | None = None
+
+    def decoded(self, pixels: int = 0, seconds: float = 0.0) -> None:
+        """Is told how much of it has been decoded by now.
+
+        Raises:
+            MediaLimitError: It is more than its allowance.
+        """
+        if self.allowance is not None:
+            self.allowance.take(self, "pixels", pixels)
+            self.allowance.take(self, "seconds of sound", seconds)
 
     def file(self) -> BinaryIO:
         """Returns the file's contents, from the start.

@@ -151,6 +151,7 @@ def _resampled(medium: Medium, rate: int) -> np.ndarray:
 
 
 def _check_length(medium: Medium, seconds: float) -> None:
+    medium.decoded(seconds=seconds)
     if seconds > MAX_SECONDS:
         raise MediaError(f"{medium.name} is longer than {MAX_SECONDS / 60:.0f} minutes; cut it")
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, get_type_hints
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
@@ -36,9 +37,6 @@ from glmkit.serving.openai_routes import add_openai
 from glmkit.serving.own_routes import add_own
 from glmkit.serving.server import Server
 from glmkit.serving.settings import ServingSettings
-
-MEDIA_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/fill", "/v1/explain")
-"""Endpoints that take images, sounds and clips."""
 
 CATCHES = (RequestValidationError, HTTPException, Failure, UserError, QueueFull, DeadlineExceeded, Closing, Exception)  # fmt: skip
 
@@ -89,7 +87,7 @@ def make_app(
         metrics=server.metrics,
         paths=paths,
         door=door,
-        media=MEDIA_PATHS if glm.media is not None else (),
+        media=media_paths(app) if glm.media is not None else (),
     )
     if settings.cors_origins:
         app.add_middleware(
@@ -100,6 +98,17 @@ def make_app(
             expose_headers=["X-Request-Id", "Retry-After"],
         )
     return app
+
+
+def media_paths(app: FastAPI) -> set[str]:
+    """Returns the paths of the endpoints that take images, sounds and clips, as their requests' schemas say."""
+    return {
+        route.path
+        for route in app.routes
+        if isinstance(route, APIRoute)
+        for one in get_type_hints(route.endpoint).values()
+        if isinstance(one, type) and issubclass(one, schemas.MediaRequest)
+    }
 
 
 def _add_errors(app: FastAPI) -> None:

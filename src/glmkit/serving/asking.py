@@ -6,10 +6,11 @@ In: checked requests (`schemas`), a model and its tokenizer. Out: `generation` r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from glmkit.applications import dialogue
+from glmkit.applications.labels import as_records
 from glmkit.applications.prompts import media_prompt
 from glmkit.errors import GenerationError
 from glmkit.generation.constraints import Constraint
@@ -20,10 +21,12 @@ from glmkit.generation.request import Request
 from glmkit.generation.settings import DecodingSettings
 from glmkit.multimodal.media import Medium
 from glmkit.serving import controlling
+from glmkit.serving.explanations import ExplainRequest
 from glmkit.serving.failures import Failure
-from glmkit.serving.media import Received, characters
+from glmkit.serving.media import Received, characters, listed
 from glmkit.serving.schemas import (
     ChatRequest,
+    ClassifyRequest,
     CompletionRequest,
     Decoding,
     FillRequest,
@@ -31,6 +34,9 @@ from glmkit.serving.schemas import (
     WithMedia,
 )
 from glmkit.serving.settings import ServingSettings
+from glmkit.tasks.encoding import rows_of
+from glmkit.tasks.rendering import media_of, text_of
+from glmkit.tasks.task import Task
 
 SAME_NAMES = ("top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size", "guidance_scale")
 
@@ -155,6 +161,31 @@ class Asking:
             self.prompt(text, some) for text, some in zip(self.texts(given), media, strict=True)
         ]
 
+    def records(self, asked: ClassifyRequest | ExplainRequest, task: Task) -> list[Any]:
+        """Returns the records of a task that a request has: its own, or texts with the media beside them.
+
+        Raises:
+            Failure: Too many, or too long together; media beyond a limit, or that are none; fields that the task does not have.
+            DataError: A text alone for a task of several fields.
+            MediaError: Media that do not belong to the texts or to the task.
+        """
+        received = Received(self._settings)
+        read = [
+            received.record(task, one, f"texts[{number}]") if isinstance(one, dict) else one
+            for number, one in enumerate(listed(asked.texts))
+        ]
+        self.texts([one if isinstance(one, str) else _words(task, one) for one in read])
+        return as_records(task, read, received.of_texts(asked, asked.texts))
+
+    def size(self, task: Task, record: Mapping[str, Any]) -> int:
+        """Returns how long a record is: characters, and rows of media.
+
+        Raises:
+            MediaError: Media that cannot be read, or that the model does not read.
+        """
+        media = media_of(task, record, "the record")
+        return len(_words(task, record)) + sum(rows_of(media, self._reader and self._reader.count_rows))  # fmt: skip
+
     def longest(self, request: Request) -> int:
         """Returns the most tokens of a blank."""
         return request.longest(self._positions)
@@ -268,3 +299,8 @@ class Asking:
                 f"the texts have {together} characters together; at most {most} at a time",
                 "too_many_characters",
             )
+
+
+def _words(task: Task, record: Mapping[str, Any]) -> str:
+    """Returns all texts of a record."""
+    return "".join(text_of(one) for name, one in record.items() if name not in task.media)

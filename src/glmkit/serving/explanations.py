@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from glmkit.serving.schemas import Text, Texts, WithMedia
+from glmkit.serving.schemas import Text, TextsOrRecords, WithMedia
 
 Method = Literal["integrated_gradients", "ablation", "attention_rollout"]
 Contents = Annotated[list[Text], Field(max_length=1000)]
@@ -17,10 +17,10 @@ Span = tuple[int, int]
 
 
 class ExplainRequest(WithMedia):
-    """Says why blanks are filled so, or with `task` or `labels` why a text has its label."""
+    """Says why blanks are filled so, or with `task` or `labels` why a text or record has its label."""
 
     model: str | None = Field(None, max_length=256)
-    texts: Texts
+    texts: TextsOrRecords
     blanks: Contents | Annotated[list[Contents], Field(max_length=1000)] | None = Field(
         None,
         description="What the blanks contain (for several texts a list for each); by default what the model writes.",

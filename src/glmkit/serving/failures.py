@@ -15,7 +15,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from glmkit.errors import UserError
+from glmkit.errors import MediaLimitError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,8 @@ def failure_of(error: BaseException, request_id: str) -> Failure:
         return _invalid(error)
     if isinstance(error, HTTPException):
         return _refused(error)
+    if isinstance(error, MediaLimitError):
+        return Failure(413, str(error), "media_too_large")
     if isinstance(error, UserError):
         return Failure(400, str(error), "invalid_value")
     logger.error("request %s failed with %s", request_id, described(error))

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from glmkit.applications.prompts import media_for_each
-from glmkit.multimodal.media import Kind, Medium, as_medium
+from glmkit.errors import nearest
+from glmkit.multimodal.media import Allowance, Kind, Medium, as_medium
 from glmkit.multimodal.processor import NAMES
 from glmkit.serving import schemas
 from glmkit.serving.failures import Failure
 from glmkit.serving.settings import ServingSettings
+from glmkit.tasks.task import Task
 
 FIELDS = {name: kind for kind, name in NAMES.items()}
 """Field of a request -> what it has."""
@@ -24,7 +28,7 @@ _SHOWN = 60
 
 
 class Received:
-    """The media of one request, counted together.
+    """The media of one request, counted together; so is what decoding them takes.
 
     Args:
         settings: The server's limits.
@@ -32,6 +36,7 @@ class Received:
 
     def __init__(self, settings: ServingSettings):
         self._settings, self._count, self._bytes = settings, 0, 0
+        self._allowance = Allowance(settings.max_media_pixels, settings.max_media_seconds)
 
     def take(self, kind: Kind, given: str, place: str) -> Medium:
         """Returns a medium that was sent.
@@ -62,13 +67,13 @@ class Received:
                 "media_too_large",
                 param=place,
             )
-        if given[:5].lower() == "data:":
-            return as_medium(kind, given, where=place)
-        try:
-            packed = base64.b64decode(given, validate=True)
-        except (binascii.Error, ValueError):
-            packed = b""
-        if not packed:
+        file: str | bytes = given
+        if given[:5].lower() != "data:":
+            try:
+                file = base64.b64decode(given, validate=True)
+            except (binascii.Error, ValueError):
+                file = b""
+        if not file:
             raise Failure(
                 400,
                 f"{place}: {given[:_SHOWN]!r} is neither a data: URL nor a file's bytes in base64. This server opens no files of its "
@@ -76,14 +81,34 @@ class Received:
                 "invalid_media",
                 param=place,
             )
-        return as_medium(kind, packed, where=place)
+        return replace(as_medium(kind, file, where=place), allowance=self._allowance)
+
+    def record(self, task: Task, given: schemas.Record, place: str) -> dict[str, Any]:
+        """Returns a record of a task, its media as such: what stands in a field of media is never read as anything else.
+
+        Raises:
+            Failure: A field that the task does not have (400); as `take`.
+            MediaError: Damaged base64.
+        """
+        for name in given.keys() - task.fields.keys():
+            raise Failure(
+                400,
+                f"{place}: the task {task.name!r} has no field {name!r:.80}{nearest(name, task.fields)}; it has "
+                f"{', '.join(task.fields)}",
+                "invalid_value",
+                param=place,
+            )
+        return {
+            name: self._taken(task.media[name], one, f"{place}.{name}") if name in task.media else one
+            for name, one in given.items()
+        }  # fmt: skip
 
     def of_texts(self, asked: schemas.WithMedia, texts: Any) -> list[list[Medium]]:
         """Returns the media of each text.
 
         Args:
             asked: The request.
-            texts: Its texts: one, or a list.
+            texts: Its texts (or records): one, or a list.
 
         Raises:
             Failure: As `take`.
@@ -125,12 +150,21 @@ class Received:
         return parts
 
 
-def has_media(asked: schemas.Strict) -> bool:
-    """Returns whether a request has media."""
+def has_media(asked: schemas.Strict, task: Task | None = None) -> bool:
+    """Returns whether a request has media, beside its texts or in a task's records."""
     if isinstance(asked, schemas.ChatRequest):
         contents = [one.content for one in asked.messages if isinstance(one.content, list)]
         return any(not isinstance(part, schemas.TextPart) for some in contents for part in some)
+    if task is not None and task.media:
+        some = listed(asked.texts)  # type: ignore[attr-defined]
+        if any(task.media.keys() & one.keys() for one in some if isinstance(one, dict)):
+            return True
     return any(getattr(asked, field, None) is not None for field in FIELDS)
+
+
+def listed(texts: Any) -> list[Any]:
+    """Returns texts or records as a list, where they may be one."""
+    return texts if isinstance(texts, list) else [texts]
 
 
 def characters(content: str | list[schemas.Part]) -> int:
@@ -140,15 +174,15 @@ def characters(content: str | list[schemas.Part]) -> int:
     return sum(len(part.text) for part in content if isinstance(part, schemas.TextPart))
 
 
-def brief(value: Any) -> Any:
-    """Returns a request's data for the log, in which media are their sizes."""
+def brief(value: Any, media: Collection[str] = ()) -> Any:
+    """Returns a request's data for the log, in which media are their sizes; `media` are fields that hold some."""
     if isinstance(value, dict):
         return {
-            name: _sizes(one) if name in (*FIELDS, "url", "data") or name.endswith("_url") else brief(one)
+            name: _sizes(one) if name in (*FIELDS, "url", "data", *media) or name.endswith("_url") else brief(one, media)
             for name, one in value.items()
         }  # fmt: skip
     if isinstance(value, list):
-        return [brief(one) for one in value]
+        return [brief(one, media) for one in value]
     return value
 
 

@@ -15,24 +15,23 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from glmkit.applications.labels import resolve_task
 from glmkit.errors import nearest
 from glmkit.generation.infill import filled
-from glmkit.generation.results import Filled
+from glmkit.generation.results import Classification, Filled
 from glmkit.serving import schemas
 from glmkit.serving.answering import filled_text, usage
 from glmkit.serving.explanations import ExplainRequest, ExplainResponse
 from glmkit.serving.failures import Failure
 from glmkit.serving.gate import unless_gone
-from glmkit.serving.media import FIELDS, has_media
+from glmkit.serving.media import has_media, listed
 from glmkit.serving.server import Server
-from glmkit.tasks.task import catalog
+from glmkit.tasks.task import Task, catalog
 
 WRITTEN_TOKENS = 16
 """Of a blank that is filled to be explained, unless the client says another number."""
 
 MAPPED_CHARACTERS = 200
-"""Longest text whose attention maps are sent; they grow with the square of its length."""
+"""Longest text, its rows of media among it, whose attention maps are sent; they grow with the square of its length."""
 
 
 def add_own(app: FastAPI, server: Server) -> None:
@@ -76,21 +75,21 @@ def add_own(app: FastAPI, server: Server) -> None:
     async def classify(
         asked: schemas.ClassifyRequest, request: Request
     ) -> schemas.ClassifyResponse:
-        """Says which label each text has."""
-        name, texts = server.check_model(asked.model), server.asking.texts(asked.texts)
-        server.log(request, "asked", asked.model_dump(exclude_none=True))
-        task = _task(server, asked)
-        found = await server.work(
-            request,
-            lambda: glm.classify(
-                texts,
+        """Says which label each text or record has."""
+        name, task = server.check_model(asked.model), _task(server, asked)
+
+        def label() -> list[Classification]:
+            records = server.asking.records(asked, task)
+            server.log(request, "asked", asked.model_dump(exclude_none=True), task.media)
+            return glm.classify(
+                records,
                 task,
-                labels=asked.labels,
-                template=asked.template,
+                contextual=asked.labels is not None,
                 language=asked.language,
                 long_texts=asked.long_texts,
-            ),
-        )
+            )
+
+        found = await server.work(request, label, media=has_media(asked, task))
         data = [schemas.Labelled(**asdict(one)) for one in found]
         return schemas.ClassifyResponse(model=name, data=data)
 
@@ -110,10 +109,13 @@ def add_own(app: FastAPI, server: Server) -> None:
     async def explain(asked: ExplainRequest, request: Request) -> Response:
         """Says which words made the model fill a blank so, or choose a label, and what else it might have written."""
         name = server.check_model(asked.model)
-        server.log(request, "asked", asked.model_dump(exclude_none=True))
-        pool = server.viewers if has_media(asked) else server.encoders
-        reading = pool.run(functools.partial(_explained, server, asked), request.state.deadline)
+        of_label = asked.task is not None or asked.labels is not None
+        task = _task(server, asked) if of_label else None
+        pool = server.viewers if has_media(asked, task) else server.encoders
+        reading = pool.run(lambda: _explained(server, asked, task), request.state.deadline)
         texts, settings = await unless_gone(request.receive, reading)
+        media = () if task is None else task.media
+        server.log(request, "asked", asked.model_dump(exclude_none=True), media)
         explaining = server.explain(
             request.state.deadline,
             lambda progress: glm.explain(texts, **settings, progress=progress),
@@ -128,35 +130,40 @@ def add_own(app: FastAPI, server: Server) -> None:
         return Response(body, media_type="application/json")
 
 
-def _explained(server: Server, asked: ExplainRequest) -> tuple[list[Any], dict[str, Any]]:
-    """Returns what is to be explained (texts, and prompts with media), within the server's limits, and how.
+def _explained(
+    server: Server, asked: ExplainRequest, task: Task | None
+) -> tuple[list[Any], dict[str, Any]]:
+    """Returns what is to be explained (of blanks texts, and prompts with media; of a task records), within the server's limits, and how.
 
     Raises:
-        Failure: Too many blanks or texts, too long ones, no such task.
+        Failure: Too many blanks or texts, too long ones, a record without a task.
     """
-    texts = server.asking.texts(asked.texts)
-    read: list[Any]
     settings = asked.model_dump(include={"methods", "baseline", "unit", "top_k", "attention"})
     blanks = asked.blanks if isinstance(asked.texts, list) or asked.blanks is None else [asked.blanks]  # fmt: skip
     given: dict[str, Any] = {"label": asked.label, "template": asked.template, "language": asked.language, "blanks": blanks}  # fmt: skip
-    if asked.task is None and asked.labels is None:
-        prompts = server.asking.prompts(asked.texts, asked)
-        count = sum(len(prompt.mask_indices) for prompt in prompts)
-        read = [one if one.media else text for text, one in zip(texts, prompts, strict=True)]
-    elif has_media(asked):
+    read: list[Any]
+    given_texts: Any = asked.texts
+    if task is not None:
+        read = server.asking.records(asked, task)
+        count, sizes = len(read), [server.asking.size(task, one) for one in read]
+        given |= {"task": None if asked.labels else task, "labels": asked.labels}
+    elif any(isinstance(one, dict) for one in listed(given_texts)):
         raise Failure(
             400,
-            "images, audios and videos go with blanks; leave out task and labels",
+            "a record is of a classification: give its task with it, or a text with blanks",
             "invalid_value",
-            param=next(name for name in FIELDS if getattr(asked, name) is not None),
+            param="texts",
         )
     else:
-        count, read = len(texts), list(texts)
-        given |= {"task": _task(server, asked), "labels": asked.labels}
+        texts = server.asking.texts(given_texts)
+        prompts = server.asking.prompts(given_texts, asked)
+        count = sum(len(prompt.mask_indices) for prompt in prompts)
+        read = [one if one.media else text for text, one in zip(texts, prompts, strict=True)]
+        sizes = [len(text) + sum(run.length for run in one.media) for text, one in zip(texts, prompts, strict=True)]  # fmt: skip
     server.asking.check_tokens(asked.max_tokens)
     if asked.max_tokens is not None:
         given["max_new_tokens"] = asked.max_tokens
-    elif asked.task is None and asked.labels is None and blanks is None:
+    elif task is None and blanks is None:
         given["max_new_tokens"] = WRITTEN_TOKENS
     if count > server.settings.max_explained:
         raise Failure(
@@ -164,11 +171,11 @@ def _explained(server: Server, asked: ExplainRequest) -> tuple[list[Any], dict[s
             f"the texts have {count} blanks (or labels) to explain; at most {server.settings.max_explained} at a time",
             "too_many_explained",
         )
-    if asked.attention and max(map(len, texts)) > MAPPED_CHARACTERS:
+    if asked.attention and max(sizes) > MAPPED_CHARACTERS:
         raise Failure(
             400,
-            f"attention maps of a text of more than {MAPPED_CHARACTERS} characters are too many numbers to send; ask without them, "
-            "or use the library",
+            f"attention maps of a text of more than {MAPPED_CHARACTERS} characters (and rows of media) are too many numbers to send; "
+            "ask without them, or use the library",
             "too_many_characters",
             param="attention",
         )
@@ -179,21 +186,21 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _task(server: Server, asked: schemas.ClassifyRequest | ExplainRequest) -> Any:
-    """Returns the task of a name: one of the catalog or of the model, never a file.
+def _task(server: Server, asked: schemas.ClassifyRequest | ExplainRequest) -> Task:
+    """Returns the task that is meant: of labels, or one of the catalog or of the model by its name, never a file.
 
     Raises:
         Failure: No such task.
+        ConfigError: As `glm.classify`.
     """
     own = server.glm.tasks
-    if asked.task is None:
-        return None if asked.labels or own else resolve_task("topics", None)
     known = [*own, *catalog()]
-    if asked.task not in known:
+    if asked.task is not None and asked.task not in known:
         raise Failure(
             400,
             f"there is no task {asked.task!r:.80}{nearest(asked.task, known)}; there are {', '.join(known)}",
             "task_not_found",
             param="task",
         )
-    return own.get(asked.task) or asked.task
+    usual = None if own or asked.labels else "topics"
+    return server.glm.task_of(asked.task or usual, asked.labels, asked.template)

@@ -24,6 +24,12 @@ Words = Annotated[list[Word], Field(min_length=1, max_length=100)]
 Length = Annotated[int, Field(ge=0, le=1_000_000)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Sent = Annotated[str, Field(min_length=1)]
+Record = Annotated[
+    dict[Annotated[str, Field(max_length=200)], str | Annotated[list[str], Field(max_length=1000)]],
+    Field(max_length=100),
+]
+"""Of a task: field -> its text, or its medium (a `data:` URL, or the file's bytes in base64); or a list of either."""
+TextsOrRecords = Text | Record | Annotated[list[Text | Record], Field(min_length=1)]
 Media = Sent | Annotated[list[Sent | Annotated[list[Sent], Field(max_length=1000)] | None], Field(max_length=1000)]  # fmt: skip
 """For one text a medium or a list of them, for a list of texts a list with one item (a medium, a list of them, or null) for each."""
 
@@ -87,7 +93,11 @@ class Led(Strict):
     )
 
 
-class WithMedia(Strict):
+class MediaRequest(Strict):
+    """What may have images, sounds and clips, so that it may be much larger than texts."""
+
+
+class WithMedia(MediaRequest):
     """What is seen and heard with the texts, where the model reads such: `data:` URLs, or the files' bytes in base64.
 
     For one text a medium or a list of them; for a list of texts a list with one item (or null) for each. They stand where the text
@@ -221,7 +231,7 @@ class Message(Strict):
     name: str | None = Field(None, description="Ignored.")
 
 
-class ChatRequest(OpenAIRequest):
+class ChatRequest(OpenAIRequest, MediaRequest):
     """The next reply of a conversation: perhaps a system message, then user and assistant in turn, the user last."""
 
     messages: list[Message] = Field(min_length=1)
@@ -251,11 +261,11 @@ class FillRequest(Decoding, Led, WithMedia):
     )
 
 
-class ClassifyRequest(Strict):
-    """Says which label each text has: of a task of the catalog, or of labels of one's own."""
+class ClassifyRequest(WithMedia):
+    """Says which label each text or record has: of a task of the catalog or of the model, or of labels of one's own."""
 
     model: str | None = Field(None, max_length=256)
-    texts: Texts
+    texts: TextsOrRecords
     labels: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
         None, min_length=2, max_length=100
     )

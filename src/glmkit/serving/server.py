@@ -11,7 +11,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 from fastapi import Request
@@ -45,7 +45,7 @@ class Server:
         pool: What does the rest.
         explainer: What explains, which takes longest.
         encoders: What encodes texts, so that long ones do not hold up the event loop.
-        viewers: What encodes texts with media, which takes much longer: texts alone do not wait for it.
+        viewers: What encodes (and labels) texts with media, which takes much longer: texts alone do not wait for it.
         stopping: Set when the server is told to stop; streams without an end of their own end then.
     """
 
@@ -89,10 +89,10 @@ class Server:
             )
         return self.settings.name
 
-    def log(self, request: Request, kind: str, text: Any) -> None:
-        """Logs what a user wrote or got, where that was asked for."""
+    def log(self, request: Request, kind: str, text: Any, media: Collection[str] = ()) -> None:
+        """Logs what a user wrote or got, where that was asked for; of the fields `media` of records the sizes."""
         if self.settings.log_text:
-            logger.info("request %s %s: %r", request.state.request_id, kind, brief(text))
+            logger.info("request %s %s: %r", request.state.request_id, kind, brief(text, media))
 
     async def ask(
         self,
@@ -117,9 +117,10 @@ class Server:
         made = await (self.viewers if media else self.encoders).run(make, deadline)
         return self.scheduler.submit(made, deadline, live=live)
 
-    async def work(self, request: Request, body: Callable[[], Any]) -> Any:
-        """Does work that is not on the engine."""
-        return await unless_gone(request.receive, self.pool.run(body, request.state.deadline))
+    async def work(self, request: Request, body: Callable[[], Any], *, media: bool = False) -> Any:
+        """Does work that is not on the engine, perhaps with media."""
+        pool = self.viewers if media else self.pool
+        return await unless_gone(request.receive, pool.run(body, request.state.deadline))
 
     async def explain(self, deadline: float, body: Callable[[Callable[[], None]], Any]) -> Any:
         """Explains, until nobody waits for it or its time is over; `body` calls what it is given again and again."""

@@ -39,6 +39,8 @@ class ServingSettings:
         max_body_bytes: Largest request, what it has of media aside.
         max_media: Most images, sounds and clips of one request.
         max_media_bytes: Most bytes of them together, as files.
+        max_media_pixels: Most pixels of them together that are decoded; of a clip, of all its frames.
+        max_media_seconds: Most seconds of their sounds together.
         timeout: Seconds that a request may take, waiting included; a client may ask for less.
         workers: Threads for what is not on the engine (labels, scores, embeddings, the n likeliest).
         requests_per_minute: Most requests of one key, or without keys of one address (0 = no limit).
@@ -63,6 +65,8 @@ class ServingSettings:
     max_body_bytes: int = 1 << 20
     max_media: int = 8
     max_media_bytes: int = 16 << 20
+    max_media_pixels: int = 1_000_000_000
+    max_media_seconds: int = 600
     timeout: float = 120.0
     workers: int = 1
     requests_per_minute: int = 0
@@ -74,7 +78,7 @@ class ServingSettings:
         least = {"port": 0, "max_queue": 0, "requests_per_minute": 0, "grace": 0}
         for name in (
             "max_batch", "max_samples", "max_texts", "max_explained", "max_characters", "max_body_bytes", "workers",
-            "max_cache_tokens", "max_new_tokens", "max_media", "max_media_bytes",
+            "max_cache_tokens", "max_new_tokens", "max_media", "max_media_bytes", "max_media_pixels", "max_media_seconds",
         ):  # fmt: skip
             least[name] = 1
         problems = [

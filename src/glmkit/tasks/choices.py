@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from glmkit.errors import DataError
+from glmkit.multimodal.media import Medium
 from glmkit.tasks.encoding import (
     Attempt,
     CountRows,
@@ -32,11 +33,13 @@ class Choices:
         part_a: int64 [n], with one mask token.
         contents: For each choice int64 [m], without markers; in the order of the task's labels or the record's choices.
         right: Index of the right one; None where the record does not tell.
+        media: In the order in which part A counts their rows.
     """
 
     part_a: np.ndarray
     contents: list[np.ndarray]
     right: int | None
+    media: tuple[Medium, ...] = ()
 
 
 def encode_choices(
@@ -85,7 +88,7 @@ def encode_choices(
         contents = [encode_answer(asked, tokenizer, text) for text in texts]
         answer = "" if right is None else texts[right]
         part_a, _ = encode_question(asked, tokenizer, count_rows)
-        return Attempt(part_a, max(map(len, contents)) + 1, contents, answer)
+        return Attempt(part_a, max(map(len, contents)) + 1, contents, answer, asked.media)
 
     found, shortened = fit_record(task, record, tokenizer, max_length, encode)
     if found is None:
@@ -100,4 +103,4 @@ def encode_choices(
             f"told apart. Give the task {task.name!r} other words."
         )
     contents = [np.asarray(ids, np.int64) for ids in different]
-    return Choices(np.asarray(found.part_a, np.int64), contents, right), shortened
+    return Choices(np.asarray(found.part_a, np.int64), contents, right, found.media), shortened

@@ -74,7 +74,7 @@ def encode_record(
     where: str,
     count_rows: CountRows | None = None,
     **options: Any,
-) -> tuple[np.ndarray | None, bool]:
+) -> tuple[np.ndarray | None, tuple[Medium, ...], bool]:
     """Returns a record as a sample for a store, shortened where it does not fit.
 
     Args:
@@ -87,19 +87,20 @@ def encode_record(
         **options: `pattern` and `language`, as for `rendering.question`.
 
     Returns:
-        int64 ids (see `encode_sample`), or None where the answer is empty or no shortening makes it fit; and whether
-        the record was shortened. The answer is never shortened.
+        int64 ids (see `encode_sample`), or None where the answer is empty or no shortening makes it fit; the media, in the
+        order in which the ids count their rows; and whether the record was shortened. The answer is never shortened.
     """
 
     def encode(one: Mapping[str, Any]) -> Attempt:
         asked = question(task, one, where, **options)
         part_a, answer = encode_question(asked, tokenizer, count_rows)
-        return Attempt(part_a, len(answer) + 1, answer, asked.answer)
+        return Attempt(part_a, len(answer) + 1, answer, asked.answer, asked.media)
 
     found, shortened = fit_record(task, record, tokenizer, max_length, encode)
     if found is None or not found.contents:
-        return None, shortened
-    return encode_sample(found.part_a, found.contents, tokenizer.special_ids), shortened
+        return None, (), shortened
+    ids = encode_sample(found.part_a, found.contents, tokenizer.special_ids)
+    return ids, found.media, shortened
 
 
 class Attempt(NamedTuple):
@@ -110,12 +111,14 @@ class Attempt(NamedTuple):
         places: What part B takes, in tokens.
         contents: Of part B, as the caller needs it.
         answer: The answer's text, which shortening may have to keep.
+        media: In the order in which part A counts their rows.
     """
 
     part_a: list[int]
     places: int
     contents: Any
     answer: str
+    media: tuple[Medium, ...] = ()
 
 
 def fit_record(

@@ -169,7 +169,7 @@ def _samples(
     for number, (record, where) in enumerate(records):
         counts["records"] += 1
         for one in expand(task, record, where, language):
-            ids, shortened = encode_record(
+            ids, _, shortened = encode_record(
                 task, one, tokenizer, max_length, where, pattern=number, language=language
             )
             if ids is None:

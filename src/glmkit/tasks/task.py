@@ -163,6 +163,11 @@ class Task:
                 if name not in known
             ]
             problems += [
+                f"the pattern {pattern!r} writes the field {name!r}, which holds a medium: it stands where {{{MEDIA}}} is"
+                for name, *_ in PLACEHOLDER.findall(pattern)
+                if name in self.media and name != MEDIA
+            ]
+            problems += [
                 f"labels.{label}: there is no word in {language!r}"
                 for label, words in self.labels.items()
                 if not words.get(language)

@@ -23,7 +23,7 @@ from glmkit.multimodal.media import Medium
 from glmkit.tasks.choices import Choices, encode_choices
 from glmkit.tasks.encoding import CountRows, decode_sample, encode_record
 from glmkit.tasks.records import drawn_share, read_questions
-from glmkit.tasks.rendering import asked_language, expand, media_of, question
+from glmkit.tasks.rendering import asked_language, expand, question
 from glmkit.tasks.tagging import Tagged, encode_tagged, tag_names, tagged_text
 from glmkit.tasks.task import Task
 from glmkit.tokens.blanked import encode_plain
@@ -204,6 +204,7 @@ def _samples(
             yield Sample(where, (example,))
         return
     variants: list[Variant] = []
+    media: tuple[Medium, ...] = ()
     shortened = False
     for pattern in range(len(task.patterns[asked_language(task, record, data.language)])):
         options: dict[str, Any] = {
@@ -214,18 +215,23 @@ def _samples(
         found: Variant | None = None
         if task.label is not None:
             found, cut = encode_choices(task, record, tokenizer, max_length, where, **options)
+            seen = () if found is None else found.media
         else:
-            stored, cut = encode_record(task, record, tokenizer, max_length, where, **options)
+            stored, seen, cut = encode_record(task, record, tokenizer, max_length, where, **options)
             found = None if stored is None else decode_sample(stored, tokenizer.special_ids)
-        if found is not None:
-            variants.append(found)
         shortened |= cut
+        if found is None:
+            continue
+        if variants and seen != media:
+            raise DataError(
+                f"{where}: the patterns of the task {task.name!r} have the record's media in different orders; let all of them "
+                "have its fields in one order"
+            )
+        variants.append(found)
+        media = seen
     counts["shortened"] += shortened
     counts["dropped"] += not variants
     if variants:
-        media = tuple(media_of(task, record, where))
-        if len(media) > 1:  # in the order of their places
-            media = question(task, record, where, language=data.language, answered=False).media
         yield Sample(where, tuple(variants), media=media)
 
 

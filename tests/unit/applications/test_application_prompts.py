@@ -21,7 +21,7 @@ def test_the_prompt_is_the_training_samples_part_a(glm, text: str):
     model, tokenizer = glm
     task, record = load_task("sentiment"), {"text": text, "label": 1}
     prompt = question_prompt(question(task, record, "here"), tokenizer)
-    sample, _ = encode_record(task, record, tokenizer, 200, "here")
+    sample, *_ = encode_record(task, record, tokenizer, 200, "here")
     trained = decode_sample(sample, tokenizer.special_ids)
     assert len(prompt.mask_indices) == 1
     alone = lay_out(prompt.ids, [], tokenizer.special_ids.sop).input_ids

@@ -47,7 +47,7 @@ def tokenizer(request, loaded: glmkit.GLM, own_tokenizer):
 def test_the_prompt_is_the_training_samples_part_a(tokenizer, turns: list[str]):
     task = load_task("dialogue")
     *_, record = expand(task, {"turns": [*turns, "reply"]}, "here")
-    sample, shortened = encode_record(task, record, tokenizer, 400, "here")
+    sample, _, shortened = encode_record(task, record, tokenizer, 400, "here")
     prompt = conversation_prompt(tokenizer, read_conversation(messages(turns)), task, 400)
     part_a = lay_out(prompt.ids, [], tokenizer.special_ids.sop).input_ids
     trained = decode_sample(sample, tokenizer.special_ids).input_ids

@@ -53,7 +53,7 @@ def learnt() -> glmkit.GLM:
     examples = []
     for name, record in records:
         for pattern in range(2):
-            sample, _ = encode_record(load_task(name), record, tokenizer, 96, "", pattern=pattern)
+            sample, *_ = encode_record(load_task(name), record, tokenizer, 96, "", pattern=pattern)
             assert sample is not None
             examples.append(decode_sample(sample, ids))
     batch = {n: torch.from_numpy(a) for n, a in collate(examples, ids.pad).items()}

@@ -123,11 +123,31 @@ def test_a_mistake_ends_no_conversation_at_a_terminal(run: Any, files: dict[str,
     assert result.output.count("GLM  ") >= 1
 
 
-def test_evidence_names_the_rows(run: Any, files: dict[str, str]):
+PHOTOS = """name: photos
+kind: classification
+metric: accuracy
+media: {photo: image}
+fields: {photo: a picture, kind: the label}
+label: kind
+labels: {cat: {zh: 好}, dog: {zh: 快}}
+patterns: {zh: ["{media}是[MASK]。"]}
+"""
+
+
+def test_evidence_names_the_rows(run: Any, files: dict[str, str], tmp_path: Path):
     pytest.importorskip("captum")
     [data] = lines(run("explain", "看[MASK]", "--image", files["红.png"], "--method", "ablation", "--blank", "大", "--json"))  # fmt: skip
     units = data["evidence"][0]["units"]
     assert [one["index"] for one in units if one["source"] == "image 1"] == [0, 1, 2, 3]
+    (tmp_path / "photos.yaml").write_text(PHOTOS, encoding="utf-8")
+    task = ("--task", str(tmp_path / "photos.yaml"), "--image", files["红.png"])
+    [found] = lines(run("classify", "", *task, "--json"))
+    [data] = lines(run("explain", "", *task, "--method", "ablation", "--json"))
+    assert data["probabilities"] == pytest.approx(found["probabilities"], abs=1e-5)
+    assert [one["index"] for one in data["evidence"][0]["units"]] == [0, 1, 2, 3]
+    several = lines(run("classify", *task, "--image", files["blue.png"], "--json", text="\n\n"))
+    assert several[0]["probabilities"] == pytest.approx(found["probabilities"], abs=1e-5)
+    assert several[1]["probabilities"] != several[0]["probabilities"]
 
 
 def test_info_says_what_a_model_reads(run: Any, model: Path):
@@ -145,7 +165,7 @@ def test_mistakes_are_said(run: Any, glm: glmkit.GLM, files: dict[str, str], mon
         ("3 texts and --audio was given 2 times", "fill", "a", "b", "c", *["--audio", files["a.wav"]] * 2),
         ("is no image", "generate", "a", "--image", files["a.wav"]),
         ("names other media", "fill", "<|image|><|image|>a", "--image", image),
-        ("leave task, labels and head out", "explain", "a", "--labels", "a,b", "--image", image),
+        ("has no field for image", "explain", "a", "--labels", "a,b", "--image", image),
     ):  # fmt: skip
         result = run(*arguments)
         assert isinstance(result.exception, MediaError), result.output

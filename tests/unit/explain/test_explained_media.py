@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from explain_samples import ANSWER, CAUSE, decided_glm
+from glmkit.applications.classification import classify
 from glmkit.applications.prompts import media_prompt
-from glmkit.errors import GenerationError
-from glmkit.explain.explaining import Settings, explain, explain_texts
+from glmkit.errors import GenerationError, MediaError
+from glmkit.explain.explaining import Settings, explain, explain_label, explain_texts
 from glmkit.explain.faithfulness import curves, order_of, question_of
 from glmkit.explain.filling import Filling
 from glmkit.explain.segments import segments
@@ -21,7 +22,8 @@ from glmkit.generation.settings import DecodingSettings
 from glmkit.multimodal.building import build_media
 from glmkit.multimodal.media import as_medium
 from glmkit.multimodal.reader import MediaReader
-from media_samples import prompt_of, with_media
+from glmkit.tasks.task import Shorten, Task
+from media_samples import ROWS, image_bytes, media_glm, prompt_of, wav_bytes, with_media
 from understanding_samples import random_glm
 
 pytest.importorskip("captum", reason="captum is not installed")
@@ -193,3 +195,115 @@ def test_pages_and_pictures_show_rows(shots, suffix, tmp_path):
     assert path.stat().st_size > 10_000
     if suffix == ".html":
         assert "image 2 [0]" in path.read_text(encoding="utf-8")
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+LABELS = {"good": {"zh": "好"}, "bad": {"zh": "太慢"}}
+
+
+def task_of(fields: str, patterns: list[str], media: dict[str, str] | None = None, **more) -> Task:
+    """Returns a classification of some fields, some of which hold media."""
+    named = {name: name for name in (*fields.split(), "label")}
+    return Task("t", "classification", "accuracy", named, {"zh": patterns}, "label", LABELS, media=media or {}, **more)  # fmt: skip
+
+
+class Words:
+    """Reads files of text: their rows are the words' embeddings."""
+
+    def __init__(self, glm):
+        self.glm = glm
+
+    def count_rows(self, medium) -> int:
+        return len(self.rows([medium])[0])
+
+    def rows(self, media) -> list[torch.Tensor]:
+        return [rows_of(self.glm, one.source.decode()) for one in media]
+
+
+def test_a_record_whose_media_are_words_is_explained_as_the_words():
+    """In every pattern, wherever the markers stand: at {media}, in a text, in the pattern; also where the text is shortened."""
+    glm = random_glm()
+    media = {"photo": "image", "sound": "audio"}
+    patterns = ["{media}，{text}很[MASK]。", "很[MASK]，{media}，{text}"]
+    shorten = {"shorten": Shorten("text"), "max_length": 24}
+    record = {"photo": "好吃".encode(), "sound": "味道足".encode()}
+    cases = [
+        (task_of("text photo sound", patterns, media), record | {"text": "太慢了"},
+         task_of("text", ["好吃味道足，{text}很[MASK]。", "很[MASK]，好吃味道足，{text}"]), "太慢了"),
+        (task_of("text photo sound", patterns, media), record | {"text": "太<|audio|>慢<|image|>了"},
+         task_of("text", ["，{text}很[MASK]。", "很[MASK]，，{text}"]), "太味道足慢好吃了"),
+        (task_of("text photo", ["看<|image|>，{text}很[MASK]。"], {"photo": "image"}), {"photo": record["photo"], "text": "快"},
+         task_of("text", ["看好吃，{text}很[MASK]。"]), "快"),
+    ]  # fmt: skip
+    settings = Settings("ablation", unit="token")
+    for task, given, plain, text in cases:
+        found = explain_label(glm.model, glm.tokenizer, given, task, settings=settings, reader=Words(glm))  # fmt: skip
+        same = explain_label(glm.model, glm.tokenizer, text, plain, settings=settings)
+        [one], [other] = found.evidence, same.evidence
+        assert one.score == pytest.approx(other.score, abs=1e-5)
+        assert found.probabilities == pytest.approx(same.probabilities, abs=1e-6)
+        asked = classify(glm.model, glm.tokenizer, [given], task, reader=Words(glm))[0]
+        assert found.probabilities == pytest.approx(asked.probabilities, abs=1e-5)
+        for ours, theirs in zip(found.attention, same.attention, strict=True):
+            np.testing.assert_allclose(ours.weights, theirs.weights, atol=1e-5)
+        values = one.attributions["ablation"].values
+        if "<|" in given["text"]:  # every row is a word of the text, in another order
+            expected = other.attributions["ablation"].values
+            np.testing.assert_allclose(sorted(values), sorted(expected), atol=2e-4)
+        shown = "".join(part.text for part in segments(found, one))
+        assert shown.replace("□", "") == found.text
+        numbers = [part.unit for part in segments(found, one) if part.unit is not None]
+        assert sorted(numbers) == list(range(len(one.units)))
+        for unit in (unit for unit in one.units if unit.index is not None):
+            text = found.facts["fields"][found.facts["media"][unit.source]]
+            assert text[unit.start : unit.end] == f"<|{unit.source.split()[0]}|>"
+        question = question_of(glm.model, glm.tokenizer, found, task, record=given, reader=Words(glm))  # fmt: skip
+        plain_question = question_of(glm.model, glm.tokenizer, same, plain)
+        whole = [curves(glm.model, one, [np.arange(one.evidence.size)])[0].deletion[0] for one in (question, plain_question)]  # fmt: skip
+        assert whole[0] == pytest.approx(whole[1], abs=1e-5)
+    short = task_of("text photo sound", patterns, media, **shorten)
+    found = explain_label(glm.model, glm.tokenizer, record | {"text": "很快" * 60}, short, settings=settings, reader=Words(glm))  # fmt: skip
+    assert {unit.source for unit in found.evidence[0].units} == {"text", "image 1", "audio 1"}
+
+
+def test_the_row_that_decides_a_label_is_found():
+    glm = decided_glm()
+    task = task_of("photo", ["{media}菜都凉了：[MASK]。"], {"photo": "image"})
+    record = {"photo": [f"凉{CAUSE}了".encode(), "了了了".encode()]}
+    found = explain_label(glm.model, glm.tokenizer, record, task, label="good", reader=Words(glm))
+    assert found.evidence[0].content == ANSWER
+    assert list(found.facts["media"]) == ["image 1", "image 2"]
+    for method in ("integrated_gradients", "ablation"):
+        [(first, value), *others] = found.evidence[0].top(method)
+        assert (first.source, first.index) == ("image 1", 1)
+        assert value > 5 * max(abs(other) for _, other in others)
+    assert "image 1, all 3 rows" in str(found)
+
+
+def test_a_label_of_pictures_and_sounds_by_the_public_method(tmp_path):
+    """Media in the record, or beside a text: the same; what does not belong there is said."""
+    glm = media_glm()
+    task = task_of("photo sound text", ["{media}{text}很[MASK]。"], {"photo": "image", "sound": "audio"})  # fmt: skip
+    record = {"photo": image_bytes(), "sound": wav_bytes(), "text": "味道"}
+    options = {"task": task, "methods": ["ablation"], "attention": False}
+    found = glm.explain(record, **options)
+    assert found.probabilities == pytest.approx(glm.classify(record, task).probabilities, abs=1e-5)
+    sizes = {name: len(values) for name, values in found.evidence[0].media("ablation").items()}
+    assert sizes == {"image 1": ROWS["image"], "audio 1": ROWS["audio"]}
+    beside = glm.explain("味道", images=image_bytes(), audios=[wav_bytes()], **options)
+    assert beside.to_dict() == found.to_dict()
+    [again, bare] = glm.explain(["味道", record], images=[image_bytes(), None], audios=[wav_bytes(), None], **options)  # fmt: skip
+    assert again.to_dict() == bare.to_dict() == found.to_dict()
+    assert "audio 1 [0]" in found.save(tmp_path / "a.html").read_text(encoding="utf-8")
+    for given, beside, said in (
+        ("味道", {"videos": image_bytes()}, "has no field for video; its fields of media are photo, sound"),
+        (record | {"photo": "nothing.png"}, {}, "nothing.png' cannot be read"),
+        (record | {"photo": [image_bytes()] * 40}, {}, "has more than the 128 tokens"),
+    ):  # fmt: skip
+        with pytest.raises((MediaError, GenerationError), match=said):
+            glm.explain(given, **beside, **options)
+    with pytest.raises(MediaError, match="no field for image; its fields of media are none"):
+        glm.explain("味道", images=image_bytes(), labels=["好", "差"])
+    with pytest.raises(MediaError, match="a model that reads no media"):
+        random_glm(128).explain(record, **options)

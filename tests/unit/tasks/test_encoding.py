@@ -59,7 +59,7 @@ def test_part_a_is_the_prompt_that_inference_makes(tokenizer, record):
 
 def test_what_is_stored_is_the_example(tokenizer):
     task, specials = load_task("sentiment"), tokenizer.special_ids
-    ids, shortened = encode_record(task, {"text": "很快", "label": 1}, tokenizer, 512, "x:1")
+    ids, _, shortened = encode_record(task, {"text": "很快", "label": 1}, tokenizer, 512, "x:1")
     example = decode_sample(ids, specials)
     assert not shortened
     assert len(example) == len(ids) - 1
@@ -80,7 +80,7 @@ def test_a_long_text_is_cut_around_the_answer(tokenizer, place):
     words = ["来"] * 800
     words[place] = "长江"
     record = {"context": "".join(words), "question": "哪条江？", "answers": ["长江"]}
-    ids, shortened = encode_record(load_task("qa"), record, tokenizer, 120, "x:1")
+    ids, _, shortened = encode_record(load_task("qa"), record, tokenizer, 120, "x:1")
     assert shortened
     assert 90 < len(ids) - 1 <= 120, "much less text was kept than fits"
     text = tokenizer.decode(decode_sample(ids, tokenizer.special_ids).input_ids)
@@ -91,12 +91,12 @@ def test_a_long_text_is_cut_around_the_answer(tokenizer, place):
 def test_history_loses_its_beginning_and_answers_are_never_cut(tokenizer):
     history = "甲：" + "旧" * 500 + "新\n乙："
     record = {"turns": [], "history": history, "reply": "好"}
-    ids, shortened = encode_record(load_task("dialogue"), record, tokenizer, 64, "x:1")
+    ids, _, shortened = encode_record(load_task("dialogue"), record, tokenizer, 64, "x:1")
     assert shortened
     assert "新\n乙：" in tokenizer.decode(ids, skip_special_tokens=True)
     for answer in ("好" * 300, ""):
         record = {"text": "很好", "summary": answer}
-        ids, _ = encode_record(load_task("summary"), record, tokenizer, 64, "x:1")
+        ids, *_ = encode_record(load_task("summary"), record, tokenizer, 64, "x:1")
         assert ids is None
     poem = {"title": "诗", "author": "人", "form": "杂言诗", "lines": ["很好，"] * 100}
     assert encode_record(load_task("poem"), poem, tokenizer, 64, "x:1")[0] is None
@@ -107,7 +107,7 @@ def test_words_of_the_question_are_hidden_behind_the_answer(tokenizer, pattern):
     specials = tokenizer.special_ids
     record = {"text": "第一次来，很好。第二次来，也很好。" * 4, "label": 1}
     task = load_task("sentiment")
-    ids, _ = encode_record(task, record, tokenizer, 512, "x:1", pattern=pattern)
+    ids, *_ = encode_record(task, record, tokenizer, 512, "x:1", pattern=pattern)
     plain = decode_sample(ids, specials)
     rng = np.random.default_rng(0)
     blanks = set()

@@ -257,13 +257,13 @@ def test_a_long_conversation_is_cut_and_keeps_its_media(folder):
         record = {"image": [image_bytes()], "turns": turns}
         *_, last = expand(TASK, record, "a:1")
         for limit in (40, 56, 90):
-            ids, cut = encode_record(TASK, last, glm.tokenizer, limit, "a:1", lambda _: ROWS["image"])  # fmt: skip
+            ids, _, cut = encode_record(TASK, last, glm.tokenizer, limit, "a:1", lambda _: ROWS["image"])  # fmt: skip
             assert cut, limit
             assert ids is not None
             assert len(ids) - 1 <= limit
             rows = ids[ids >= FIRST_MEDIA_ID]
             assert rows.tolist() == [FIRST_MEDIA_ID + row for row in range(ROWS["image"])]
-        ids, cut = encode_record(TASK, last, glm.tokenizer, 9, "a:1", lambda _: ROWS["image"])
+        ids, _, cut = encode_record(TASK, last, glm.tokenizer, 9, "a:1", lambda _: ROWS["image"])
         assert ids is None  # no room: left out and counted, no error and no loop without end
 
 

@@ -95,7 +95,7 @@ def test_wikitext_reads_like_text():
 def test_questions_are_shortened_around_their_answer():
     tokenizer = train_tokenizer(["春江花月夜 Question: Answer: what"] * 20, 330, "bpe")
     record = {"context": "江" * 900 + "花月" + "江" * 900, "question": "what", "answers": ["花月"]}
-    ids, shortened = encode_record(load_task("seq2seq/squad_questions"), record, tokenizer, 120, "x:1")  # fmt: skip
+    ids, _, shortened = encode_record(load_task("seq2seq/squad_questions"), record, tokenizer, 120, "x:1")  # fmt: skip
     assert shortened
     text = tokenizer.decode(ids, skip_special_tokens=True)
     assert text.count("花月") == 2, "the answer was cut out of the paragraph"

@@ -50,7 +50,7 @@ def test_part_a_and_words_are_those_of_the_question(tokenizer, text):
     assert found.part_a.tolist() == prompt.ids.tolist()
     assert not shortened
     assert found.right == 1
-    sample, _ = encode_record(sentiment, one, tokenizer, 64, "x:1")
+    sample, *_ = encode_record(sentiment, one, tokenizer, 64, "x:1")
     assert sample[len(found.part_a) + 1 : -1].tolist() == found.contents[1].tolist()
     words = [tokenizer.decode(ids).strip() for ids in found.contents]
     assert words == [words[asked.language] for words in sentiment.labels.values()]
