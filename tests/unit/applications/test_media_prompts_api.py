@@ -169,5 +169,9 @@ def test_pictures_are_classified():
     prompt = media_prompt(glm.tokenizer, "颜色很[MASK]。", [as_medium("image", IMAGES[0])], glm.media, 128)  # fmt: skip
     scores = score_choices(glm.model, glm.tokenizer, [prompt], [["好", "差"]])[0]
     assert glm.label_scores(records[0], task)[0] == pytest.approx(scores, abs=1e-5)
+    assert glm.classify([""] * 3, task, images=IMAGES) == found
+    windows = glm.classify(records, task, long_texts="windows")
+    assert [one.label for one in windows] == [one.label for one in found]
+    assert glm.classify(records, task, contextual=True)[0].probabilities != found[0].probabilities
     with pytest.raises(MediaError, match="a model that reads no media"):
         random_glm(128).classify(records, task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from glmkit.tasks.encoding import encode_record
 from glmkit.tasks.prepare import prepare_task
 from glmkit.tasks.records import drawn_share, read_questions
 from glmkit.tasks.rendering import expand, question
-from glmkit.tasks.task import load_task
+from glmkit.tasks.task import Task, load_task
 from glmkit.training.finetune_data import read_task
 from glmkit.training.finetune_settings import TaskData
 from media_samples import ROWS, clip_bytes, image_bytes, wav_bytes
@@ -246,6 +247,51 @@ def test_all_that_is_asked_about_a_picture_is_on_one_side(folder, tmp_path):
         [(record, _)] = [({"image": [file], "turns": ["a", "b"]}, "")]
         shares.append(drawn_share(TASK, record))
     assert shares[0] == shares[1]
+
+
+FIELDS = {"photo": "a picture", "sound": "a sound", "first": "a text", "then": "a text", "label": "which"}  # fmt: skip
+WHICH = Task(
+    name="which",
+    kind="classification",
+    metric="accuracy",
+    fields=FIELDS,
+    media={"photo": "image", "sound": "audio"},
+    label="label",
+    labels={"a": {"zh": "好"}, "b": {"zh": "快"}},
+    patterns={"zh": ["{media}{first}，{then}[MASK]", "[MASK]：{first}{media}{then}"]},
+)
+
+
+def test_samples_have_their_media_as_their_patterns_place_them(tmp_path):
+    """The bug: with weights of classes a sample had no media any more."""
+    for number in range(20):
+        (tmp_path / f"{number}.png").write_bytes(image_bytes())
+        (tmp_path / f"{number}.wav").write_bytes(wav_bytes())
+    glm = random_glm(128)
+
+    def read(task: Task, then: str, first: str = "什么"):
+        records = [
+            {"photo": f"{n}.png", "sound": f"{n}.wav", "first": first, "then": then, "label": "ab"[n % 2]}
+            for n in range(20)
+        ]  # fmt: skip
+        path = write(tmp_path / "a.jsonl", records)
+        data = TaskData(train=[str(path)], valid_ratio=0.2, class_weights="balanced")
+        return read_task("w", task, data, glm.tokenizer, 96, 0, lambda one: ROWS[one.kind])
+
+    for then, kinds in (("很快", ["image", "audio"]), ("<|audio|>快<|image|>", ["audio", "image"])):
+        found = read(WHICH, then)
+        for sample in (*found.train, *found.valid):
+            assert [one.kind for one in sample.media] == kinds
+            assert len({one.source.stem for one in sample.media}) == 1
+            for variant in sample.variants:
+                assert variant.media == sample.media
+                rows = variant.part_a[variant.part_a >= FIRST_MEDIA_ID] - FIRST_MEDIA_ID
+                assert rows.tolist() == [*range(sum(ROWS[kind] for kind in kinds))]
+    other = replace(WHICH, patterns={"zh": ["{first}{then}[MASK]", "{then}{first}[MASK]"]})
+    with pytest.raises(DataError, match=r"a.jsonl:1: the patterns .* media in different orders"):
+        read(other, "<|audio|>", "<|image|>")
+    with pytest.raises(ConfigError, match="writes the field 'photo', which holds a medium"):
+        replace(WHICH, patterns={"zh": ["{photo}是[MASK]"]})
 
 
 def test_a_long_conversation_is_cut_and_keeps_its_media(folder):
