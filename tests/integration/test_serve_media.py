@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import io
 import logging
 import threading
 from collections.abc import Iterator
@@ -293,17 +294,34 @@ def test_records_are_within_the_servers_limits(http: httpx.Client, tasks: Any):
     assert "at most 64 at a time" in http.post("/v1/classify", json=body).text
 
 
+def silence(seconds: float, rate: int) -> bytes:
+    """Returns a small file (FLAC) of many samples."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=rate)
+        stream.layout = "mono"
+        samples = np.zeros((1, round(seconds * rate)), np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+        frame.sample_rate = rate
+        for one in (frame, None):
+            container.mux(stream.encode(one))
+    return file.getvalue()
+
+
 def test_what_a_request_has_decoded_is_limited(http: httpx.Client):
     """Small files hold much: each is within the limit alone, and together they are not; the next request begins anew."""
     sounds = [packed(wav_bytes(tone(hertz, 1.2))) for hertz in (300, 500)]
     images = [packed(image_bytes(picture((level, 0, 0), (150, 150)))) for level in (7, 8, 9)]
+    fast = packed(silence(1.0, 384_000))  # four times as many samples as a usual second
     long = packed(clip_bytes(clip_frames(70)))
     short = packed(clip_bytes(clip_frames(30)))
 
     def post(**media: Any) -> httpx.Response:
         return http.post("/v1/fill", json={"texts": "天[MASK]", "max_tokens": 2, **media})
 
-    for field, many, what in (("audios", sounds, "2 seconds of sound"), ("images", images, "60,000 pixels"), ("videos", [long], "60,000 pixels"), ("videos", [short, packed(clip_bytes(clip_frames(31)))], "60,000 pixels")):  # fmt: skip
+    for field, many, what in (("audios", sounds, "2 seconds of sound"), ("audios", [fast], "2 seconds of sound"), ("images", images, "60,000 pixels"), ("videos", [long], "60,000 pixels"), ("videos", [short, packed(clip_bytes(clip_frames(31)))], "60,000 pixels")):  # fmt: skip
         answer = post(**{field: many})
         assert answer.status_code == 413, answer.text
         error = answer.json()["error"]

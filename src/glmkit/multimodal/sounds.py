@@ -21,6 +21,9 @@ MAX_SECONDS = 3600.0
 
 MIN_SECONDS = 0.01
 
+SAMPLES_OF_SECOND = 2 * 48_000
+"""What counts as a second where decoding has a limit, however short it is: silence of a very high rate is a small file, too."""
+
 RATES = (1000, 768_000)
 """Lowest and highest rate of an array, in Hz."""
 
@@ -159,13 +162,15 @@ def _check_length(medium: Medium, seconds: float) -> None:
 def _collected(medium: Medium, rate: int, frames: Iterator[Any]) -> np.ndarray:
     """Returns the samples of decoded frames as one channel at `rate`; FFmpeg's own way to one channel would add the channels up."""
     parts: list[np.ndarray] = []
-    seconds = 0.0
+    seconds, samples = 0.0, 0
     for given, some in groupby(frames, lambda frame: int(frame.sample_rate)):
         monos = []
         for frame in some:
             monos.append(_mono(frame))
             seconds += len(monos[-1]) / given
+            samples += frame.samples * frame.layout.nb_channels
             _check_length(medium, seconds)
+            medium.decoded(seconds=samples / SAMPLES_OF_SECOND)
         parts.append(_at_rate(np.concatenate(monos), given, rate))
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
