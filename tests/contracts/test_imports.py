@@ -46,7 +46,7 @@ ALLOWED = {
     "pipelines": {"api", "generation", "model"},
     # Of what it chooses between it knows sizes and costs alone.
     "choosing": {"tasks", "model.configuration", "generation.memory", "training.memory", "training.adapter_memory", "training.flops"},
-    "explain": {"tokens", "blanks", "tasks", "model", "generation", "applications", "evaluation.resampling"},
+    "explain": {"multimodal", "tokens", "blanks", "tasks", "model", "generation", "applications", "evaluation.resampling"},
     "api": {"multimodal", "native", "tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications", "explain"},
     # What joins training and evaluation outside the command: objectives beside each other.
     "comparison": {"tokens", "blanks", "tasks", "model", "checkpoint", "corpus", "training", "evaluation"},
