@@ -145,6 +145,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.repeats = 1 if arguments.smoke else arguments.repeats
     torch.set_num_threads(arguments.threads)
+    begun = time.perf_counter()
     rows = [row for kind in arguments.formats for row in rows_of(arguments, kind)]
     lines = ["| weights | written | tokens/s | ratio | passes |", "|---|---|---:|---:|---:|"]
     lines += [
@@ -153,7 +154,12 @@ def main() -> None:
     ]
     shown = "\n".join(lines)
     print(shown)
-    values = {"rows": rows, "threads": arguments.threads, "environment": environment()}
+    values = {
+        "rows": rows,
+        "threads": arguments.threads,
+        "environment": environment(),
+        "seconds": round(time.perf_counter() - begun),
+    }
     if arguments.save:
         introduction = (
             "Guesses are checked in one pass of the model, so that the text is the same. 128 tokens after a prompt of 128, "
@@ -161,7 +167,7 @@ def main() -> None:
             "whose guesses are right with the probability that the row says (with guesses of its own that depends on the pair of "
             "models). *passes*: of the large model."
         )
-        command = "python benchmarks/bench_speculation.py --save"
+        command = f"python benchmarks/bench_speculation.py --formats {' '.join(arguments.formats)} --repeats {arguments.repeats} --save"
         write_table_page("speculation", "Guessing ahead", introduction, shown, values, command)
     print(json.dumps(values))
 

@@ -442,7 +442,7 @@ def load(
     quantization: Literal["int8", "int4"] | None = None,
     backend: Literal["native", "torch"] | None = None,
     assistant_model: str | Path | GLM | None = None,
-    num_assistant_tokens: int = 8,
+    num_assistant_tokens: int = 4,
     **options: Any,
 ) -> GLM:
     """Loads a GLM in any known format, with its tokenizer.

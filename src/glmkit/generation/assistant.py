@@ -35,7 +35,7 @@ class Assistant:
         GenerationError: `num_tokens` below 1.
     """
 
-    def __init__(self, model: Any, num_tokens: int = 8):
+    def __init__(self, model: Any, num_tokens: int = 4):
         if num_tokens < 1:
             raise GenerationError(
                 f"num_assistant_tokens={num_tokens} must be at least 1; leave assistant_model out to write without one"
