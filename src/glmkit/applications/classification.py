@@ -69,8 +69,6 @@ def label_scores(
         DataError: A record lacks a field of the task.
         GenerationError: A text that cannot be shortened enough.
     """
-    if task.kind != "classification":
-        raise ConfigError(f"the task {task.name!r} is not a classification but a {task.kind}")
     if long_texts not in ("shorten", "windows"):
         raise ConfigError(f"long_texts={long_texts!r} must be 'shorten' or 'windows'")
     limit = min(model.config.max_sequence_length, task.max_length or sys.maxsize)

@@ -62,15 +62,18 @@ def as_records(
     """Returns texts as records of a task.
 
     Args:
-        task: The task.
+        task: A classification.
         texts: Texts, or records.
         media: Of each text, where it has some beside it; they come into the task's fields of their kinds, one into each, the rest
             into the last. A task whose fields are all media takes an empty text with them.
 
     Raises:
+        ConfigError: The task is no classification.
         DataError: A text alone for a task with several fields or with a medium, or something that is neither text nor record.
         MediaError: Media of a kind that the task has no field for.
     """
+    if task.kind != "classification":
+        raise ConfigError(f"the task {task.name!r} is not a classification but a {task.kind}")
     found: list[Mapping[str, Any]] = []
     names = [name for name in task.fields if name != task.label]
     words = [name for name in names if name not in task.media]

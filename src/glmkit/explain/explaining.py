@@ -219,8 +219,6 @@ def explain_label(
         MissingDependencyError: As `explain`.
     """
     chosen = settings or Settings()
-    if task.kind != "classification":
-        raise ConfigError(f"the task {task.name!r} is not a classification but a {task.kind}")
     [given] = as_records(task, [text])
     record = {name: _plain(value) if name not in task.media else value for name, value in given.items()}  # fmt: skip
     spoken = asked_language(task, record, language)
