@@ -16,8 +16,9 @@ GUIDES = sorted((Path(__file__).resolve().parents[2] / "docs" / "guides").glob("
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
 def test_its_python_runs(guide: Path, monkeypatch):
     assert len(GUIDES) == 2
-    tiny = glmkit.load(golden_folder("tiny-chinese").path, device="cpu")
-    monkeypatch.setattr(glmkit, "load", lambda *_: tiny)
+    load, folder = glmkit.load, golden_folder("tiny-chinese").path
+    tiny = load(folder, device="cpu")
+    monkeypatch.setattr(glmkit, "load", lambda **options: load(folder, device="cpu", **options))
     names: dict = {}
     for block in blocks(guide.read_text(encoding="utf-8"), "python"):
         exec(compile(block, guide.name, "exec"), names)
