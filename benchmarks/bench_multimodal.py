@@ -20,6 +20,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def answers(glm: Any, questions: list[Question]) -> list[str]:
     return found
 
 
+@cache
 def blank_media() -> dict[str, Medium]:
     """Returns for each kind a medium that shows or says nothing."""
     return {

@@ -27,6 +27,17 @@ from glmkit.special_tokens import FIRST_MEDIA_ID
 from glmkit.tokens.blanked import encode_pieces, split_at_blanks
 from understanding_samples import random_glm
 
+PHOTOS = """name: photos
+kind: classification
+metric: accuracy
+media: {photo: image}
+fields: {photo: a picture, kind: the label}
+label: kind
+labels: {cat: {zh: 好}, dog: {zh: 快}}
+patterns: {zh: ["{media}是[MASK]。"]}
+"""
+"""A classification whose records are pictures alone."""
+
 
 def prompt_of(glm, text: str) -> Prompt:
     """Returns the prompt of a text without media."""

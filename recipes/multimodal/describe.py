@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from wording import LANGUAGES, WAYS, count, word
+from wording import LANGUAGES, WAYS, count, timbre_key, word
 
 ASKED = {
     "image.list": {"zh": "列出所有图形。", "en": "List all shapes."},
@@ -115,8 +115,7 @@ def beeps(sound: Record, language: str) -> str:
         spoken = {"zh": "Chinese", "en": "English"}[sound["spoken_language"]]
         said = word(f"digit {sound['digit']}", language)
         return listed([word(spoken, language), said], language)
-    timbre = "square wave" if sound["timbre"] == "square" else sound["timbre"]
-    words = [sound["pitch"], timbre, sound["tempo"], sound["sequence"]]
+    words = [sound["pitch"], timbre_key(sound["timbre"]), sound["tempo"], sound["sequence"]]
     found = [word(one, language) for one in words if one]
     return listed([*found, count(sound["count"], "声", language)], language)
 

@@ -13,7 +13,7 @@ from clips import Clip
 from scenes import COLOURS, HELD_OUT, PAIRS, SHAPES, Item, Scene
 from sounds import HELD_OUT_TONES, Sound
 from speech import Digit
-from wording import LANGUAGES, WAYS, count, listing, with_article, word
+from wording import LANGUAGES, WAYS, count, listing, timbre_key, with_article, word
 
 IN_A_CAPTION = 3
 """Most shapes that a caption lists."""
@@ -145,8 +145,7 @@ def _sound(sound: Sound, held_out: bool) -> Iterator[Fact]:
     tone = sound.tone in HELD_OUT_TONES
     if tone or not held_out:
         yield Fact("pitch", of_word(sound.pitch))
-        timbre = "square wave" if sound.timbre == "square" else sound.timbre
-        yield Fact("timbre", of_word(timbre))
+        yield Fact("timbre", of_word(timbre_key(sound.timbre)))
     if sound.sequence and sound.tempo and not (held_out and tone):
         yield Fact("sequence", of_word(sound.sequence))
         yield Fact("tempo", of_word(sound.tempo))
@@ -155,7 +154,7 @@ def _sound(sound: Sound, held_out: bool) -> Iterator[Fact]:
 
 
 def _heard_in_chinese(sound: Sound) -> str:
-    timbre = word("square wave" if sound.timbre == "square" else sound.timbre, "zh")
+    timbre = word(timbre_key(sound.timbre), "zh")
     first = f"{count(sound.count, '声', 'zh')}{word(sound.pitch, 'zh')}{timbre}"
     if not sound.sequence or not sound.tempo:
         return first

@@ -169,6 +169,11 @@ def word(key: str, language: str) -> str:
     return WORDS[language].get(key, key)
 
 
+def timbre_key(timbre: str) -> str:
+    """Returns the key of a timbre's word: a square is a shape, too."""
+    return "square wave" if timbre == "square" else timbre
+
+
 def plural(noun: str) -> str:
     return noun + ("es" if noun.endswith("s") else "s")
 

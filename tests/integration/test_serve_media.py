@@ -19,6 +19,7 @@ from glmkit.multimodal.media import Medium
 from glmkit.serving.app import media_paths
 from glmkit.tasks.task import load_task
 from media_samples import (
+    PHOTOS,
     clip_bytes,
     clip_frames,
     image_bytes,
@@ -150,15 +151,6 @@ def test_no_file_of_the_server_and_no_address_is_opened(
 
 # -- tasks whose records have media ------------------------------------------------------------------------------------
 
-PHOTOS = """name: photos
-kind: classification
-metric: accuracy
-media: {photo: image}
-fields: {photo: a picture, kind: the label}
-label: kind
-labels: {cat: {zh: 好}, dog: {zh: 快}}
-patterns: {zh: ["{media}是[MASK]。"]}
-"""
 PAIRS = (
     PHOTOS.replace("name: photos", "name: pairs")
     .replace("{photo: image}", "{photo: image, sound: audio}")

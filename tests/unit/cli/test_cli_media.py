@@ -16,7 +16,7 @@ from conftest import golden_folder
 from glmkit.cli import chatting
 from glmkit.cli.main import build_app
 from glmkit.errors import MediaError
-from media_samples import clip_bytes, image_bytes, picture, wav_bytes, write_media_model
+from media_samples import PHOTOS, clip_bytes, image_bytes, picture, wav_bytes, write_media_model
 
 pytest.importorskip("av")
 
@@ -121,17 +121,6 @@ def test_a_mistake_ends_no_conversation_at_a_terminal(run: Any, files: dict[str,
     assert "'nothing.png' cannot be read: No such file" in result.output
     assert "torn.png" in result.output
     assert result.output.count("GLM  ") >= 1
-
-
-PHOTOS = """name: photos
-kind: classification
-metric: accuracy
-media: {photo: image}
-fields: {photo: a picture, kind: the label}
-label: kind
-labels: {cat: {zh: 好}, dog: {zh: 快}}
-patterns: {zh: ["{media}是[MASK]。"]}
-"""
 
 
 def test_evidence_names_the_rows(run: Any, files: dict[str, str], tmp_path: Path):
