@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 import transformers
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from glmkit import __version__
 from glmkit.errors import missing_dependency
 from glmkit.training.page import write_page
 
@@ -151,7 +151,7 @@ def environment() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Returns the versions of what a run depends on."""
     return {
-        "glmkit": metadata.version("glmkit"),
+        "glmkit": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
