@@ -1,7 +1,7 @@
 """The corpus of glm-mini, from real data (JSON lines, gzipped): text, labelled records and text for the vocabulary.
 
 In: a folder with poems, wiki_zh, articles_zh, wiki_en, sentiment, topics, qa, summaries, dialogues (`NAME.train.jsonl.gz`).
-Out, under a folder: `text.jsonl`, `vocabulary.jsonl`, `poem.jsonl`, `article.jsonl`. The labelled tasks are read as they are.
+Out, under a folder: `text.jsonl`, `vocabulary.jsonl`, `poem.jsonl`, `article.jsonl`, `span.jsonl`. The labelled tasks are read as they are.
     python recipes/glm-mini/data.py DATA runs/glm-mini/corpus
 """
 
@@ -9,25 +9,36 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 TIMES = {
-    "wiki_zh": 3,
-    "articles_zh": 3,
+    "wiki_zh": 2,
+    "articles_zh": 2,
     "wiki_en": 2,
-    "sentiment": 2,
-    "topics": 2,
+    "sentiment": 1,
+    "topics": 1,
     "summaries": 2,
-    "dialogues": 2,
+    "dialogues": 1,
 }
-"""How often each text comes in one pass over `text.jsonl`; poems come once."""
+"""How often each text comes in one pass over `text.jsonl`; poems come once. What the tasks read too needs no more."""
 
 POEMS_FOR_VOCABULARY = 12
 """One poem of so many shows the vocabulary which characters there are."""
+
+POEMS_AS_TASK = 5
+"""One poem of so many is also written from its form and title."""
+
+SPANS_OF_A_PARAGRAPH = 8
+"""Questions made from one paragraph, at most."""
+
+FORGOTTEN = 0.15
+"""Share of a made question's characters that are left out, so that it is not the text's own sentence."""
 
 ARTICLE_CHARACTERS = {"wiki_zh": 380, "wiki_en": 700}
 """Longest beginnings of articles that are written from their titles."""
@@ -109,7 +120,9 @@ def vocabulary_rows(data: Path) -> Iterator[dict[str, Any]]:
 
 
 def poem_rows(data: Path) -> Iterator[dict[str, Any]]:
-    for record in records(data, "poems"):
+    for number, record in enumerate(records(data, "poems")):
+        if number % POEMS_AS_TASK:
+            continue
         form, title = poem_form(record)
         yield {"title": title, "author": record["author"], "form": form, "lines": record["lines"]}
 
@@ -127,12 +140,60 @@ def article_rows(data: Path) -> Iterator[dict[str, Any]]:
                 yield {"title": title, "text": text}
 
 
+def recurring_spans(text: str) -> list[str]:
+    """Returns what a text says more than once and what a question may ask for: names and terms, numbers, titles.
+
+    Source of the idea: Ram et al., "Few-Shot Question Answering by Pretraining Span Selection", arXiv 2101.00438: such
+    spans are mostly what a text is about, and finding one again is what an answer from a text is.
+    """
+    counts: Counter[str] = Counter()
+    for run in re.findall(r"[\u4e00-\u9fff·]{2,}", text):
+        counts.update({run[i : i + n] for n in range(2, 9) for i in range(len(run) - n + 1)})
+    often = {span for span, count in counts.items() if count > 1}
+    longest = {
+        span
+        for span in often
+        if not any(span != other and span in other and counts[other] == counts[span] for other in often)
+    }  # fmt: skip
+    named = set(
+        re.findall(r"《[^》]{1,20}》|\d[\d.,]*(?:年(?:\d+月)?(?:\d+日)?|[\u4e00-\u9fff%])?", text)
+    )
+    return sorted(span for span in longest | named if not set(span) & set("的了是在和与也为有这其"))
+
+
+def span_rows(data: Path) -> Iterator[dict[str, Any]]:
+    """Questions of the form of `qa`, made from paragraphs: a clause around a span, with a question word in its place."""
+    draw = random.Random(0)
+    for text in texts(data, "wiki_zh"):
+        sentences = [part for part in re.split(r"(?<=[。！？；])", text) if 8 <= len(part) <= 90]
+        spans = recurring_spans(text)
+        draw.shuffle(spans)
+        made = 0
+        for span in spans:
+            around = [sentence for sentence in sentences if sentence.count(span) == 1]
+            if not around or made == SPANS_OF_A_PARAGRAPH:
+                continue
+            made += 1
+            before, after = draw.choice(around).rstrip("。！？；").split(span)
+            before, after = before[-draw.randint(6, 30) :], after[: draw.randint(6, 30)]
+            word = draw.choice(
+                ("多少", "哪一年", "什么时候")
+                if span[0].isdigit()
+                else ("什么", "谁", "哪里", "哪个")
+            )
+            kept = [
+                "".join(c for c in part if draw.random() >= FORGOTTEN) for part in (before, after)
+            ]
+            yield {"context": text, "question": f"{kept[0]}{word}{kept[1]}？", "answers": [span]}
+
+
 def main(data: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write(out / "text.jsonl", text_rows(data))
     write(out / "vocabulary.jsonl", vocabulary_rows(data))
     write(out / "poem.jsonl", poem_rows(data))
     write(out / "article.jsonl", article_rows(data))
+    write(out / "span.jsonl", span_rows(data))
 
 
 if __name__ == "__main__":

@@ -87,10 +87,20 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
         name = torch.cuda.get_device_name(device)
         for part, half, tf32, single in PEAKS:
             if re.search(rf"\b{part}\b", name):
-                tensor_cores = torch.backends.cuda.matmul.allow_tf32
-                wide = tf32 if tensor_cores else single
+                wide = tf32 if _uses_tf32() else single
                 return (half if dtype.itemsize == 2 else wide) * 1e12, f"data sheet of {part}"
     return measured_flops(device, dtype), "measured, the fastest product of square matrices"
+
+
+def _uses_tf32() -> bool:
+    """Returns whether float32 matrices are multiplied by tensor cores.
+
+    torch 2.9 has a new name for it and refuses to read the old one where the new one was set, as Trainer does with `torch_compile`.
+    """
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):
+        return bool(matmul.fp32_precision == "tf32")
+    return matmul.allow_tf32
 
 
 @functools.lru_cache

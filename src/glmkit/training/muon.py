@@ -28,6 +28,9 @@ STEPS = 5
 UPDATE_SIZE = 0.2
 """Root mean square of AdamW's updates, roughly (arXiv 2502.16982)."""
 
+ELEMENTS_TOGETHER = 2**24
+"""Of matrices that are made orthogonal at once, at most: some more memory, 32 MiB for each copy in bfloat16."""
+
 FUSED = "query_key_value"
 """Name of the layers that hold several matrices, one below the other."""
 MATRICES_IN_FUSED = 3
@@ -103,22 +106,34 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             moved = [one for one in group["params"] if one.grad is not None]
             if group["matrices"]:
-                for parameter in moved:
-                    self._move_matrices(parameter, group)
+                self._move_matrices(moved, group)
             elif moved:
                 self._move_with_adamw(moved, group)
 
-    def _move_matrices(self, parameter: torch.Tensor, group: dict[str, Any]) -> None:
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        buffer = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-        update = gradient.lerp(buffer, group["momentum"])  # Nesterov
-        parts = [orthogonalized(part) for part in update.chunk(group["matrices"])]
-        scale = UPDATE_SIZE * max(parts[0].shape) ** 0.5
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(torch.cat(parts).to(parameter.dtype), alpha=-group["lr"] * scale)
+    def _move_matrices(self, moved: list[torch.Tensor], group: dict[str, Any]) -> None:
+        """Matrices of one shape are made orthogonal together: a GPU would spend its time on starting small products."""
+        by_shape: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        for parameter in moved:
+            gradient, state = parameter.grad, self.state[parameter]
+            assert gradient is not None
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(gradient)
+            buffer = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+            update = gradient.lerp(buffer, group["momentum"])  # Nesterov
+            pair = parameter, update.unflatten(0, (group["matrices"], -1))
+            by_shape.setdefault(pair[1].shape, []).append(pair)
+        for (matrices, *shape), pairs in by_shape.items():
+            scale = UPDATE_SIZE * max(shape) ** 0.5
+            size = pairs[0][1].numel()
+            together = max(1, _elements_together(pairs[0][0].device) // size)
+            for start in range(0, len(pairs), together):
+                parameters, updates = zip(*pairs[start : start + together], strict=True)
+                steps = orthogonalized(torch.cat(updates)).split(matrices)
+                for parameter, step in zip(parameters, steps, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(
+                        step.flatten(0, 1).to(parameter.dtype), alpha=-group["lr"] * scale
+                    )
 
     def _move_with_adamw(self, moved: list[torch.Tensor], group: dict[str, Any]) -> None:
         for parameter in moved:
@@ -146,18 +161,23 @@ class Muon(torch.optim.Optimizer):
         )
 
 
-def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
-    """Returns a matrix [m, n] with the same singular vectors and singular values near 1 (about 0.7 to 1.2).
+def _elements_together(device: torch.device) -> int:
+    """Returns how much goes into one product; a CPU is not faster with several matrices."""
+    return 1 if device.type == "cpu" else ELEMENTS_TOGETHER
+
+
+def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
+    """Returns matrices [k, m, n] with the same singular vectors and singular values near 1 (about 0.7 to 1.2).
 
     Newton-Schulz iteration of fifth order, in bfloat16 where the device multiplies fast in it, else in float32.
     """
     a, b, c = COEFFICIENTS
-    x = matrix.to(torch.bfloat16 if has_fast_bfloat16(matrix.device) else torch.float32)
-    tall = x.shape[0] > x.shape[1]
+    x = matrices.to(torch.bfloat16 if has_fast_bfloat16(matrices.device) else torch.float32)
+    tall = x.shape[1] > x.shape[2]
     if tall:
-        x = x.T
-    x = x / (x.norm() + 1e-7)
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(STEPS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
+from glmkit.training import muon
 from glmkit.training.muon import Muon, orthogonalized, parameter_groups
 
 
 def model() -> GLMForConditionalGeneration:
     torch.manual_seed(0)
     config = GLMConfig(
-        vocab_size=64, num_layers=1, hidden_size=16, num_attention_heads=2, max_sequence_length=16
+        vocab_size=64, num_layers=2, hidden_size=16, num_attention_heads=2, max_sequence_length=16
     )
     return GLMForConditionalGeneration(config)
 
@@ -34,13 +35,25 @@ def give_gradients(owner: nn.Module, seed: int) -> None:
 @pytest.mark.parametrize("shape", [(32, 32), (16, 64), (64, 16)])
 def test_singular_values_become_alike_and_vectors_stay(shape: tuple[int, int]):
     generator = torch.Generator().manual_seed(1)
-    matrix = torch.randn(shape, generator=generator)
-    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    turned = u.T @ orthogonalized(matrix).float() @ v.T
-    values = turned.diagonal()
+    matrices = torch.randn(3, *shape, generator=generator)
+    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+    turned = u.mT @ orthogonalized(matrices).float() @ v.mT
+    values = turned.diagonal(dim1=1, dim2=2)
     assert float(values.min()) > 0.5
     assert float(values.max()) < 1.3
-    assert float((turned - torch.diag(values)).abs().max()) < 0.05
+    assert float((turned - torch.diag_embed(values)).abs().max()) < 0.05
+
+
+def test_matrices_do_not_know_which_others_move_with_them(monkeypatch: pytest.MonkeyPatch):
+    together, alone = model(), model()
+    give_gradients(together, 0)
+    give_gradients(alone, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(muon, "_elements_together", lambda _: muon.ELEMENTS_TOGETHER)
+        optimizer(together).step()
+    optimizer(alone).step()
+    for left, right in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(left, right)
 
 
 def test_matrices_of_layers_are_muons_and_the_rest_is_adamws():
@@ -51,12 +64,15 @@ def test_matrices_of_layers_are_muons_and_the_rest_is_adamws():
         names[id(parameter)]: group["matrices"] for group in groups for parameter in group["params"]
     }
     assert len(found) == len(names)
-    layer = "glm.transformer.layers.0."
-    assert {name.removeprefix(layer): n for name, n in found.items() if n} == {
-        "attention.query_key_value.weight": 3,
-        "attention.dense.weight": 1,
-        "mlp.dense_h_to_4h.weight": 1,
-        "mlp.dense_4h_to_h.weight": 1,
+    assert {name: n for name, n in found.items() if n} == {
+        f"glm.transformer.layers.{layer}.{name}.weight": n
+        for layer in range(2)
+        for name, n in (
+            ("attention.query_key_value", 3),
+            ("attention.dense", 1),
+            ("mlp.dense_h_to_4h", 1),
+            ("mlp.dense_4h_to_h", 1),
+        )
     }
 
 
