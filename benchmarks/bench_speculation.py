@@ -25,6 +25,7 @@ import torch
 from generate_contenders import SHAPES, glm_config
 from results_page import environment, write_table_page
 
+from glmkit.checkpoint.quantized import NativeWeights
 from glmkit.generation.assistant import Assistant
 from glmkit.generation.constraints import Choices
 from glmkit.generation.decoding import TokenChooser
@@ -35,7 +36,6 @@ from glmkit.generation.runner import Feed, make_runner
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.native.model import NativeModel
-from glmkit.native.weights import NativeWeights
 
 SMALL = (8, 256, 4, 50048, 1024)
 SHARES = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0)

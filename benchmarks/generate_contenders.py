@@ -44,8 +44,8 @@ class Glmkit:
     def __init__(self, kind: str, shape: tuple[int, ...], threads: int):
         import torch
 
+        from glmkit.checkpoint.quantized import NativeWeights
         from glmkit.model import GLMForConditionalGeneration
-        from glmkit.native.weights import NativeWeights
 
         torch.set_num_threads(threads)
         torch.manual_seed(0)
@@ -74,8 +74,8 @@ class Glmkit:
 
         import torch
 
+        from glmkit.checkpoint.quantized import NativeWeights
         from glmkit.native.model import NativeModel
-        from glmkit.native.weights import NativeWeights
 
         torch.set_num_threads(threads)
         self = cls.__new__(cls)

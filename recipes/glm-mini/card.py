@@ -21,6 +21,8 @@ import yaml
 from measured import metrics_section
 
 import glmkit
+from glmkit.checkpoint.quantized import FILE as QUANTIZED
+from glmkit.checkpoint.quantized import NativeWeights
 from glmkit.errors import DataError
 from glmkit.model.configuration import GLMConfig
 
@@ -156,7 +158,7 @@ def card_values(
 ) -> dict[str, str]:
     """Returns the templates' values."""
     config = GLMConfig.from_pretrained(asset)
-    weights = asset / "model.safetensors"
+    weights = weights_file(asset)
     return {
         "parameters": _count(config.num_parameters, language),
         "layers": str(config.num_layers),
@@ -164,7 +166,7 @@ def card_values(
         "heads": str(config.num_attention_heads),
         "positions": str(config.max_sequence_length),
         "vocabulary": f"{config.vocab_size:,}",
-        "dtype": str(config.dtype).removeprefix("torch."),
+        "dtype": _stored_as(asset, config),
         "megabytes": f"{weights.stat().st_size / 1e6:.1f}",
         "hardware": facts.hardware,
         "hours": f"{sum(stage.hours for stage in facts.stages):.1f}",
@@ -174,6 +176,18 @@ def card_values(
         "metrics": metrics_section(results, language),
         "versions": facts.versions,
     }
+
+
+def weights_file(folder: Path) -> Path:
+    """Returns the file of a model's weights, quantized or not."""
+    (found,) = folder.glob("*.safetensors")
+    return found
+
+
+def _stored_as(asset: Path, config: GLMConfig) -> str:
+    if weights_file(asset).name == QUANTIZED:
+        return NativeWeights.load(asset).quantization
+    return str(config.dtype).removeprefix("torch.")
 
 
 def _count(number: int, language: str) -> str:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
+from card import weights_file
 
 import glmkit
 from glmkit.checkpoint import resolve
@@ -186,7 +187,7 @@ def main(
 ) -> None:
     """Writes the gallery in both languages."""
     questions = yaml.safe_load((HERE / "gallery.yaml").read_text(encoding="utf-8"))
-    weights = (resolve(model) / "model.safetensors").read_bytes()
+    weights = weights_file(resolve(model)).read_bytes()
     fingerprint = hashlib.sha256(weights).hexdigest()[:12]
     pages = make_pages(glmkit.load(model, device="cpu"), questions, fingerprint)
     for language, name in PAGES.items():

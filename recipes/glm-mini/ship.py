@@ -24,6 +24,7 @@ from glmkit.checkpoint import new_folder
 from glmkit.errors import UserError
 from glmkit.evaluation.provenance import weights_fingerprint
 from glmkit.model.convert import convert
+from glmkit.native.loading import QUANTIZED, quantize
 
 ASSET = Path(__file__).resolve().parents[2] / "src" / "glmkit" / "assets" / "glm-mini"
 MAX_BYTES = 40_000_000
@@ -49,14 +50,17 @@ def weights(
         list[Path] | None, typer.Option(help="Runs that this one went on from, oldest first.")
     ] = None,
     hardware: Annotated[str, typer.Option(help="What it was trained on.")] = "not recorded",
-    dtype: Annotated[str, typer.Option(help="Of the stored weights.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="Of the stored weights, or int8, int4.")] = "int8",
     target: Target = ASSET,
 ) -> None:
     """Writes the asset from a trained folder; the old one stays until the new one is whole."""
     runs = [*(earlier or []), run or model.parent]
     facts = TrainingFacts.of(runs, hardware)
     with new_folder(target, overwrite=True) as temporary:
-        convert(model, temporary, "glmkit", dtype=dtype)
+        if dtype in QUANTIZED:
+            quantize(model, temporary, dtype)
+        else:
+            convert(model, temporary, "glmkit", dtype=dtype)
         _allow_cache(temporary / "config.json")
         for name in BESIDE_THE_WEIGHTS:
             if (model / name).is_file():

@@ -21,6 +21,8 @@ prepare_task() { # name, file, held-out share
 for pair in sentiment:sentiment topics:topics qa:qa summary:summaries dialogue:dialogues; do
   prepare_task "${pair%%:*}" "$data/${pair##*:}.train.jsonl.gz" 0.005
 done
-prepare_task poem $out/corpus/poem.jsonl 0.001
+prepare_task poem $out/corpus/poem.jsonl 0.004
 prepare_task article $out/corpus/article.jsonl 0.01
+[ -f $out/tasks/span/report.json ] || $glmkit prepare $out/corpus/span.jsonl --task qa -o $out/tasks/span -t $out/vocabulary \
+  --max-length $row_length --valid-ratio 0.005 --overwrite
 $glmkit pretrain "$recipe" "$@"

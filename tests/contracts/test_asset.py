@@ -15,12 +15,13 @@ from glmkit.embedded import ASSETS, DEFAULT_MODEL
 MAX_BYTES = 40_000_000
 MAX_ADDED_MIB = 150
 FOLDER = ASSETS / DEFAULT_MODEL
+(WEIGHTS,) = FOLDER.glob("*.safetensors")
 
 
 def test_files_are_those_of_the_checksums():
     lines = (FOLDER / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(expected)
+    assert {"config.json", WEIGHTS.name, "tokenizer.json"} <= set(expected)
     for name, digest in expected.items():
         assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, name
     unlisted = {path.name for path in FOLDER.iterdir()} - set(expected)
@@ -43,7 +44,7 @@ def test_cards_have_numbers(name: str):
 def test_the_gallery_is_of_these_weights(name: str):
     """`recipes/glm-mini/gallery.py` is run again for every shipped model."""
     docs = Path(__file__).resolve().parents[2] / "docs"
-    digest = hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest()
+    digest = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
     assert digest[:12] in (docs / name).read_text(encoding="utf-8")
     quickstart = docs / name.replace("gallery", "quickstart")
     assert f"({name})" in quickstart.read_text(encoding="utf-8")

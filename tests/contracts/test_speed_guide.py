@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 import glmkit
 from conftest import golden_folder
+from glmkit.checkpoint.packing import pack
 from glmkit.cli.main import build_app
 from glmkit.native import library
 from glmkit.native.model import NativeModel
-from glmkit.native.packing import pack
 
 GUIDES = sorted((Path(__file__).resolve().parents[2] / "docs" / "guides").glob("speed*.md"))
 

@@ -68,7 +68,7 @@ def test_the_wheel_has_what_it_needs(built: tuple[Path, Path]):
     tracked = run("git", "ls-files", "src/glmkit", cwd=ROOT).split("\n") if (ROOT / ".git").exists() else []  # fmt: skip
     missing = {name.removeprefix("src/") for name in tracked if name} - names
     assert not missing
-    assert {"glmkit/py.typed", "glmkit/assets/glm-mini/model.safetensors"} <= names
+    assert {"glmkit/py.typed", "glmkit/assets/glm-mini/quantized.safetensors"} <= names
     assert all(name.startswith("glmkit") for name in names)
     assert "License-Expression: Apache-2.0" in metadata
     assert "Provides-Extra: all" in metadata

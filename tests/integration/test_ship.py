@@ -62,15 +62,27 @@ def asset(ship: Callable[..., str], run: Path, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def test_the_asset_is_the_model_in_bfloat16(run: Path, asset: Path):
+def test_the_asset_is_the_model_in_int8(run: Path, asset: Path):
     shipped = GLMForConditionalGeneration.from_pretrained(asset)
     trained = GLMForConditionalGeneration.from_pretrained(run / "model-average")
-    assert shipped.dtype == torch.bfloat16
     assert shipped.config.use_cache
     for name, weight in trained.state_dict().items():
-        assert torch.equal(shipped.state_dict()[name], weight.to(torch.bfloat16))
+        step = float(weight.abs().max()) / 127 if weight.ndim == 2 else 0.0
+        torch.testing.assert_close(shipped.state_dict()[name], weight, rtol=0, atol=step)
+    assert "| stored as | int8, " in (asset / "MODEL_CARD.md").read_text("utf-8")
     assert glmkit.load(asset, device="cpu").fill("海[MASK]", max_new_tokens=2).blanks
     assert (asset / "calibration.json").is_file()
+
+
+def test_another_number_type_is_stored_as_asked(ship, run: Path, tmp_path: Path):
+    target = tmp_path / "glm-mini"
+    ship("weights", run / "model-average", "--dtype", "bfloat16", "--target", target)
+    shipped = GLMForConditionalGeneration.from_pretrained(target)
+    trained = GLMForConditionalGeneration.from_pretrained(run / "model-average")
+    assert shipped.dtype == torch.bfloat16
+    for name, weight in trained.state_dict().items():
+        assert torch.equal(shipped.state_dict()[name], weight.to(torch.bfloat16))
+    assert "| stored as | bfloat16, " in (target / "MODEL_CARD.md").read_text("utf-8")
 
 
 def test_cards_tell_the_run_in_both_languages(asset: Path):

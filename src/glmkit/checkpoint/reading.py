@@ -17,6 +17,8 @@ from glmkit.checkpoint.configs import MODEL_TYPE, normalize_config, require_this
 from glmkit.checkpoint.files import MapLocation, read_json, read_tensors
 from glmkit.checkpoint.megatron import is_training_folder, read_training_folder
 from glmkit.checkpoint.naming import plain_names
+from glmkit.checkpoint.quantized import FILE as QUANTIZED
+from glmkit.checkpoint.quantized import NativeWeights
 from glmkit.errors import CheckpointError
 
 Format = Literal["glmkit", "hub", "megatron"]
@@ -24,7 +26,7 @@ FORMATS: tuple[Format, ...] = ("glmkit", "hub", "megatron")
 
 CONFIG = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-"""In order of preference; each also sharded, with `<name>.index.json`."""
+"""In order of preference; each also sharded, with `<name>.index.json`. A quantized folder has `quantized.safetensors` instead."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Checkpoint:
         config: Keyword arguments of the model's configuration.
         state_dict: Name -> tensor; backbone names without prefix (`word_embeddings.weight`,
             `transformer.layers.0...`), heads under their own names. May be memory-mapped: copy before the
-            file changes.
+            file changes. Of a quantized folder the numbers that its weights stand for, in float32.
         path: Where it was read.
         source_dtype: The type in which the word embeddings are stored.
     """
@@ -135,6 +137,9 @@ def _with_heads(config: dict[str, Any], heads: int | None, path: Path) -> dict[s
 
 
 def _read_weights(folder: Path, map_location: MapLocation) -> dict[str, torch.Tensor]:
+    if (folder / QUANTIZED).is_file():
+        unpacked = NativeWeights.load(folder).state_dict()
+        return {name: tensor.to(map_location) for name, tensor in unpacked.items()}
     for name in WEIGHT_FILES:
         single, index = folder / name, folder / f"{name}.index.json"
         if single.is_file() and index.is_file():

@@ -20,13 +20,13 @@ import torch
 from glmkit.checkpoint import new_folder, resolve
 from glmkit.checkpoint.configs import has_head
 from glmkit.checkpoint.files import read_json
+from glmkit.checkpoint.quantized import FILE, NativeWeights, check_quantization
 from glmkit.checkpoint.reading import CONFIG
 from glmkit.errors import CheckpointError, ConfigError, nearest
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.model.adapters import MEDIA_FOLDER, load_merged, media_folder
 from glmkit.native.library import NativeError, why_not
 from glmkit.native.model import NativeModel, unpacked
-from glmkit.native.weights import FILE, NativeWeights, check_quantization
 from glmkit.whole_files import copy_matching
 
 logger = logging.getLogger(__name__)
@@ -74,11 +74,15 @@ def load_model(
         )
     format = quantization or str(dtype).removeprefix("torch.")
     weights = NativeWeights.load(path) if (path / FILE).is_file() else None
+    if weights is not None and quantization not in (None, weights.quantization):
+        logger.info(
+            "%s has weights of %s; %s is made of them and loses a little more than from the model itself",
+            path,
+            weights.quantization,
+            quantization,
+        )
+        weights = None
     if weights is not None:
-        if quantization not in (None, weights.quantization):
-            raise ConfigError(
-                f"{path} is quantized to {weights.quantization}; for {quantization} load the model it was made of"
-            )
         format = weights.quantization
     refusal = _why_torch(device, format, options)
     if backend == "native" and refusal is not None:
@@ -185,12 +189,10 @@ def quantize(
 
     Raises:
         ConfigError: No such quantization.
-        CheckpointError: The source cannot be read, is quantized already or has a head, or the target is taken.
+        CheckpointError: The source cannot be read or has a head, or the target is taken.
     """
     check_quantization(quantization)
     path = resolve(source)
-    if (path / FILE).is_file():
-        raise CheckpointError(f"{source} is quantized already; quantize the model it was made of")
     if (path / CONFIG).is_file() and has_head(read_json(path / CONFIG)):
         raise CheckpointError(
             f"{source} labels by a head, which a quantized folder has no place for; convert it with --dtype bfloat16"
@@ -198,7 +200,11 @@ def quantize(
     model = load_merged(GLMForConditionalGeneration, path).eval()
     if model.glm.virtual_tokens is not None:
         _refuse_virtual_tokens(path, quantization, None)
-    size = sum(parameter.nbytes for parameter in model.parameters())
+    quantized = path / FILE
+    if quantized.is_file():
+        size = quantized.stat().st_size
+    else:
+        size = sum(parameter.nbytes for parameter in model.parameters())
     model = model.float()
     weights = NativeWeights.of(model.config, model.state_dict(), quantization)
     with new_folder(target, overwrite=overwrite) as temporary:

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
+from glmkit.checkpoint.quantized import NativeWeights
 from glmkit.generation.runner import Feed
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.native.runner import NativeDecoder, NativeRunner
-from glmkit.native.weights import NativeWeights
 
 logger = logging.getLogger(__name__)
 

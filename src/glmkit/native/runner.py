@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from glmkit.model.media import check_media, one_table
-from glmkit.native.library import Sizes, check, load
-from glmkit.native.packing import FORMATS
-from glmkit.native.weights import (
+from glmkit.checkpoint.packing import FORMATS
+from glmkit.checkpoint.quantized import (
     LAYER,
     MATRICES,
     TABLES,
@@ -28,6 +26,8 @@ from glmkit.native.weights import (
     NativeWeights,
     check_shapes,
 )
+from glmkit.model.media import check_media, one_table
+from glmkit.native.library import Sizes, check, load
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 """In the order of the library's numbers for them."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from glmkit.blanks.layout import Piece, collate, lay_out
+from glmkit.checkpoint.quantized import NativeWeights
 from glmkit.errors import GenerationError
 from glmkit.generation.constraints import Choices
 from glmkit.generation.guidance import Guidance, GuidedRunner
@@ -19,7 +20,6 @@ from glmkit.generation.runner import Feed, TorchRunner
 from glmkit.generation.settings import DecodingSettings
 from glmkit.native import library
 from glmkit.native.model import NativeModel
-from glmkit.native.weights import NativeWeights
 
 WORDS = ["天气", "很好", "北京的天气", "a", "好"]
 PAIRS = [

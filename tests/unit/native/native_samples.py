@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
+from glmkit.checkpoint.quantized import WORDS, NativeWeights
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.native.runner import NativeDecoder, NativeRunner
-from glmkit.native.weights import WORDS, NativeWeights
 
 
 def random_model(seed: int = 0, **fields) -> GLMForConditionalGeneration:

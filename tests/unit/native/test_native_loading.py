@@ -12,14 +12,15 @@ from typer.testing import CliRunner
 import glmkit
 from conftest import golden_folder
 from glmkit.blanks.layout import Piece, collate, lay_out
+from glmkit.checkpoint.quantized import FILE
 from glmkit.cli.main import build_app
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model import GLMForConditionalGeneration
+from glmkit.model.convert import convert
 from glmkit.native import library
 from glmkit.native.library import NativeError
 from glmkit.native.loading import quantize
 from glmkit.native.model import NativeModel
-from glmkit.native.weights import FILE
 
 TEXTS = [
     "北京是[MASK]的首都，[MASK]。",
@@ -164,18 +165,30 @@ def test_wrong_wishes_say_what_there_is(folder, tmp_path):
     ):
         glmkit.load(folder, backend="torhc")
     quantize(folder, tmp_path / "q", "int8")
-    with pytest.raises(
-        ConfigError, match="is quantized to int8; for int4 load the model it was made of"
-    ):
-        glmkit.load(tmp_path / "q", quantization="int4")
-    with pytest.raises(CheckpointError, match="quantized already"):
-        quantize(tmp_path / "q", tmp_path / "again", "int8")
     with pytest.raises(CheckpointError):
         quantize(folder, tmp_path / "q", "int8")
-    assert not list(tmp_path.glob("again*"))
     (tmp_path / "q" / FILE).write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="Quantize the model again"):
         glmkit.load(tmp_path / "q")
+
+
+def test_a_quantized_folder_is_a_model_like_any_other(folder, tmp_path):
+    first = quantize(folder, tmp_path / "int8", "int8")
+    again = quantize(tmp_path / "int8", tmp_path / "again", "int8")
+    assert again.source_bytes == (tmp_path / "int8" / FILE).stat().st_size
+    assert again.target_bytes == first.target_bytes
+    assert again.relative_change < 1e-5 < first.relative_change
+    if library.why_not() is None:
+        fewer = glmkit.load(tmp_path / "int8", quantization="int4")
+        assert fewer.model.weights.quantization == "int4"
+    read = GLMForConditionalGeneration.from_pretrained(tmp_path / "int8")
+    same = glmkit.load(tmp_path / "int8", backend="torch").model
+    assert read.dtype == torch.float32
+    for name, weight in same.state_dict().items():
+        assert torch.equal(read.state_dict()[name], weight)
+    back = convert(tmp_path / "int8", tmp_path / "plain", "glmkit", dtype="bfloat16")
+    assert (back.dtype, back.max_abs_difference) == ("bfloat16", pytest.approx(0, abs=1e-3))
+    assert not (tmp_path / "plain" / FILE).exists()
 
 
 def test_the_command_writes_what_load_reads(folder, tmp_path):

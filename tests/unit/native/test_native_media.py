@@ -10,6 +10,8 @@ import torch
 from native_samples import as_understood, feed, native, random_model, reference, sample
 from test_native_runner import close
 
+from glmkit.checkpoint.packing import unpack
+from glmkit.checkpoint.quantized import WORDS, NativeWeights
 from glmkit.errors import GenerationError
 from glmkit.generation.choices import score_choices
 from glmkit.generation.infill import fill
@@ -17,8 +19,6 @@ from glmkit.generation.settings import DecodingSettings
 from glmkit.native import library, runner
 from glmkit.native.library import NativeError
 from glmkit.native.model import NativeModel
-from glmkit.native.packing import unpack
-from glmkit.native.weights import WORDS, NativeWeights
 from glmkit.special_tokens import FIRST_MEDIA_ID
 from media_samples import as_media, prompt_of
 from understanding_samples import random_glm

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_samples import random_model
 
+from glmkit.checkpoint.packing import FORMATS, is_whole, pack, unpack
+from glmkit.checkpoint.quantized import FILE, NativeWeights, check_shapes
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.native import library
-from glmkit.native.packing import FORMATS, is_whole, pack, unpack
-from glmkit.native.weights import FILE, NativeWeights, check_shapes
 
 
 @settings(deadline=None, max_examples=40)

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_samples import as_understood, feed, native, random_model, reference, sample
 
+from glmkit.checkpoint.quantized import NativeWeights
 from glmkit.errors import CheckpointError, GenerationError
 from glmkit.native import library
 from glmkit.native.library import NativeError
 from glmkit.native.runner import NativeDecoder, NativeRunner
-from glmkit.native.weights import NativeWeights
 
 if (reason := library.why_not()) is not None:
     pytest.skip(reason, allow_module_level=True)

@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from glmkit.checkpoint.packing import Packed, is_whole, pack, unpack
 from glmkit.errors import CheckpointError, ConfigError, nearest
-from glmkit.native.packing import Packed, is_whole, pack, unpack
 
 FILE = "quantized.safetensors"
 
