@@ -29,9 +29,12 @@ def two_steps(
     share: float,
     checkpointing: bool,
     divide=None,
+    device: torch.device | str = "cpu",
+    attention: str = "sdpa",
 ) -> None:
     """Builds a model and trains it for two steps; in the second the optimizer's state is there."""
-    model = GLMForConditionalGeneration(config).train()
+    model = GLMForConditionalGeneration(config).train().to(device)
+    model.set_attn_implementation(attention)
     if precision == "bfloat16":
         model = model.to(torch.bfloat16)
     if checkpointing:
@@ -49,11 +52,12 @@ def adapter_steps(
     share: float,
     checkpointing: bool,
     rank: int,
+    device: torch.device | str = "cpu",
 ) -> None:
     """Builds a model and trains adapters on it for two steps."""
     from glmkit.model.adapters import add_lora
 
-    model = add_lora(GLMForConditionalGeneration(config).train(), rank=rank)
+    model = add_lora(GLMForConditionalGeneration(config).train().to(device), rank=rank)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     _train(model, config, rows, length, precision, share)
@@ -98,8 +102,10 @@ def _train(model, config: GLMConfig, rows: int, length: int, precision: str, sha
         "segment_ids": torch.ones_like(ids),
         "labels": torch.where(drawn, ids, -100),
     }
+    device = trained[0].device
+    batch = {name: value.to(device) for name, value in batch.items()}
     for _ in range(2):
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "mixed"):
             loss = model(**batch).loss
         loss.backward()
         del loss
