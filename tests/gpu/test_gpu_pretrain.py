@@ -123,6 +123,7 @@ def test_stopped_and_resumed_is_not_stopped(whole, data, device, tmp_path, recor
     assert report.predicted_tokens == whole[0].predicted_tokens
 
 
+@pytest.mark.timeout(300)  # a slow machine compiles for minutes where nothing is cached
 def test_a_compiled_model_trains_as_the_plain_one(data, device, tmp_path):
     """In float32, without dropout, whose draws a compiled model makes otherwise."""
     found = {}
