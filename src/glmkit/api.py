@@ -440,14 +440,15 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     quantization: Literal["int8", "int4"] | None = None,
-    backend: Literal["native", "torch"] | None = None,
+    backend: Literal["native", "torch", "graphs"] | None = None,
     assistant_model: str | Path | GLM | None = None,
     num_assistant_tokens: int = 4,
     **options: Any,
 ) -> GLM:
     """Loads a GLM in any known format, with its tokenizer.
 
-    On a CPU the native decoder (`glmkit.native`) runs it, where glmkit was installed with one; what that cannot do, torch does.
+    On a CPU the native decoder (`glmkit.native`) runs it, where glmkit was installed with one; what that cannot do, torch does. On a
+    GPU torch writes with steps captured as CUDA graphs (`glmkit.generation.graphs`).
 
     Args:
         name_or_path: "glm-mini", the model that comes with glmkit (no download), or a glmkit, hub-format or
@@ -455,7 +456,7 @@ def load(
         device: "cpu", "cuda" …; by default the best one here.
         dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on a GPU, float32 on a CPU.
         quantization: Weights of 8 or 4 bits, on a CPU; a folder that `glmkit convert --quantize` wrote needs no telling.
-        backend: "native" or "torch", instead of the faster one that is here.
+        backend: "native", "graphs" or "torch", instead of the fastest one that is here.
         assistant_model: A smaller model of the same vocabulary, which guesses the next tokens; this one checks them in one pass. What is
             written stays the same (`generation.assistant`). One loaded already may have settings of its own.
         num_assistant_tokens: Most tokens guessed at a step.

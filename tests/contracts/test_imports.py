@@ -31,7 +31,7 @@ ALLOWED = {
     "model": {"checkpoint", "blanks.layout"},
     "generation": {"tokens", "blanks", "model", "checkpoint"},
     # The native decoder stands where a torch model stands; nothing but loading knows which it is.
-    "native": {"model", "checkpoint", "generation.runner"},
+    "native": {"model", "checkpoint", "generation.runner", "generation.graphs"},
     # Files -> rows of embeddings; what a medium is, the data side knows too.
     "multimodal": {"model", "checkpoint"},
     "evaluation": {"tokens", "blanks", "model", "checkpoint", "corpus", "generation", "tasks", "applications"},

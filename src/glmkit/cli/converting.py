@@ -125,6 +125,7 @@ def _machine() -> dict[str, object]:
     import transformers
 
     import glmkit
+    from glmkit.generation.graphs import on_this_machine
     from glmkit.native.library import instructions, why_not
     from glmkit.runtime import choose_device, choose_dtype
 
@@ -139,6 +140,7 @@ def _machine() -> dict[str, object]:
         "device": device,
         "dtype": choose_dtype(None, device),
         "native decoder": why_not() or f"on CPUs, {instructions()} instructions",
+        "CUDA graphs": on_this_machine(),
     }
 
 

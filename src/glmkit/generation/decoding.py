@@ -81,6 +81,9 @@ class TokenChooser:
         self.writable = np.ones(num_tokens, bool)  # what a blank may contain, ends aside
         self.writable[[*forbidden, *ends]] = False
         self.stop = stop
+        # What `masked` hides while a blank may not end yet, and afterwards.
+        self._barred = [~self.writable, np.zeros(num_tokens, bool)]
+        self._barred[1][list(forbidden)] = True
         penalties: list[Any] = []
         if settings.repetition_penalty != 1.0:
             penalties.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
@@ -105,6 +108,15 @@ class TokenChooser:
         if num_written < self.settings.min_new_tokens:
             values[self.ends.numpy()] = MIN_SCORE
         return torch.from_numpy(values)
+
+    def barred(self, num_written: int) -> np.ndarray | None:
+        """Returns bool [num_tokens], what is never written, or not after `num_written` tokens; the same array each time.
+
+        None where more than that decides (drawing, penalties, notes of the likeliest), so that `choose` must see the logits.
+        """
+        if self.settings.do_sample or self.processors or self.num_likeliest:
+            return None
+        return self._barred[num_written >= self.settings.min_new_tokens]
 
     def choose(
         self,

@@ -23,7 +23,7 @@ from glmkit.generation.assistant import Assistant
 from glmkit.generation.decoding import BlankTokens
 from glmkit.generation.guidance import GuidedRunner
 from glmkit.generation.request import Event, Request, Slot, Ticket
-from glmkit.generation.runner import Feed, Runner
+from glmkit.generation.runner import Answer, Feed, Runner
 
 
 class Engine:
@@ -109,13 +109,14 @@ class Engine:
             self._admit(events)
             readers = [slot for slot in self._slots if slot.pending]
             self._guess(readers)
-            feeds = list(map(_feed, readers))
+            feeds = [_feed(slot, self._runner.chooses) for slot in readers]
+            forking = any(slot.sequence is None for slot in self._slots)
             for slot, read in zip(readers, self._read(feeds), strict=True):
                 if isinstance(read, Exception):
                     self._fail(slot, read, events)
                     continue
                 try:
-                    for one in self._reading_with(slot):
+                    for one in self._reading_with(slot, forking):
                         self._settle(one, one.take(read, events))
                 except Exception as error:
                     self._fail(slot, error, events)
@@ -153,10 +154,10 @@ class Engine:
             request = self._waiting[0].request
             samples = len(request.seeds)
             running = [slot.request for slot in self._slots] + [request] * samples
-            tokens = sum(map(self._tokens, running))
             if len(running) > self._max_batch:
                 return
-            if self._max_tokens is not None and tokens > self._max_tokens:
+            most = self._max_tokens
+            if most is not None and sum(map(self._tokens, running)) > most:
                 return
             ticket, longest = self._waiting.popleft(), request.longest(self._max_positions)
             slots = [Slot(ticket, sample, self._sop, longest) for sample in range(samples)]
@@ -181,16 +182,17 @@ class Engine:
         if self._drafter is not None:
             self._drafter.guess(slot for slot in slots if not slot.guesses)
 
-    def _read(self, feeds: list[Feed]) -> list[torch.Tensor | Exception]:
-        """Returns logits for each feed; what cannot be read together is read one by one, so that one fails alone."""
+    def _read(self, feeds: list[Feed]) -> list[Answer | Exception]:
+        """Returns logits, or what was chosen, for each feed; what cannot be read together is read one by one, so that one fails alone."""
         try:
             return [*self._runner.forward(feeds)] if feeds else []
         except Exception as error:
             return [error] if len(feeds) == 1 else [self._read([feed])[0] for feed in feeds]
 
-    def _reading_with(self, slot: Slot) -> Iterator[Slot]:
+    def _reading_with(self, slot: Slot, forking: bool) -> Iterator[Slot]:
         """Yields a slot whose request still runs and, once it has read part A, those of the other samples."""
-        others = [one for one in self._slots if one.ticket is slot.ticket and one.sequence is None]
+        slots = self._slots if forking else []  # with many at once, looking through all for each takes long
+        others = [one for one in slots if one.ticket is slot.ticket and one.sequence is None]
         for one in others:
             assert slot.sequence is not None
             one.sequence = self._runner.fork(slot.sequence)
@@ -233,8 +235,10 @@ class Engine:
             events.append(Event(slot.ticket, slot.sample, len(slot.blanks) - 1, None))
 
 
-def _feed(slot: Slot) -> Feed:
+def _feed(slot: Slot, chooses: bool) -> Feed:
+    """Returns what a slot reads next, and, for a runner that can choose, what may not be chosen."""
     assert slot.sequence is not None
+    barred = slot.barred() if chooses else None
     ids, positions, blocks = zip(*slot.inputs(), strict=True)
     media = slot.request.prompt.embeddings if slot.prefix else None
-    return Feed(slot.sequence, ids, positions, blocks, slot.prefix, 1 + len(slot.guesses), media)
+    return Feed(slot.sequence, ids, positions, blocks, slot.prefix, 1 + len(slot.guesses), media, barred)

@@ -93,6 +93,7 @@ class GuidedRunner:
 
     def __init__(self, runner: Runner):
         self._runner = runner
+        self.chooses = getattr(runner, "chooses", False)
         self._beside: dict[int, tuple[int, Guidance]] = {}
 
     def open(self, guidance: Guidance | None = None) -> int:

@@ -42,6 +42,16 @@ class InferenceMemory:
     peak: int
 
 
+def static_rows(texts: int) -> int:
+    """Returns the rows of a static cache: a power of two, and one that takes what belongs nowhere."""
+    return (1 << (max(1, texts) - 1).bit_length()) + 1
+
+
+def static_capacity(tokens: int, before: int = 0) -> int:
+    """Returns the tokens that a row of a static cache has room for: 256, 384, 512 … and a quarter more at least than before."""
+    return -(-max(256, tokens, before + before // 4) // 128) * 128
+
+
 def inference_memory(
     config: GLMConfig,
     *,
@@ -49,6 +59,7 @@ def inference_memory(
     input_tokens: int = 512,
     output_tokens: int = 128,
     dtype: str = "bfloat16",
+    static: bool = False,
 ) -> InferenceMemory:
     """Returns what filling blanks takes (greedy or sampled; n beams are as n texts).
 
@@ -63,6 +74,8 @@ def inference_memory(
         input_tokens: A, of the longest text of the batch; padding counts.
         output_tokens: G, of all its blanks.
         dtype: See `WEIGHT_BYTES`.
+        static: With the cache of `generation.graphs`: its rows and their room are rounded up and there from the first
+            prompt on; nothing is copied, but steps of up to B tokens are captured, each with logits of its own.
 
     Raises:
         ConfigError: An unknown number type, or a size below 1.
@@ -83,6 +96,9 @@ def inference_memory(
     written = batch_size * (input_tokens + output_tokens)
     reading = read * (6 * hidden + 2 * mlp) * number + batch_size * input_tokens**2 * number
     writing = written * hidden * number + batch_size * config.vocab_size * (number + 4)
+    if static:
+        read = written = static_rows(batch_size) * static_capacity(input_tokens + output_tokens)
+        writing = batch_size * config.vocab_size * (2 * number + 9)  # with scores in float32 twice, and what is barred
     return InferenceMemory(
         weights=weights,
         cache=written * per_token,

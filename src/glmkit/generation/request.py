@@ -8,6 +8,7 @@ Shapes: G guesses, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,10 +17,11 @@ import torch
 
 from glmkit.blanks.layout import Piece, lay_out
 from glmkit.generation.constraints import Constraint, Room, within_room
-from glmkit.generation.decoding import BlankTokens, TokenChooser
+from glmkit.generation.decoding import BlankTokens, TokenChooser, nothing_allowed
 from glmkit.generation.guidance import Guidance
 from glmkit.generation.lookup import guess
 from glmkit.generation.prompts import Prompt
+from glmkit.generation.runner import Answer
 
 Token = tuple[int, int, int]
 """An input: id, position, block position."""
@@ -168,11 +170,19 @@ class Slot:
         self.read += inputs
         return inputs
 
-    def take(self, logits: torch.Tensor, events: list[Event]) -> int:
+    def barred(self) -> list[np.ndarray] | None:
+        """Returns what may not stand at each place that is asked for, or None where logits are needed to choose."""
+        request, chooser = self.request, self.request.chooser
+        if request.guidance is not None or any(one is not None for one in request.constraints):
+            return None
+        places = [chooser.barred(self.written + number) for number in range(1 + len(self.guesses))]
+        return None if places[0] is None else places  # type: ignore[return-value]
+
+    def take(self, logits: Answer, events: list[Event]) -> int:
         """Writes one token, and one more for each guess that was right; adds what happened to `events`.
 
         Args:
-            logits: [1 + G, V], after the last pending input and after each guess.
+            logits: [1 + G, V], after the last pending input and after each guess; or what a runner chose there.
             events: Those of the step so far.
 
         Returns:
@@ -192,13 +202,18 @@ class Slot:
         del self.read[len(self.read) - forgotten :]
         return forgotten
 
-    def _advance(self, logits: torch.Tensor, events: list[Event]) -> int:
+    def _advance(self, logits: torch.Tensor | tuple[int, float], events: list[Event]) -> int:
         """Adds a token to the current blank, or ends it and opens the next one; returns how much of it is not to be seen."""
         number, blank = len(self.blanks) - 1, self.blanks[-1]
         request, chooser, hidden = self.request, self.request.chooser, 0
         masks = request.prompt.mask_indices.tolist()
         constraint = request.constraints[number] if request.constraints else None
-        token, log_probability = chooser.choose(logits, blank, self._generator, constraint)
+        if isinstance(logits, tuple):
+            token, log_probability = logits
+            if not math.isfinite(log_probability):
+                raise nothing_allowed(constraint, len(blank.tokens), chooser.settings)
+        else:
+            token, log_probability = chooser.choose(logits, blank, self._generator, constraint)
         blank.log_probabilities.append(log_probability)
         blank.finished = not chooser.writable[token]
         going_on = False

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache
 
+from glmkit.generation.memory import static_capacity, static_rows
+
 STEP = 64
 """Tokens by which the cache grows. Attention reads all of it for every token, so that a copy every 64 tokens costs a
 thirtieth of that, and what is reserved stays within 64 tokens of what is used."""
@@ -131,3 +133,35 @@ class Rows(Cache):
                 grown[: buffer.shape[0], :, : buffer.shape[2]] = buffer
             self.buffers[number] = buffer = grown
         return buffer
+
+
+class StaticRows(Rows):
+    """Rows whose tensors seldom move: graphs that were captured with their addresses stay good until `size` changes.
+
+    They grow in large steps (`memory.static_rows`, `memory.static_capacity`) and are kept when the last sequence goes. One row
+    more than asked for takes what belongs nowhere.
+    """
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and capacity; with them all tensors change."""
+        return self.num_rows, self.capacity
+
+    @property
+    def spare(self) -> int:
+        """The row that belongs to no sequence."""
+        return self.num_rows - 1
+
+    def reserve(self, rows: int, capacity: int) -> None:
+        """Makes room for rows and tokens from the next pass on."""
+        self.num_rows = max(self.num_rows, static_rows(rows))
+        if capacity > self.capacity:
+            self.capacity = static_capacity(capacity, self.capacity)
+
+    def free(self) -> None:
+        """Keeps all: whoever writes next needs it again."""
+
+    def settle(self, like: torch.Tensor) -> None:
+        """Gives all tensors the size reserved; `like` [1, N, 1, D] says what they are where there are none."""
+        for number in range(len(self.buffers)):
+            self._roomy(number, like)

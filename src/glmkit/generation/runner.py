@@ -10,10 +10,11 @@ Shapes: B rows of a pass, Q tokens of the longest feed, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from glmkit.generation.rows import Row, Rows
@@ -33,6 +34,8 @@ class Feed:
             feed, see what came before and themselves.
         num_logits: Logits are wanted after the last `num_logits` tokens.
         media: [M, H], the rows that ids from `FIRST_MEDIA_ID` on mean, or None where there are no such ids.
+        barred: For each place whose logits are wanted a bool array [≤ V], the tokens that may not stand there; given only to
+            a runner that `chooses`, which answers with the likeliest others.
     """
 
     sequence: int
@@ -42,15 +45,24 @@ class Feed:
     prefix: int = 0
     num_logits: int = 1
     media: torch.Tensor | None = None
+    barred: Sequence[np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         assert 1 <= len(self.ids) == len(self.positions) == len(self.blocks), self
         assert 0 <= self.prefix <= len(self.ids), self
         assert 0 <= self.num_logits <= len(self.ids), self
+        assert self.barred is None or len(self.barred) == self.num_logits, self
+
+
+Answer = torch.Tensor | list[tuple[int, float]]
+"""Logits, or at each place the likeliest token that is not barred with its log-probability among those (not finite if all are)."""
 
 
 class Runner(Protocol):
-    """A model that reads sequences of its own."""
+    """A model that reads sequences of its own.
+
+    One with the attribute `chooses` takes feeds with `barred` too, so that logits need not leave its device.
+    """
 
     def open(self) -> int:
         """Returns the handle of a new, empty sequence."""
@@ -146,23 +158,29 @@ class TorchRunner:
         rows = [self._sequences[feed.sequence] for feed in feeds]
         assert len(set(map(id, rows))) == len(rows), "a sequence was given two feeds at once"
         assert not any(feed.prefix and row.length for feed, row in zip(feeds, rows, strict=True))
-        results: list[torch.Tensor] = [torch.empty(0)] * len(feeds)
+        results: list[Any] = [torch.empty(0)] * len(feeds)
         before = [row.length for row in rows]
-        counts = [len(feed.ids) for feed in feeds]
         try:
-            for begins in (True, False):
-                chosen = [place for place, length in enumerate(before) if (length == 0) == begins]
-                for group in _similar(chosen, counts):
-                    group = self._together(group, rows)
-                    passed = self._pass([feeds[i] for i in group], [rows[i] for i in group])
-                    for place, logits in zip(group, passed, strict=True):
-                        results[place] = logits
-                        rows[place].length += counts[place]
+            for group, answers in self._passes(feeds, rows):
+                for place, answer in zip(group, answers, strict=True):
+                    results[place] = answer
+                    rows[place].length += len(feeds[place].ids)
         except BaseException:
             for row, length in zip(rows, before, strict=True):
                 row.length = length
             raise
         return results
+
+    def _passes(
+        self, feeds: Sequence[Feed], rows: Sequence[Row]
+    ) -> Iterator[tuple[list[int], Iterable[Answer]]]:
+        """Yields which feeds were read together, and what answers each."""
+        counts, before = [len(feed.ids) for feed in feeds], [row.length for row in rows]
+        for begins in (True, False):
+            chosen = [place for place, length in enumerate(before) if (length == 0) == begins]
+            for group in _similar(chosen, counts):
+                group = self._together(group, rows)
+                yield group, self._pass([feeds[i] for i in group], [rows[i] for i in group])
 
     def _together(self, group: list[int], rows: Sequence[Row]) -> list[int]:
         """Returns a group in the order of its rows, which lie side by side in the cache afterwards."""
@@ -177,7 +195,7 @@ class TorchRunner:
                     row.place, other.place = target, row.place
         return group
 
-    def _pass(self, feeds: Sequence[Feed], rows: Sequence[Row]) -> Iterator[torch.Tensor]:
+    def _pass(self, feeds: Sequence[Feed], rows: Sequence[Row]) -> Iterable[Answer]:
         """Reads feeds of neighbouring rows, shorter ones filled up behind; returns logits [num_logits, V] of each."""
         device, cache = self.model.device, self._cache
         counts = [len(feed.ids) for feed in feeds]
@@ -213,7 +231,11 @@ class TorchRunner:
                 for place in range(count - number, count)
             ]
             hidden = hidden[row, column]
-        return iter(self.model.lm_head(hidden).float().cpu().split(wanted))
+        return self._answers(feeds, self.model.lm_head(hidden))
+
+    def _answers(self, feeds: Sequence[Feed], logits: torch.Tensor) -> Iterable[Answer]:
+        """Returns what answers each feed, from the logits [sum of num_logits, V] that all of them want."""
+        return logits.float().cpu().split([feed.num_logits for feed in feeds])
 
 
 def _similar(places: Sequence[int], counts: Sequence[int]) -> Iterator[list[int]]:

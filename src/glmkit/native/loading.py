@@ -4,6 +4,7 @@ In: a folder in any known format, or one that `quantize` wrote; device, number t
 a `GLMForConditionalGeneration`.
 
     on a CPU, in float32 or bfloat16, or quantized    the native decoder, where glmkit was installed with it
+    on a GPU of NVIDIA or AMD                         torch, which writes by steps captured as CUDA graphs
     else, or with backend="torch"                     torch; quantized weights are unpacked
 """
 
@@ -23,6 +24,7 @@ from glmkit.checkpoint.files import read_json
 from glmkit.checkpoint.quantized import FILE, NativeWeights, check_quantization
 from glmkit.checkpoint.reading import CONFIG
 from glmkit.errors import CheckpointError, ConfigError, nearest
+from glmkit.generation.graphs import GraphDecoder
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.model.adapters import MEDIA_FOLDER, load_merged, media_folder
 from glmkit.native.library import NativeError, why_not
@@ -31,7 +33,7 @@ from glmkit.whole_files import copy_matching
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("native", "torch")
+BACKENDS = ("native", "torch", "graphs")
 
 QUANTIZED = ("int8", "int4")
 
@@ -55,12 +57,11 @@ def load_model(
         device: Where it computes.
         dtype: Its number type (of the activations too, with torch).
         quantization: "int8" or "int4"; by default as the folder is stored.
-        backend: "native", "torch", or None to choose.
+        backend: "native", "graphs" (`generation.graphs`), "torch", or None to choose.
         **options: Of `GLMForConditionalGeneration.from_pretrained`; with any the model is a torch one.
 
     Raises:
-        ConfigError: An unknown quantization or backend; quantization, or the native backend, on a device that is no CPU or
-            with a number type that it does not compute in.
+        ConfigError: An unknown quantization or backend; quantization on a device that is no CPU; graphs on one that is no GPU.
         NativeError: `backend="native"` where the native decoder is not.
         CheckpointError: The weights cannot be read.
     """
@@ -84,6 +85,10 @@ def load_model(
         weights = None
     if weights is not None:
         format = weights.quantization
+    if backend == "graphs" and device.type != "cuda":
+        raise ConfigError(
+            f"backend='graphs' is for GPUs of NVIDIA or AMD, the device is {device}; leave it out, or pass device='cuda'"
+        )
     refusal = _why_torch(device, format, options)
     if backend == "native" and refusal is not None:
         raise NativeError(refusal)
@@ -91,7 +96,7 @@ def load_model(
         raise ConfigError(
             f"quantization={quantization!r} is for the CPU, the device is {device}; leave it out, or pass device='cpu'"
         )
-    native = backend != "torch" and refusal is None
+    native = backend in (None, "native") and refusal is None
     if weights is None:
         model = load_merged(
             GLMForConditionalGeneration,
@@ -103,7 +108,7 @@ def load_model(
             _refuse_virtual_tokens(path, quantization, backend)
             native = False
         if not native and quantization is None:
-            return model.to(device)
+            return _on(device, model, backend)
         weights = NativeWeights.of(model.config, model.state_dict(), format)
         config = model.config
         del model  # before its weights are needed twice
@@ -117,7 +122,15 @@ def load_model(
             refusal,
             format,
         )
-    return unpacked(config, weights).to(dtype).to(device)  # type: ignore[arg-type]
+    return _on(device, unpacked(config, weights).to(dtype), backend)
+
+
+def _on(device: torch.device, model: Any, backend: str | None) -> Any:
+    """Moves a torch model to where it computes; on a GPU it writes with captured steps unless `backend` is "torch"."""
+    model = model.to(device)
+    if device.type == "cuda" and backend != "torch":
+        model.make_runner = GraphDecoder(model).make_runner
+    return model
 
 
 def _why_torch(device: torch.device, format: str, options: dict[str, Any]) -> str | None:

@@ -1,0 +1,393 @@
+"""A `Runner` for GPUs: a static cache of keys and values, and decode steps captured once as CUDA graphs and played again.
+
+In: a `GLMForConditionalGeneration` on a GPU. Out: a runner that answers as `TorchRunner` does, and that can choose the likeliest
+token where the logits are. Part A is read as `TorchRunner` reads it; all that comes later, a token or a few for each sequence, is
+one flat list of tokens, each with its row and its place there, so that no sequence waits for a longer one and one graph for each
+number of tokens (1, 2, 4 …) does for all. Without a GPU the same steps run uncaptured, which is how they are tested.
+
+Shapes: T tokens of a step, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from glmkit.errors import GenerationError
+from glmkit.generation.rows import Row, StaticRows
+from glmkit.generation.runner import Answer, Feed, Runner, TorchRunner
+from glmkit.generation.steps import Stepper, likeliest, triton_kernels
+from glmkit.special_tokens import FIRST_MEDIA_ID
+
+logger = logging.getLogger(__name__)
+
+LARGEST = 512
+"""Most tokens of a step; more are read as part A is."""
+
+BARRED = 16
+"""Sets of tokens that may not be chosen which are held at a time; a request has one or two."""
+
+_capturing = threading.Lock()
+
+
+class CapturedStep:
+    """A step of T tokens at fixed addresses: a CUDA graph, or the same operations called one by one."""
+
+    def __init__(self, workspace: Workspace, tokens: int, limit: int):
+        """Prepares the step; on a GPU it runs twice on the spare row to be captured."""
+        self._workspace, self._limit = workspace, limit
+        device, gpu = workspace.device, workspace.captures
+        self._staged = torch.zeros(6, tokens, dtype=torch.long, pin_memory=gpu)
+        self._staged[3] = workspace.rows.spare
+        self._inputs = self._staged.to(device)
+        self._graph: Any = None
+        if gpu:
+            self._capture()
+
+    def __call__(self, columns: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reads tokens.
+
+        Args:
+            columns: int64 [6, up to T]: as `Stepper.logits` takes them, and which set of tokens is barred.
+
+        Returns:
+            Logits [T, V] and what `likeliest` returns; both change with the next call.
+        """
+        count = columns.shape[1]
+        staged = self._staged.numpy()
+        staged[:, :count] = columns
+        staged[:, count:] = 0
+        staged[3, count:] = self._workspace.rows.spare
+        # The last step's answers have been waited for, so what was staged for it has long been copied.
+        self._inputs.copy_(self._staged, non_blocking=True)
+        if self._graph is None:
+            return self._run()
+        self._graph.replay()
+        return self._outputs
+
+    def _run(self) -> tuple[torch.Tensor, torch.Tensor]:
+        workspace = self._workspace
+        logits = workspace.stepper.logits(self._inputs, workspace.rows.buffers, self._limit)
+        return logits, likeliest(logits, workspace.barred, self._inputs[5])
+
+    def _capture(self) -> None:
+        with _capturing, torch.cuda.device(self._workspace.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):  # what libraries set up at their first call is not to be captured
+                self._run()
+                self._run()
+            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(
+                graph, pool=self._workspace.pool, capture_error_mode="thread_local"
+            ):
+                self._outputs = self._run()
+            self._graph = graph
+
+
+class Workspace:
+    """What the sequences of one runner are read with: cache, captured steps, barred tokens; used by one runner at a time."""
+
+    def __init__(self, stepper: Stepper, captures: bool):
+        model = stepper.model
+        self.stepper, self.captures = stepper, captures
+        self.device: torch.device = model.device
+        self.rows = StaticRows(model.config.num_layers)
+        self.barred = torch.zeros(BARRED, model.config.vocab_size, dtype=torch.bool, device=self.device)  # fmt: skip
+        self.usable = True
+        self.pool = torch.cuda.graph_pool_handle() if captures else None
+        self._size = (0, 0)
+        self._steps: dict[tuple[int, int], CapturedStep] = {}
+        self._known: list[np.ndarray] = []
+
+    def step(self, tokens: int, longest: int) -> CapturedStep:
+        """Returns the step for so many tokens at places below `longest`; captures it where it is the first."""
+        if self._size != self.rows.size:
+            self._steps.clear()  # they know the addresses that were
+            self.rows.settle(self._like())
+            self._size = self.rows.size
+        tokens = 1 << (tokens - 1).bit_length()
+        # Triton's attention goes as far as each row does; torch's reads as far as is said when it is captured.
+        limit = 0 if self.stepper.kernels else min(self._size[1], max(128, 1 << (longest - 1).bit_length()))  # fmt: skip
+        if (tokens, limit) not in self._steps:
+            self._steps[tokens, limit] = CapturedStep(self, tokens, limit)
+        return self._steps[tokens, limit]
+
+    def barred_rows(self, feeds: Sequence[Feed], everywhere: bool) -> list[int]:
+        """Returns the rows of `barred` for each wanted place of feeds, or, `everywhere`, for each of their tokens.
+
+        Places that want logits, or nothing, get row 0.
+        """
+        wanted = {id(one): one for feed in feeds for one in feed.barred or ()}
+        known = {*map(id, self._known)}
+        if missing := {name: one for name, one in wanted.items() if name not in known}:
+            if len(self._known) + len(missing) > BARRED:
+                self._known, missing = [], wanted
+            if len(missing) > BARRED:
+                raise GenerationError(
+                    f"requests of {len(missing)} different choosers in one step; {BARRED} can run at once, share one chooser among requests"
+                )
+            for one in missing.values():
+                row = self.barred[len(self._known)]
+                row.fill_(True)  # rows of the vocabulary that are no tokens too
+                row[: len(one)] = torch.from_numpy(one).to(self.device)
+                self._known.append(one)
+        place = {id(one): number for number, one in enumerate(self._known)}
+        rows = []
+        for feed in feeds:
+            rows += [0] * (len(feed.ids) - feed.num_logits) if everywhere else []
+            rows += [place[id(one)] for one in feed.barred] if feed.barred else [0] * feed.num_logits  # fmt: skip
+        return rows
+
+    def _like(self) -> torch.Tensor:
+        config, weight = self.stepper.model.config, self.stepper.model.glm.word_embeddings.weight
+        heads = config.num_attention_heads
+        return weight.new_empty(1, heads, 1, config.hidden_size // heads)
+
+
+class GraphRunner(TorchRunner):
+    """`TorchRunner`, with steps that are captured. With its last sequence it gives its workspace back for others."""
+
+    chooses = True
+
+    def __init__(self, decoder: GraphDecoder):
+        super().__init__(decoder.model)
+        self._decoder = decoder
+        self._workspace: Workspace | None = None
+
+    def open(self) -> int:
+        """Returns the handle of a new, empty sequence."""
+        if self._workspace is None:
+            self._workspace = self._decoder.take()
+            self._cache = self._workspace.rows
+        return super().open()
+
+    def close(self, sequence: int) -> None:
+        """Forgets a sequence; the last row takes its place."""
+        super().close(sequence)
+        if not self._rows and self._workspace is not None:
+            if self._workspace.usable:
+                self._decoder.give_back(self._workspace)
+            self._workspace = None
+
+    def forward(self, feeds: Sequence[Feed]) -> list[Any]:
+        """Reads each feed: prompts as `TorchRunner` does, later tokens in one step.
+
+        Raises:
+            GenerationError: An id or a position that the model's tables do not have; ids of media without their rows; no
+                memory is left on the device. No sequence has grown then.
+        """
+        for feed in feeds:
+            self._check(feed)
+        try:
+            return super().forward(feeds)
+        except torch.OutOfMemoryError as error:
+            if self._workspace is not None:
+                self._workspace.usable = False  # it goes on wanting what there is not
+            raise GenerationError(self._no_memory()) from error
+
+    def _passes(
+        self, feeds: Sequence[Feed], rows: Sequence[Row]
+    ) -> Iterator[tuple[list[int], Iterable[Answer]]]:
+        short = [i for i, feed in enumerate(feeds) if not feed.prefix and feed.media is None]
+        if sum(len(feeds[i].ids) for i in short) > LARGEST:
+            short = []
+        chosen = set(short)
+        rest = [i for i in range(len(feeds)) if i not in chosen]
+        for group, answers in super()._passes([feeds[i] for i in rest], [rows[i] for i in rest]):
+            yield [rest[i] for i in group], answers
+        if short:
+            yield short, self._step([feeds[i] for i in short], [rows[i] for i in short])
+
+    def _step(self, feeds: Sequence[Feed], rows: Sequence[Row]) -> Iterator[Answer]:
+        """Reads the tokens of all feeds at once."""
+        workspace, counts = self._workspace, [len(feed.ids) for feed in feeds]
+        assert workspace is not None
+        longest = max(row.length + count for row, count in zip(rows, counts, strict=True))
+        workspace.rows.reserve(len(self._rows), longest)
+        step = workspace.step(sum(counts), longest)
+        barred = workspace.barred_rows(feeds, everywhere=True)
+        columns = np.empty((6, sum(counts)), np.int64)
+        columns[5] = barred
+        end = 0
+        for feed, row, count in zip(feeds, rows, counts, strict=True):
+            here, end = slice(end, end + count), end + count
+            columns[0, here], columns[1, here], columns[2, here] = feed.ids, feed.positions, feed.blocks  # fmt: skip
+            columns[3, here] = row.place
+            columns[4, here] = range(row.length, row.length + count)
+        logits, best = step(columns)
+        ends = np.cumsum(counts).tolist()
+        places = [range(end - feed.num_logits, end) for feed, end in zip(feeds, ends, strict=True)]
+        return _answers(feeds, places, logits, best)
+
+    def _answers(self, feeds: Sequence[Feed], logits: torch.Tensor) -> Iterable[Answer]:
+        assert self._workspace is not None
+        best = None
+        if any(feed.barred for feed in feeds):
+            which = self._workspace.barred_rows(feeds, everywhere=False)
+            best = likeliest(
+                logits, self._workspace.barred, torch.tensor(which, device=logits.device)
+            )
+        ends = np.cumsum([feed.num_logits for feed in feeds]).tolist()
+        places = [range(end - feed.num_logits, end) for feed, end in zip(feeds, ends, strict=True)]
+        return _answers(feeds, places, logits, best)
+
+    def _check(self, feed: Feed) -> None:
+        """Refuses what would end in an error of the device, after which it computes nothing any more."""
+        config = self.model.config
+        vocabulary, limit = config.vocab_size, config.max_sequence_length
+        if min(feed.ids) < 0 or max(feed.ids) >= vocabulary:
+            bad = [one for one in feed.ids if not 0 <= one < vocabulary]
+            wrong = [one for one in bad if not (feed.media is not None and one >= FIRST_MEDIA_ID)]
+            if wrong and not (feed.media is None and wrong[0] >= FIRST_MEDIA_ID):  # `check_media` says more of those
+                raise GenerationError(f"the id {wrong[0]} in a vocabulary of {vocabulary}")
+        for name, some in (("position", feed.positions), ("block position", feed.blocks)):
+            if min(some) < 0 or max(some) > limit:
+                raise GenerationError(
+                    f"the {name} {max(some) if max(some) > limit else min(some)}; this model's tables end at {limit}: cut the text"
+                )
+
+    def _no_memory(self) -> str:
+        rows, capacity = self._workspace.rows.size if self._workspace else (0, 0)
+        config, weight = self.model.config, self.model.glm.word_embeddings.weight
+        size = 2 * config.num_layers * config.hidden_size * weight.element_size() * rows * capacity
+        return (
+            f"the GPU has no memory left: the cache of {len(self._rows)} texts was to have {rows} rows of {capacity} tokens, "
+            f"{size / 2**30:.1f} GiB beside the weights; lower batch_size, max_new_tokens or (in an engine) max_batch and max_tokens"
+        )
+
+
+def _answers(
+    feeds: Sequence[Feed],
+    places: Sequence[range],
+    logits: torch.Tensor,
+    best: torch.Tensor | None,
+) -> Iterator[Answer]:
+    """Yields for each feed logits or likeliest tokens at its places; waits for the device, and copies what is needed alone."""
+    tokens, values = ([], []) if best is None else best.tolist()
+    wanting = [i for i, feed in enumerate(feeds) if not feed.barred]
+    rows = [place for i in wanting for place in places[i]]
+    taken = iter(())  # type: Iterator[torch.Tensor]
+    if rows:
+        some = logits if rows == [*range(len(logits))] else logits[rows]
+        taken = iter(some.float().cpu().split([len(places[i]) for i in wanting]))
+    elif wanting:
+        taken = iter([torch.empty(0, logits.shape[1])] * len(wanting))
+    for feed, where in zip(feeds, places, strict=True):
+        if feed.barred:
+            yield [(int(tokens[place]), values[place]) for place in where]
+        else:
+            yield next(taken)
+
+
+class GraphDecoder:
+    """Makes a model's runners and keeps what they leave behind, so that the next one need not capture again.
+
+    Weights are read where they are: what changes in them is seen. If they are put elsewhere, all is captured anew.
+
+    Args:
+        model: A `GLMForConditionalGeneration`.
+        captures: Whether steps are captured; by default on a GPU.
+        use_triton: Whether Triton's kernels are tried; by default on a GPU.
+    """
+
+    def __init__(self, model: Any, *, captures: bool | None = None, use_triton: bool | None = None):
+        self.model = model
+        self._captures, self._use_triton = captures, use_triton
+        self._start()
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[Workspace] = []
+        self._stepper: Stepper | None = None
+        self._weights: tuple[Any, ...] = ()
+        self._said: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of the model begins without graphs."""
+        return {"model": self.model, "_captures": self._captures, "_use_triton": self._use_triton}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def make_runner(self) -> Runner:
+        """Returns a runner without sequences, a `TorchRunner` where the model cannot be captured (said once in the log)."""
+        reason = why_not(self.model)
+        if reason is None or (self._captures is False and "GPU" in reason):
+            return GraphRunner(self)
+        if reason != self._said:
+            logger.info("generating without CUDA graphs: %s", reason)
+            self._said = reason
+        return TorchRunner(self.model)
+
+    def take(self) -> Workspace:
+        """Returns a workspace that nobody uses."""
+        weights = tuple((one.data_ptr(), one.dtype, one.device) for one in self.model.parameters())
+        with self._lock:
+            if self._stepper is None or weights != self._weights:
+                self._idle = []
+                self._weights, self._stepper = weights, self._make_stepper()
+            if self._idle:
+                return self._idle.pop()
+            captures = self._captures
+            if captures is None:
+                captures = self.model.device.type == "cuda"
+            return Workspace(self._stepper, captures)
+
+    def give_back(self, workspace: Workspace) -> None:
+        """Takes a workspace that is not used any more."""
+        with self._lock:
+            if workspace.stepper is self._stepper:
+                self._idle.append(workspace)
+
+    def free(self) -> None:
+        """Gives the memory of workspaces that nobody uses back."""
+        with self._lock:
+            self._idle = []
+
+    def _make_stepper(self) -> Stepper:
+        model, use = self.model, self._use_triton
+        config, dtype = model.config, model.glm.word_embeddings.weight.dtype
+        sizes = (config.num_attention_heads, config.hidden_size // config.num_attention_heads, config.hidden_act)  # fmt: skip
+        if use is None:
+            use = model.device.type == "cuda"
+        return Stepper(model, triton_kernels(model.device, dtype, sizes) if use else None)
+
+
+def why_not(model: Any) -> str | None:
+    """Returns why a model's steps cannot be captured, or None if they can."""
+    if model.training:
+        return "the model is in training mode; call model.eval()"
+    if model.glm.virtual_tokens is not None:
+        return "it has an adapter's virtual tokens"
+    if model.config._attn_implementation == "eager":
+        return "it was loaded with attn_implementation='eager'"
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(devices) > 1 or hasattr(model, "hf_device_map"):
+        return f"its weights are on {len(devices)} devices"
+    for layer in model.glm.transformer.layers:
+        attention, mlp = layer.attention, layer.mlp
+        for one in (attention.query_key_value, attention.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h):  # fmt: skip
+            if type(one) is not nn.Linear:
+                return f"its layers have {type(one).__name__} in the place of Linear (an adapter, quantization)"
+    if devices and next(iter(devices)).type != "cuda":
+        return f"CUDA graphs are for GPUs of NVIDIA or AMD, the model is on {next(iter(devices))}"
+    return None
+
+
+def on_this_machine() -> str:
+    """Returns whether GPUs here write with captured steps, and with whose operations."""
+    if not torch.cuda.is_available():
+        return "no GPU of NVIDIA or AMD here"
+    triton = importlib.util.find_spec("triton") is not None
+    return f"on GPUs, {'kernels of Triton' if triton else 'operations of torch (Triton is not installed)'}"

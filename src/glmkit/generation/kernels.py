@@ -1,0 +1,213 @@
+"""Triton kernels of the decode step: a matrix times one vector, and attention of new tokens over a static cache.
+
+In: tensors of one device. Out: tensors, or keys and values in the cache. Imported only where Triton is there; what they compute
+is said by `steps.PlainKernels`, which takes their place elsewhere and which they are compared with before they are used.
+
+Why kernels of our own: with one text a step is as fast as memory gives the weights, and a library spends as many launches on
+normalising, adding and activating as on matrices. Here each matrix is one launch with all that stands beside it.
+
+Shapes: T tokens of a step, H hidden, N heads, D head size, R rows and C capacity of the cache, M x K a matrix.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _matvec(
+    vector, gain, offset, matrix, bias, residual, out, rows, epsilon,
+    WIDTH: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr,
+    ROWS: tl.constexpr, STEP: tl.constexpr, FULL: tl.constexpr,
+):  # fmt: skip
+    """Each program computes ROWS numbers of act(matrix · norm(vector) + bias) + residual."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    is_row = row < rows
+    mean = 0.0
+    scale = 1.0
+    if NORM:
+        every = tl.arange(0, FULL)
+        whole = tl.load(vector + every, mask=every < WIDTH, other=0.0).to(tl.float32)
+        mean = tl.sum(whole, 0) / WIDTH
+        centred = tl.where(every < WIDTH, whole - mean, 0.0)
+        scale = tl.rsqrt(tl.sum(centred * centred, 0) / WIDTH + epsilon)
+    sums = tl.zeros((ROWS, STEP), tl.float32)
+    for first in range(0, WIDTH, STEP):
+        at = first + tl.arange(0, STEP)
+        inside = at < WIDTH
+        value = tl.load(vector + at, mask=inside, other=0.0).to(tl.float32)
+        if NORM:
+            by = tl.load(gain + at, mask=inside, other=0.0).to(tl.float32)
+            plus = tl.load(offset + at, mask=inside, other=0.0).to(tl.float32)
+            value = (value - mean) * scale * by + plus
+            value = value.to(matrix.dtype.element_ty).to(tl.float32)  # as LayerNorm stores it
+        place = matrix + row[:, None].to(tl.int64) * WIDTH + at[None, :]
+        part = tl.load(place, mask=is_row[:, None] & inside[None, :], other=0.0)
+        sums += part.to(tl.float32) * value[None, :]
+    result = tl.sum(sums, 1)
+    if BIAS:
+        result += tl.load(bias + row, mask=is_row, other=0.0).to(tl.float32)
+    if ACT == "gelu":
+        result = 0.5 * result * (1.0 + tl.erf(result * 0.7071067811865476))
+    if ACT == "gelu_new":  # tanh(y) = 2 sigmoid(2 y) - 1
+        inner = 0.7978845608028654 * (result + 0.044715 * result * result * result)
+        result = result * tl.sigmoid(2.0 * inner)
+    if ACT == "relu":
+        result = tl.maximum(result, 0.0)
+    if RESIDUAL:
+        result += tl.load(residual + row, mask=is_row, other=0.0).to(tl.float32)
+    tl.store(out + row, result.to(out.dtype.element_ty), mask=is_row)
+
+
+@triton.jit
+def _attend(
+    mixed, keys, values, slots, places, out, heads, scale, slot_stride, head_stride,
+    APPEND: tl.constexpr, SIZE: tl.constexpr, FULL: tl.constexpr, STEP: tl.constexpr,
+):  # fmt: skip
+    """Each program does one head of one token: softmax over what its row has read, and itself."""
+    token, head = tl.program_id(0), tl.program_id(1)
+    slot = tl.load(slots + token).to(tl.int64)
+    place = tl.load(places + token).to(tl.int32)
+    dim = tl.arange(0, FULL)
+    real = dim < SIZE
+    width = heads * SIZE
+    own = mixed + token * 3 * width + head * SIZE + dim
+    query = tl.load(own, mask=real, other=0.0).to(tl.float32) * scale
+    key = tl.load(own + width, mask=real, other=0.0)
+    value = tl.load(own + 2 * width, mask=real, other=0.0)
+    start = slot * slot_stride + head * head_stride
+    if APPEND:
+        tl.store(keys + start + place * SIZE + dim, key, mask=real)
+        tl.store(values + start + place * SIZE + dim, value, mask=real)
+    best = tl.sum(query * key.to(tl.float32), 0)
+    total = best * 0.0 + 1.0
+    context = value.to(tl.float32)
+    for first in range(0, place, STEP):
+        at = first + tl.arange(0, STEP)
+        there = at < place
+        cell = start + at[:, None] * SIZE + dim[None, :]
+        both = there[:, None] & real[None, :]
+        block = tl.load(keys + cell, mask=both, other=0.0).to(tl.float32)
+        more = tl.load(values + cell, mask=both, other=0.0).to(tl.float32)
+        scores = tl.where(there, tl.sum(block * query[None, :], 1), float("-inf"))
+        largest = tl.maximum(best, tl.max(scores, 0))
+        kept = tl.exp(best - largest)
+        weights = tl.exp(scores - largest)
+        context = context * kept + tl.sum(more * weights[:, None], 0)
+        total = total * kept + tl.sum(weights, 0)
+        best = largest
+    context = (context / total).to(out.dtype.element_ty)
+    tl.store(out + token * width + head * SIZE + dim, context, mask=real)
+
+
+@triton.jit
+def _append(
+    mixed, keys, values, slots, places, heads, slot_stride, head_stride,
+    SIZE: tl.constexpr, FULL: tl.constexpr,
+):  # fmt: skip
+    """Each program stores one head's key and value of one token."""
+    token, head = tl.program_id(0), tl.program_id(1)
+    slot = tl.load(slots + token).to(tl.int64)
+    place = tl.load(places + token).to(tl.int32)
+    dim = tl.arange(0, FULL)
+    real = dim < SIZE
+    width = heads * SIZE
+    own = mixed + token * 3 * width + head * SIZE + dim
+    cell = slot * slot_stride + head * head_stride + place * SIZE + dim
+    tl.store(keys + cell, tl.load(own + width, mask=real, other=0.0), mask=real)
+    tl.store(values + cell, tl.load(own + 2 * width, mask=real, other=0.0), mask=real)
+
+
+def matvec(
+    vector: torch.Tensor,
+    matrix: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    norm: torch.nn.LayerNorm | None = None,
+    act: str = "",
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Returns act(matrix · norm(vector) + bias) + residual, [1, M].
+
+    Args:
+        vector: [1, K].
+        matrix: [M, K].
+        bias: [M].
+        norm: Applied first.
+        act: A configuration's `hidden_act`, or "" for none.
+        residual: [1, M].
+    """
+    rows, width = matrix.shape
+    out = vector.new_empty(1, rows)
+    # Enough programs that each of some 130 processors has several; with many rows each program takes more of them.
+    together = max(1, min(8, triton.next_power_of_2(rows // 512 + 1) // 2))
+    _matvec[(triton.cdiv(rows, together),)](
+        vector,
+        vector if norm is None else norm.weight,
+        vector if norm is None else norm.bias,
+        matrix,
+        vector if bias is None else bias,
+        vector if residual is None else residual,
+        out,
+        rows,
+        0.0 if norm is None else norm.eps,
+        WIDTH=width,
+        NORM=norm is not None,
+        BIAS=bias is not None,
+        RESIDUAL=residual is not None,
+        ACT=act,
+        ROWS=together,
+        STEP=min(1024, triton.next_power_of_2(width)),
+        FULL=triton.next_power_of_2(width),
+        num_warps=4,
+    )
+    return out
+
+
+def attend(
+    mixed: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    slots: torch.Tensor,
+    places: torch.Tensor,
+    limit: int,
+) -> torch.Tensor:
+    """Adds new tokens to the cache and returns what each attends to: all of its row before it, and itself.
+
+    Args:
+        mixed: [T, 3 H], queries, keys and values of the new tokens.
+        keys: [R, N, C, D], contiguous.
+        values: As `keys`.
+        slots: int64 [T], each token's row.
+        places: int64 [T], its place there; tokens of one row stand side by side.
+        limit: No place is beyond it; not needed here.
+
+    Returns:
+        [T, H].
+    """
+    tokens, (_, heads, _, size) = len(mixed), keys.shape
+    out = mixed.new_empty(tokens, heads * size)
+    strides = keys.stride(0), keys.stride(1)
+    full = triton.next_power_of_2(size)
+    grid, alone = (tokens, heads), tokens == 1
+    if not alone:  # a token may attend to another of the same step, so all must be stored before
+        _append[grid](mixed, keys, values, slots, places, heads, *strides, SIZE=size, FULL=full, num_warps=1)  # fmt: skip
+    _attend[grid](
+        mixed,
+        keys,
+        values,
+        slots,
+        places,
+        out,
+        heads,
+        size**-0.5,
+        *strides,
+        APPEND=alone,
+        SIZE=size,
+        FULL=full,
+        STEP=max(16, min(128, 8192 // full)),
+        num_warps=4,
+    )
+    return out
