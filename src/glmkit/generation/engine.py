@@ -191,7 +191,9 @@ class Engine:
 
     def _reading_with(self, slot: Slot, forking: bool) -> Iterator[Slot]:
         """Yields a slot whose request still runs and, once it has read part A, those of the other samples."""
-        slots = self._slots if forking else []  # with many at once, looking through all for each takes long
+        slots = (
+            self._slots if forking else []
+        )  # with many at once, looking through all for each takes long
         others = [one for one in slots if one.ticket is slot.ticket and one.sequence is None]
         for one in others:
             assert slot.sequence is not None
@@ -241,4 +243,6 @@ def _feed(slot: Slot, chooses: bool) -> Feed:
     barred = slot.barred() if chooses else None
     ids, positions, blocks = zip(*slot.inputs(), strict=True)
     media = slot.request.prompt.embeddings if slot.prefix else None
-    return Feed(slot.sequence, ids, positions, blocks, slot.prefix, 1 + len(slot.guesses), media, barred)
+    return Feed(
+        slot.sequence, ids, positions, blocks, slot.prefix, 1 + len(slot.guesses), media, barred
+    )

@@ -14,6 +14,7 @@ import importlib.util
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,16 @@ _capturing = threading.Lock()
 class CapturedStep:
     """A step of T tokens at fixed addresses: a CUDA graph, or the same operations called one by one."""
 
-    def __init__(self, workspace: Workspace, tokens: int, limit: int):
-        """Prepares the step; on a GPU it runs twice on the spare row to be captured."""
+    def __init__(self, workspace: Workspace, tokens: int, limit: int, fused: bool):
+        """Prepares the step; on a GPU it runs twice on the spare row to be captured.
+
+        Args:
+            workspace: Whose rows it reads.
+            tokens: T.
+            limit: As `Stepper.logits` takes it, and so is `fused`.
+            fused: Whether Triton multiplies by the matrices.
+        """
+        self.fused = fused
         self._workspace, self._limit = workspace, limit
         device, gpu = workspace.device, workspace.captures
         self._staged = torch.zeros(6, tokens, dtype=torch.long, pin_memory=gpu)
@@ -72,16 +81,33 @@ class CapturedStep:
         self._graph.replay()
         return self._outputs
 
+    def seconds(self, times: int = 7) -> float:
+        """Returns what the captured step takes on the device, with no keys to attend to: the median of a few."""
+        self._inputs.copy_(self._staged)
+        found = []
+        for _ in range(times):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            self._graph.replay()
+            end.record()
+            end.synchronize()
+            found.append(start.elapsed_time(end) / 1e3)
+        return sorted(found)[times // 2]
+
     def _run(self) -> tuple[torch.Tensor, torch.Tensor]:
         workspace = self._workspace
-        logits = workspace.stepper.logits(self._inputs, workspace.rows.buffers, self._limit)
+        logits = workspace.stepper.logits(
+            self._inputs, workspace.rows.buffers, self._limit, self.fused
+        )
         return logits, likeliest(logits, workspace.barred, self._inputs[5])
 
     def _capture(self) -> None:
         with _capturing, torch.cuda.device(self._workspace.device):
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # what libraries set up at their first call is not to be captured
+            with torch.cuda.stream(
+                side
+            ):  # what libraries set up at their first call is not to be captured
                 self._run()
                 self._run()
             torch.cuda.current_stream().wait_stream(side)
@@ -119,8 +145,20 @@ class Workspace:
         # Triton's attention goes as far as each row does; torch's reads as far as is said when it is captured.
         limit = 0 if self.stepper.kernels else min(self._size[1], max(128, 1 << (longest - 1).bit_length()))  # fmt: skip
         if (tokens, limit) not in self._steps:
-            self._steps[tokens, limit] = CapturedStep(self, tokens, limit)
+            self._steps[tokens, limit] = self._captured(tokens, limit)
         return self._steps[tokens, limit]
+
+    def _captured(self, tokens: int, limit: int) -> CapturedStep:
+        """Returns a step; that of one token multiplies with Triton's kernel if it is the faster one here."""
+        plain = CapturedStep(self, tokens, limit, False)
+        if tokens > 1 or self.stepper.kernels is None:
+            return plain
+        fused = CapturedStep(self, tokens, limit, True)
+        if not self.captures:
+            return fused
+        seconds = [one.seconds() for one in (fused, plain)]
+        logger.debug("a step of one token: %.3g s with Triton's matrices, %.3g s with torch's", *seconds)  # fmt: skip
+        return fused if seconds[0] <= seconds[1] else plain
 
     def barred_rows(self, feeds: Sequence[Feed], everywhere: bool) -> list[int]:
         """Returns the rows of `barred` for each wanted place of feeds, or, `everywhere`, for each of their tokens.
@@ -186,13 +224,16 @@ class GraphRunner(TorchRunner):
             GenerationError: An id or a position that the model's tables do not have; ids of media without their rows; no
                 memory is left on the device. No sequence has grown then.
         """
+        config = self.model.config
+        limits = config.vocab_size, config.max_sequence_length
         for feed in feeds:
-            self._check(feed)
+            _check(feed, *limits)
         try:
             return super().forward(feeds)
         except torch.OutOfMemoryError as error:
             if self._workspace is not None:
                 self._workspace.usable = False  # it goes on wanting what there is not
+            self._decoder.free()
             raise GenerationError(self._no_memory()) from error
 
     def _passes(
@@ -216,17 +257,16 @@ class GraphRunner(TorchRunner):
         workspace.rows.reserve(len(self._rows), longest)
         step = workspace.step(sum(counts), longest)
         barred = workspace.barred_rows(feeds, everywhere=True)
-        columns = np.empty((6, sum(counts)), np.int64)
+        ends = np.cumsum(counts)
+        columns = np.empty((6, ends[-1]), np.int64)
+        for column, name in enumerate(("ids", "positions", "blocks")):
+            columns[column] = [*chain.from_iterable(getattr(feed, name) for feed in feeds)]
+        columns[3] = np.repeat([row.place for row in rows], counts)
+        begins = [row.length for row in rows] - (ends - counts)
+        columns[4] = np.repeat(begins, counts) + np.arange(ends[-1])
         columns[5] = barred
-        end = 0
-        for feed, row, count in zip(feeds, rows, counts, strict=True):
-            here, end = slice(end, end + count), end + count
-            columns[0, here], columns[1, here], columns[2, here] = feed.ids, feed.positions, feed.blocks  # fmt: skip
-            columns[3, here] = row.place
-            columns[4, here] = range(row.length, row.length + count)
         logits, best = step(columns)
-        ends = np.cumsum(counts).tolist()
-        places = [range(end - feed.num_logits, end) for feed, end in zip(feeds, ends, strict=True)]
+        places = [range(end - feed.num_logits, end) for feed, end in zip(feeds, ends.tolist(), strict=True)]  # fmt: skip
         return _answers(feeds, places, logits, best)
 
     def _answers(self, feeds: Sequence[Feed], logits: torch.Tensor) -> Iterable[Answer]:
@@ -241,21 +281,6 @@ class GraphRunner(TorchRunner):
         places = [range(end - feed.num_logits, end) for feed, end in zip(feeds, ends, strict=True)]
         return _answers(feeds, places, logits, best)
 
-    def _check(self, feed: Feed) -> None:
-        """Refuses what would end in an error of the device, after which it computes nothing any more."""
-        config = self.model.config
-        vocabulary, limit = config.vocab_size, config.max_sequence_length
-        if min(feed.ids) < 0 or max(feed.ids) >= vocabulary:
-            bad = [one for one in feed.ids if not 0 <= one < vocabulary]
-            wrong = [one for one in bad if not (feed.media is not None and one >= FIRST_MEDIA_ID)]
-            if wrong and not (feed.media is None and wrong[0] >= FIRST_MEDIA_ID):  # `check_media` says more of those
-                raise GenerationError(f"the id {wrong[0]} in a vocabulary of {vocabulary}")
-        for name, some in (("position", feed.positions), ("block position", feed.blocks)):
-            if min(some) < 0 or max(some) > limit:
-                raise GenerationError(
-                    f"the {name} {max(some) if max(some) > limit else min(some)}; this model's tables end at {limit}: cut the text"
-                )
-
     def _no_memory(self) -> str:
         rows, capacity = self._workspace.rows.size if self._workspace else (0, 0)
         config, weight = self.model.config, self.model.glm.word_embeddings.weight
@@ -264,6 +289,19 @@ class GraphRunner(TorchRunner):
             f"the GPU has no memory left: the cache of {len(self._rows)} texts was to have {rows} rows of {capacity} tokens, "
             f"{size / 2**30:.1f} GiB beside the weights; lower batch_size, max_new_tokens or (in an engine) max_batch and max_tokens"
         )
+
+
+def _check(feed: Feed, vocabulary: int, limit: int) -> None:
+    """Refuses what would end in an error of the device, after which it computes nothing any more."""
+    if min(feed.ids) < 0 or max(feed.ids) >= vocabulary:
+        for one in feed.ids:
+            if one < 0 or vocabulary <= one < FIRST_MEDIA_ID:  # `check_media` sees to the others
+                raise GenerationError(f"the id {one} in a vocabulary of {vocabulary}")
+    for name, some in (("position", feed.positions), ("block position", feed.blocks)):
+        if min(some) < 0 or max(some) > limit:
+            raise GenerationError(
+                f"the {name} {max(some) if max(some) > limit else min(some)}; this model's tables end at {limit}: cut the text"
+            )
 
 
 def _answers(
@@ -362,6 +400,13 @@ class GraphDecoder:
         if use is None:
             use = model.device.type == "cuda"
         return Stepper(model, triton_kernels(model.device, dtype, sizes) if use else None)
+
+
+def release(model: Any) -> None:
+    """Gives back the memory that a model's last calls left for the next: the cache of keys and values, captured steps."""
+    decoder = getattr(getattr(model, "make_runner", None), "__self__", None)
+    if isinstance(decoder, GraphDecoder):
+        decoder.free()
 
 
 def why_not(model: Any) -> str | None:

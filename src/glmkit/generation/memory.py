@@ -98,7 +98,9 @@ def inference_memory(
     writing = written * hidden * number + batch_size * config.vocab_size * (number + 4)
     if static:
         read = written = static_rows(batch_size) * static_capacity(input_tokens + output_tokens)
-        writing = batch_size * config.vocab_size * (2 * number + 9)  # with scores in float32 twice, and what is barred
+        writing = (
+            batch_size * config.vocab_size * (2 * number + 9)
+        )  # with scores in float32 twice, and what is barred
     return InferenceMemory(
         weights=weights,
         cache=written * per_token,

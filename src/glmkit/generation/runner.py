@@ -152,8 +152,9 @@ class TorchRunner:
     @torch.inference_mode()
     def forward(self, feeds: Sequence[Feed]) -> list[torch.Tensor]:
         """Reads each feed: empty sequences first, then the others, similar lengths in one pass."""
+        width = self.model.config.hidden_size  # a configuration takes its time to answer
         for feed in feeds:
-            check_media(feed.ids, feed.media, self.model.config.hidden_size)
+            check_media(feed.ids, feed.media, width)
         self._cache.reserve(len(self._rows), 0)
         rows = [self._sequences[feed.sequence] for feed in feeds]
         assert len(set(map(id, rows))) == len(rows), "a sequence was given two feeds at once"

@@ -9,13 +9,13 @@ Shapes: T tokens, H hidden, N heads, D head size, R rows and C capacity of the c
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-
 from transformers.activations import ACT2FN
 
 from glmkit.model.modeling import KERNELS
@@ -81,7 +81,8 @@ def triton_kernels(device: torch.device, dtype: torch.dtype, sizes: tuple[int, i
     try:
         from glmkit.generation import kernels
 
-        difference = _difference(kernels, device, dtype, *sizes)
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            difference = _difference(kernels, device, dtype, *sizes)
         allowed = 1e-4 if dtype == torch.float32 else 0.05
         if not difference <= allowed:
             raise ArithmeticError(f"their results are {difference:.2g} off")
@@ -143,35 +144,37 @@ class Stepper:
         self.model = model
         self.kernels = kernels
 
-    def logits(self, inputs: torch.Tensor, cache: list[Any], limit: int) -> torch.Tensor:
+    def logits(
+        self, inputs: torch.Tensor, cache: list[Any], limit: int, fused: bool
+    ) -> torch.Tensor:
         """Reads one token at each place and returns logits [T, V] after each, in the model's number type.
 
         Args:
             inputs: int64 [5 or more, T]: id, position, block position, row of the cache, place in the row.
             cache: Keys and values of each layer, [R, N, C, D] one after the other; the new tokens' are added.
             limit: No place is at or beyond it.
+            fused: Whether matrices too are left to `kernels`, which multiply by one vector: T must be 1.
         """
         ids, positions, blocks, slots, places = inputs[:5].unbind()
         glm = self.model.glm
         transformer, act = glm.transformer, self.model.config.hidden_act
-        fused: Any = self.kernels if self.kernels is not None and len(ids) == 1 else PlainKernels
-        attend = (PlainKernels if self.kernels is None else self.kernels).attend
+        assert not fused or len(ids) == 1
+        matvec = (self.kernels if fused else PlainKernels).matvec
+        attend: Any = (PlainKernels if self.kernels is None else self.kernels).attend
         hidden = glm.word_embeddings(ids) + transformer.position_embeddings(positions)
         if self.model.config.block_position_encoding:
             hidden = hidden + transformer.block_position_embeddings(blocks)
         for number, layer in enumerate(transformer.layers):
             attention, mlp = layer.attention, layer.mlp
             first, out = attention.query_key_value, attention.dense
-            mixed = fused.matvec(hidden, first.weight, first.bias, norm=layer.input_layernorm)
+            mixed = matvec(hidden, first.weight, first.bias, norm=layer.input_layernorm)
             context = attend(mixed, *cache[2 * number : 2 * number + 2], slots, places, limit)
-            hidden = fused.matvec(context, out.weight, out.bias, residual=hidden)
+            hidden = matvec(context, out.weight, out.bias, residual=hidden)
             up, down = mlp.dense_h_to_4h, mlp.dense_4h_to_h
-            wide = fused.matvec(
-                hidden, up.weight, up.bias, norm=layer.post_attention_layernorm, act=act
-            )
-            hidden = fused.matvec(wide, down.weight, down.bias, residual=hidden)
+            wide = matvec(hidden, up.weight, up.bias, norm=layer.post_attention_layernorm, act=act)
+            hidden = matvec(wide, down.weight, down.bias, residual=hidden)
         words = glm.word_embeddings.weight
-        return fused.matvec(hidden, words, norm=transformer.final_layernorm)
+        return matvec(hidden, words, norm=transformer.final_layernorm)
 
 
 def likeliest(logits: torch.Tensor, barred: torch.Tensor, which: torch.Tensor) -> torch.Tensor:

@@ -122,7 +122,7 @@ def load_model(
             refusal,
             format,
         )
-    return _on(device, unpacked(config, weights).to(dtype), backend)
+    return _on(device, unpacked(config, weights).to(dtype), backend)  # type: ignore[arg-type]
 
 
 def _on(device: torch.device, model: Any, backend: str | None) -> Any:

@@ -161,7 +161,9 @@ def test_no_memory_is_said_with_what_to_do_and_is_not_lasting(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(workspace.rows, "settle", full)
-    with pytest.raises(GenerationError, match=r"no memory left.* 2 rows of 256 tokens.*lower batch_size"):
+    with pytest.raises(
+        GenerationError, match=r"no memory left.* 2 rows of 256 tokens.*lower batch_size"
+    ):
         runner.forward([Feed(handle, [3], [2], [1])])
     runner.close(handle)
     assert decoder._idle == []
@@ -237,7 +239,9 @@ def test_room_grows_in_large_steps():
     assert [static_capacity(one) for one in (1, 256, 257, 1000)] == [256, 256, 384, 1024]
     assert static_capacity(1025, before=1024) == 1280
     config = MODEL.config
-    static = inference_memory(config, batch_size=3, input_tokens=100, output_tokens=200, static=True)
+    static = inference_memory(
+        config, batch_size=3, input_tokens=100, output_tokens=200, static=True
+    )
     assert static.cache == 5 * 384 * 2 * config.num_layers * config.hidden_size * 2
 
 
@@ -273,9 +277,7 @@ def test_graphs_on_a_gpu(dtype):
         answers += runner.forward([prompt(one, 20 + one, one) for one in handles])
         handles.append(runner.fork(handles[0]))
         for _ in range(5):
-            feeds = [
-                Feed(one, [rng.randrange(4, 30)] * 2, [2, 2], [1, 2], 0, 2) for one in handles
-            ]
+            feeds = [Feed(one, [rng.randrange(4, 30)] * 2, [2, 2], [1, 2], 0, 2) for one in handles]
             answers += runner.forward(feeds)
             for one in handles:
                 runner.truncate(one, runner.length(one) - 1)
