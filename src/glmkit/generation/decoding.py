@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,7 @@ class TokenChooser:
         self.writable[[*forbidden, *ends]] = False
         self.stop = stop
         # What `masked` hides while a blank may not end yet, and afterwards.
-        self._barred = [~self.writable, np.zeros(num_tokens, bool)]
-        self._barred[1][list(forbidden)] = True
+        self._barred = _barred(tuple(sorted(forbidden)), tuple(sorted(ends)), num_tokens)
         penalties: list[Any] = []
         if settings.repetition_penalty != 1.0:
             penalties.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
@@ -155,6 +155,18 @@ class TokenChooser:
         if self.settings.do_sample:
             token = int(torch.multinomial(torch.softmax(scores, -1), 1, generator=generator))
         return token, _log_probability(logits, token)
+
+
+@lru_cache(maxsize=16)
+def _barred(
+    forbidden: tuple[int, ...], ends: tuple[int, ...], num_tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what is barred while a blank may not end, and later; one pair for all choosers of a vocabulary."""
+    later = np.zeros(num_tokens, bool)
+    later[list(forbidden)] = True
+    before = later.copy()
+    before[list(ends)] = True
+    return before, later
 
 
 def _log_probability(logits: torch.Tensor, token: int) -> float:

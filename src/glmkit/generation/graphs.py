@@ -14,6 +14,7 @@ import importlib.util
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -105,10 +106,8 @@ class CapturedStep:
         with _capturing, torch.cuda.device(self._workspace.device):
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(
-                side
-            ):  # what libraries set up at their first call is not to be captured
-                self._run()
+            with torch.cuda.stream(side):
+                self._run()  # what libraries set up at their first call is not to be captured
                 self._run()
             torch.cuda.current_stream().wait_stream(side)
             torch.cuda.synchronize()
@@ -130,7 +129,7 @@ class Workspace:
         self.rows = StaticRows(model.config.num_layers)
         self.barred = torch.zeros(BARRED, model.config.vocab_size, dtype=torch.bool, device=self.device)  # fmt: skip
         self.usable = True
-        self.pool = torch.cuda.graph_pool_handle() if captures else None
+        self.pool: Any = None
         self._size = (0, 0)
         self._steps: dict[tuple[int, int], CapturedStep] = {}
         self._known: list[np.ndarray] = []
@@ -139,6 +138,7 @@ class Workspace:
         """Returns the step for so many tokens at places below `longest`; captures it where it is the first."""
         if self._size != self.rows.size:
             self._steps.clear()  # they know the addresses that were
+            self.pool = torch.cuda.graph_pool_handle() if self.captures else None
             self.rows.settle(self._like())
             self._size = self.rows.size
         tokens = 1 << (tokens - 1).bit_length()
@@ -150,15 +150,23 @@ class Workspace:
 
     def _captured(self, tokens: int, limit: int) -> CapturedStep:
         """Returns a step; that of one token multiplies with Triton's kernel if it is the faster one here."""
-        plain = CapturedStep(self, tokens, limit, False)
         if tokens > 1 or self.stepper.kernels is None:
-            return plain
-        fused = CapturedStep(self, tokens, limit, True)
-        if not self.captures:
-            return fused
-        seconds = [one.seconds() for one in (fused, plain)]
-        logger.debug("a step of one token: %.3g s with Triton's matrices, %.3g s with torch's", *seconds)  # fmt: skip
-        return fused if seconds[0] <= seconds[1] else plain
+            return CapturedStep(self, tokens, limit, False)
+        if self.stepper.fuses is None and not self.captures:
+            self.stepper.fuses = True
+        if self.stepper.fuses is not None:
+            return CapturedStep(self, tokens, limit, self.stepper.fuses)
+        pair = [CapturedStep(self, tokens, limit, fused) for fused in (False, True)]
+        seconds = [one.seconds() for one in pair]
+        logger.debug("a step of one token: %.3g s with torch's matrices, %.3g s with Triton's", *seconds)  # fmt: skip
+        self.stepper.fuses = seconds[1] <= seconds[0]
+        return pair[self.stepper.fuses]
+
+    def discard(self) -> None:
+        """Gives all memory back at once."""
+        self._steps.clear()
+        self.rows = StaticRows(self.stepper.model.config.num_layers)
+        self._size = self.rows.size
 
     def barred_rows(self, feeds: Sequence[Feed], everywhere: bool) -> list[int]:
         """Returns the rows of `barred` for each wanted place of feeds, or, `everywhere`, for each of their tokens.
@@ -170,10 +178,6 @@ class Workspace:
         if missing := {name: one for name, one in wanted.items() if name not in known}:
             if len(self._known) + len(missing) > BARRED:
                 self._known, missing = [], wanted
-            if len(missing) > BARRED:
-                raise GenerationError(
-                    f"requests of {len(missing)} different choosers in one step; {BARRED} can run at once, share one chooser among requests"
-                )
             for one in missing.values():
                 row = self.barred[len(self._known)]
                 row.fill_(True)  # rows of the vocabulary that are no tokens too
@@ -201,20 +205,32 @@ class GraphRunner(TorchRunner):
         super().__init__(decoder.model)
         self._decoder = decoder
         self._workspace: Workspace | None = None
+        self._free: list[Row] = []  # of `_rows`, those without a sequence
 
     def open(self) -> int:
         """Returns the handle of a new, empty sequence."""
         if self._workspace is None:
             self._workspace = self._decoder.take()
             self._cache = self._workspace.rows
-        return super().open()
+        if not self._free:
+            return super().open()
+        row = min(self._free, key=lambda one: one.place)
+        self._free.remove(row)
+        self._opened += 1
+        self._sequences[self._opened] = row
+        return self._opened
 
     def close(self, sequence: int) -> None:
-        """Forgets a sequence; the last row takes its place."""
-        super().close(sequence)
-        if not self._rows and self._workspace is not None:
+        """Forgets a sequence. Its row stays empty until another takes it: a step finds rows wherever they are."""
+        row = self._sequences.pop(sequence)
+        self._rows[row.place] = Row(row.place)
+        self._free.append(self._rows[row.place])
+        if not self._sequences and self._workspace is not None:
+            self._rows, self._free = [], []
             if self._workspace.usable:
                 self._decoder.give_back(self._workspace)
+            else:
+                self._workspace.discard()
             self._workspace = None
 
     def forward(self, feeds: Sequence[Feed]) -> list[Any]:
@@ -228,6 +244,8 @@ class GraphRunner(TorchRunner):
         limits = config.vocab_size, config.max_sequence_length
         for feed in feeds:
             _check(feed, *limits)
+        if len({id(one) for feed in feeds for one in feed.barred or ()}) > BARRED:
+            feeds = [replace(feed, barred=None) for feed in feeds]  # logits for all
         try:
             return super().forward(feeds)
         except torch.OutOfMemoryError as error:
@@ -286,7 +304,7 @@ class GraphRunner(TorchRunner):
         config, weight = self.model.config, self.model.glm.word_embeddings.weight
         size = 2 * config.num_layers * config.hidden_size * weight.element_size() * rows * capacity
         return (
-            f"the GPU has no memory left: the cache of {len(self._rows)} texts was to have {rows} rows of {capacity} tokens, "
+            f"the GPU has no memory left: the cache of {len(self._sequences)} texts was to have {rows} rows of {capacity} tokens, "
             f"{size / 2**30:.1f} GiB beside the weights; lower batch_size, max_new_tokens or (in an engine) max_batch and max_tokens"
         )
 
@@ -373,7 +391,7 @@ class GraphDecoder:
         weights = tuple((one.data_ptr(), one.dtype, one.device) for one in self.model.parameters())
         with self._lock:
             if self._stepper is None or weights != self._weights:
-                self._idle = []
+                self._discard()
                 self._weights, self._stepper = weights, self._make_stepper()
             if self._idle:
                 return self._idle.pop()
@@ -391,7 +409,11 @@ class GraphDecoder:
     def free(self) -> None:
         """Gives the memory of workspaces that nobody uses back."""
         with self._lock:
-            self._idle = []
+            self._discard()
+
+    def _discard(self) -> None:
+        while self._idle:
+            self._idle.pop().discard()
 
     def _make_stepper(self) -> Stepper:
         model, use = self.model, self._use_triton

@@ -34,8 +34,8 @@ class Feed:
             feed, see what came before and themselves.
         num_logits: Logits are wanted after the last `num_logits` tokens.
         media: [M, H], the rows that ids from `FIRST_MEDIA_ID` on mean, or None where there are no such ids.
-        barred: For each place whose logits are wanted a bool array [≤ V], the tokens that may not stand there; given only to
-            a runner that `chooses`, which answers with the likeliest others.
+        barred: For each place whose logits are wanted a bool array [≤ V], the tokens that may not stand there. A runner that
+            `chooses` may answer with the likeliest others instead of logits.
     """
 
     sequence: int

@@ -53,7 +53,7 @@ def random_calls(rng: Random, runner: TorchRunner) -> None:
         runner.close(handle)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32))
 def test_any_order_of_calls_equals_reading_from_scratch(seed: int):
     """One decoder throughout: what a runner leaves in its workspace does not reach the next one."""
@@ -124,6 +124,30 @@ def test_logits_stay_where_they_are_unless_somebody_needs_them():
     assert log_probability == pytest.approx(float(allowed.log_softmax(-1).max()), abs=1e-5)
     assert barred.nonzero()[0].tolist() == [1, 3]
     assert plain.barred(1).nonzero()[0].tolist() == [1]
+
+
+def test_many_ways_to_choose_at_once_and_rows_that_are_taken_again():
+    """More sets of barred tokens than the device holds are answered with logits; a closed row is the next one's."""
+    runner = DECODER.make_runner()
+    choosers = [TokenChooser(DecodingSettings(), [one], [3], 30) for one in range(4, 24)]
+    again = TokenChooser(DecodingSettings(), [23], [3], 30)
+    assert again.barred(1) is choosers[-1].barred(1)
+    handles = [runner.open() for _ in choosers]
+    feeds = [
+        Feed(handle, [5, 6], [0, 1], [0, 0], 2, barred=[chooser.barred(1)])
+        for handle, chooser in zip(handles, choosers, strict=True)
+    ]
+    logits = runner.forward(feeds)
+    assert all(isinstance(one, torch.Tensor) for one in logits)
+    for feed, one in zip(feeds[:3], logits, strict=False):
+        runner.truncate(feed.sequence, 0)
+        [[(token, _)]] = runner.forward([feed])
+        assert token == int(one[0, :30].masked_fill(torch.from_numpy(feed.barred[0]), -torch.inf).argmax())  # fmt: skip
+    for handle in (handles[3], handles[7]):
+        runner.close(handle)
+    new = [runner.open(), runner.open()]
+    check(runner, [prompt(one, 4) for one in new], {one: of_prompt(4) for one in new})
+    assert len(runner._rows) == len(handles)
 
 
 def test_everything_barred_is_an_error_of_the_request():
