@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_runner import MODEL, VOCABULARY, Tokens, check, prompt, random_feed, tiny
 
+import glmkit
 from glmkit.errors import GenerationError
 from glmkit.generation.decoding import TokenChooser
 from glmkit.generation.engine import Engine
-from glmkit.generation.graphs import GraphDecoder, GraphRunner, why_not
+from glmkit.generation.graphs import GraphDecoder, GraphRunner, release, why_not
 from glmkit.generation.memory import inference_memory, static_capacity, static_rows
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.request import Request
@@ -310,3 +311,22 @@ def test_graphs_on_a_gpu(dtype):
         found.append(torch.cat(answers))
     tolerance = 1e-3 if dtype == torch.float32 else 0.1 * float(found[1].std())
     torch.testing.assert_close(*found, rtol=1e-3, atol=tolerance)
+
+
+@pytest.mark.gpu
+def test_a_model_loaded_on_a_gpu_writes_with_graphs():
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    glm, plain = (
+        glmkit.load(device="cuda", dtype="float32", backend=backend) for backend in (None, "torch")
+    )
+    assert isinstance(glm.model.make_runner(), GraphRunner)
+    assert not hasattr(plain.model, "make_runner")
+    texts = ["北京是[MASK]的首都，也是[MASK]。", "The capital of France is [MASK].", "春天[gMASK]"]
+    for _ in range(2):  # the second time with what the first one captured
+        found, expected = (one.fill(texts, max_new_tokens=20) for one in (glm, plain))
+        assert [one.text for one in found] == [one.text for one in expected]
+    decoder = glm.model.make_runner.__self__
+    assert len(decoder._idle) == 1
+    release(glm.model)
+    assert decoder._idle == []

@@ -164,6 +164,8 @@ def test_wrong_wishes_say_what_there_is(folder, tmp_path):
         ConfigError, match=r"no backend 'torhc'; there are native, torch.*did you mean 'torch'"
     ):
         glmkit.load(folder, backend="torhc")
+    with pytest.raises(ConfigError, match="backend='graphs' is for GPUs .* the device is cpu"):
+        glmkit.load(folder, device="cpu", backend="graphs")
     quantize(folder, tmp_path / "q", "int8")
     with pytest.raises(CheckpointError):
         quantize(folder, tmp_path / "q", "int8")
