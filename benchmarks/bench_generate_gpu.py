@@ -218,6 +218,8 @@ def run_group(
 
     made: dict[str, Any] = {}
     for name in names:
+        if name.endswith("static") and shape != arguments.shapes[0]:
+            continue  # once is enough to see what it is worth
         try:
             made[name] = make(name, SHAPES[shape], arguments, made)
         except Exception as error:

@@ -83,7 +83,7 @@ def triton_kernels(device: torch.device, dtype: torch.dtype, sizes: tuple[int, i
 
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             difference = _difference(kernels, device, dtype, *sizes)
-        allowed = 1e-4 if dtype == torch.float32 else 0.05
+        allowed = 0.01 if dtype == torch.float32 else 0.05  # a product of matrices may be in TF32
         if not difference <= allowed:
             raise ArithmeticError(f"their results are {difference:.2g} off")
     except Exception as error:  # no Triton, no compiler, a device too old: torch's operations do
