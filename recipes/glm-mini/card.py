@@ -169,7 +169,7 @@ def card_values(
         "dtype": _stored_as(asset, config),
         "megabytes": f"{weights.stat().st_size / 1e6:.1f}",
         "hardware": facts.hardware,
-        "hours": f"{sum(stage.hours for stage in facts.stages):.1f}",
+        "duration": _duration(sum(stage.hours for stage in facts.stages), language),
         "tokens": _count(sum(stage.tokens for stage in facts.stages), language),
         "predicted": _count(sum(stage.predicted_tokens for stage in facts.stages), language),
         "stages": stages_table(facts.stages, language),
@@ -188,6 +188,13 @@ def _stored_as(asset: Path, config: GLMConfig) -> str:
     if weights_file(asset).name == QUANTIZED:
         return NativeWeights.load(asset).quantization
     return str(config.dtype).removeprefix("torch.")
+
+
+def _duration(hours: float, language: str) -> str:
+    """Returns a time in hours, below one hour in minutes."""
+    if hours < 1:
+        return f"{hours * 60:.0f} {'分钟' if language == 'zh' else 'minutes'}"
+    return f"{hours:.1f} {'小时' if language == 'zh' else 'hours'}"
 
 
 def _count(number: int, language: str) -> str:
