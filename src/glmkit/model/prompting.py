@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
-from transformers.generation import GenerationMode
+from transformers.generation import GenerationMode, MaxLengthCriteria
 
 from glmkit.blanks.layout import Piece, collate, find_masks, lay_out
 from glmkit.errors import GenerationError
@@ -129,6 +129,15 @@ class GLMGenerationMixin(GenerationMixin):
             )
             generation_config.max_length = prompt + limit
         return generation_config
+
+    def _get_stopping_criteria(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', without its warning: prompt and blank may be longer together than either table of positions."""
+        transformers: Any = super()
+        criteria = transformers._get_stopping_criteria(*args, **kwargs)
+        for one in criteria:
+            if isinstance(one, MaxLengthCriteria):
+                one.max_position_embeddings = None
+        return criteria
 
     def _beam_search(  # type: ignore[override]
         self: Any, input_ids: torch.Tensor, *args: Any, generation_config: Any, **kwargs: Any

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,18 @@ def test_the_table_of_block_positions_ends_a_blank(caplog):
     output = MODEL.generate(PROMPT, max_new_tokens=100, suppress_tokens=[EOP])
     assert len(answer(ids(output))) == MODEL.config.max_sequence_length
     assert "the model has 64 block positions" in caplog.text
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_prompt_and_blank_may_be_longer_together_than_a_table_of_positions(beams, caplog):
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    try:
+        ids = prompt(np.random.default_rng(0), 60)
+        output = tiny_model().generate([ids], max_new_tokens=30, min_new_tokens=30, num_beams=beams)
+    finally:
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert output.shape[1] > 64
+    assert "exceeded" not in caplog.text
 
 
 def test_a_long_prompt_still_gets_the_default_20_tokens():
