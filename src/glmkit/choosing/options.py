@@ -158,14 +158,26 @@ def plan_training(config: GLMConfig, request: Request, method: Method) -> Traini
 
 
 def plan_inference(config: GLMConfig, request: Request) -> Inference:
-    """Returns what answering takes: on one device where that does, else with the layers divided among all of one kind."""
+    """Returns what answering takes: on one device where that does, else with the layers divided among all of one kind.
+
+    On one GPU what is written is written as `glmkit.load` does there, by captured steps with a static cache.
+    """
     hardware = request.hardware
     read, written = request.input_tokens + SPECIALS, request.output_tokens
+    writes = request.need.kind != "labels"  # labels are compared in the pass that reads
+
+    def captured(devices: int) -> bool:
+        return writes and hardware.device == "cuda" and devices == 1
 
     def memory(batch_size: int, devices: int) -> int:
         whole = inference_memory(
-            config, batch_size=batch_size, input_tokens=read, output_tokens=written, dtype=hardware.dtype
-        )  # fmt: skip
+            config,
+            batch_size=batch_size,
+            input_tokens=read,
+            output_tokens=written,
+            dtype=hardware.dtype,
+            static=captured(devices),
+        )
         return -(-(whole.weights + whole.cache) // devices) + whole.working
 
     devices = 1
@@ -174,9 +186,10 @@ def plan_inference(config: GLMConfig, request: Request) -> Inference:
     batch_size = next((size for size in (32, 16, 8, 4, 2) if memory(size, devices) <= hardware.usable), 1)  # fmt: skip
     many = reading_seconds(config, hardware, read * batch_size)
     one = reading_seconds(config, hardware, read)
-    if request.need.kind != "labels":  # labels are compared in the pass that reads
-        one += (written - 1) * writing_seconds(config, hardware, read + written)
-        many += (written - 1) * writing_seconds(config, hardware, read + written, batch_size)
+    if writes:
+        steps, fast, tokens = written - 1, captured(devices), read + written
+        one += steps * writing_seconds(config, hardware, tokens, captured=fast)
+        many += steps * writing_seconds(config, hardware, tokens, batch_size, captured=fast)
     least = memory(1, devices)
     return Inference(least, devices, one, batch_size, batch_size / many, least <= hardware.usable)
 

@@ -22,6 +22,10 @@ LAYER_SECONDS = 3.2e-4
 """Of Python and of starting kernels, for each layer and token: measured on one core of an AMD EPYC (2.45 GHz) with a model of
 hidden size 64, whose arithmetic takes no time (0.30 to 0.33 ms a layer, with 48 and 12 layers)."""
 
+CAPTURED_LAYER_SECONDS = 2.5e-5
+"""The same of a step captured as a CUDA graph: what the H200 of `docs/results/generate_h200_2026-11.md` took a layer beside reading
+was 23, 27 and 3 microseconds with the shapes of large, 2b and 10b."""
+
 EPOCHS = 3
 """As in `glmkit finetune`."""
 
@@ -68,17 +72,29 @@ def reading_seconds(config: GLMConfig, hardware: Hardware, tokens: int) -> float
 
 
 def writing_seconds(
-    config: GLMConfig, hardware: Hardware, tokens: int, batch_size: int = 1
+    config: GLMConfig,
+    hardware: Hardware,
+    tokens: int,
+    batch_size: int = 1,
+    *,
+    captured: bool = False,
 ) -> float:
     """Returns the seconds of a token of every text of a batch, after `tokens` tokens.
 
     All weights are read, and each text's keys and values; or, in large batches, the operations take longer.
+
+    Args:
+        config: The model.
+        hardware: What there is to compute on.
+        tokens: That each text has.
+        batch_size: Texts.
+        captured: Whether steps are captured as CUDA graphs (`generation.graphs`).
     """
     cached = batch_size * tokens * 2 * config.num_layers * config.hidden_size
     read = _read_bytes(config, hardware, cached) / _bandwidth(hardware)
     operations = batch_size * StepFlops.of(config).total(1, tokens, 1) / 3
     computed = operations / (hardware.flops * COMPUTE_SHARE[hardware.device])
-    return max(read, computed) + _overhead(config)
+    return max(read, computed) + _overhead(config, captured)
 
 
 def _read_bytes(config: GLMConfig, hardware: Hardware, cached: int) -> float:
@@ -89,5 +105,5 @@ def _bandwidth(hardware: Hardware) -> float:
     return hardware.bandwidth * BANDWIDTH_SHARE
 
 
-def _overhead(config: GLMConfig) -> float:
-    return LAYER_SECONDS * config.num_layers
+def _overhead(config: GLMConfig, captured: bool = False) -> float:
+    return (CAPTURED_LAYER_SECONDS if captured else LAYER_SECONDS) * config.num_layers

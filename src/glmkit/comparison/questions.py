@@ -104,8 +104,7 @@ def continuations(
 ) -> Iterator[Question]:
     """Yields texts whose last `settings.length` tokens are to be written; see `blanks`."""
     for ids, _ in _texts(store, settings.length + 4, longest, seed):
-        room = min(len(ids), longest)
-        yield Question(ids[: room - settings.length], ids[room - settings.length : room])
+        yield Question(ids[: -settings.length], ids[-settings.length :])
 
 
 def held_out_questions(config: ObjectivesConfig, task: str, longest: int) -> list[Question]:

@@ -277,7 +277,7 @@ def _format_of(url: str) -> str:
 def _first_line_is_record(beginning: bytes) -> bool:
     try:
         return isinstance(json.loads(beginning.partition(b"\n")[0]), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

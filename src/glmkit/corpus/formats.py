@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from glmkit.corpus.columns import read_columns
 from glmkit.corpus.document import ReadLog
 from glmkit.corpus.files import SourceFile, decode
-from glmkit.corpus.json_values import read_json
+from glmkit.corpus.json_values import read_json, refused
 from glmkit.corpus.rows import Part, Row, as_record
 from glmkit.errors import DataError
 
@@ -26,6 +26,9 @@ except ImportError:  # it comes with datatrove; json does the same, slower
 
 MAX_FIELD_CHARS = 2**27
 """Of a field of a CSV file: what is longer has lost its closing quote."""
+
+_BLANK = "\t\r\n ,;|"
+"""What a line of a table without any value consists of: spreadsheets write empty rows with their separators."""
 
 
 @dataclass
@@ -55,7 +58,7 @@ def read_rows(file: SourceFile, part: Part, log: ReadLog) -> Iterator[Row]:
     """Yields the rows of a part in the file's order; keeps `log.bytes_read` up to date.
 
     Raises:
-        DataError: Damaged bytes, wrong encoding or broken syntax; names file and line (or row).
+        DataError: Damaged bytes, wrong encoding, broken syntax or JSON that `refused` has words for; names file and line (or row).
         MissingDependencyError: parquet and Arrow without the extra `glmkit[corpus]`.
     """
     if file.format in ("parquet", "arrow"):
@@ -115,18 +118,20 @@ def _parse_slowly(data: bytes, where: _Line) -> Any:
             f"{where}: not valid JSON ({error.msg} at column {error.pos + 1}). The line begins: "
             f"{line.strip()[:60]!r}. A file of one JSON array, or of records over several lines, is called .json."
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise refused(where, error) from error
 
 
 def _read_csv(file: SourceFile, stream: BinaryIO, part: Part) -> Iterator[Row]:
-    """The first line names the fields; the separator is what it has most of: tab, comma, semicolon or bar."""
+    """The first line that is not blank names the fields; the separator is what it has most of: tab, comma, semicolon or bar."""
     lines = (decode(data, f"{file.url}:{n}", first=n == 1) for n, data in enumerate(stream, 1))
-    heading = next(lines, "")
-    if not heading.strip():
+    before, heading = next(((n, one) for n, one in enumerate(lines) if one.strip(_BLANK)), (0, ""))
+    if not heading:
         return
     separator = max("\t,;|" if file.url.lower().find(".tsv") >= 0 else ",\t;|", key=heading.count)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARS))
     reader = csv.reader(_chain(heading, lines), delimiter=separator, strict=True)
-    fields, line = None, 1
+    fields, line = None, before + 1
     try:
         for number, values in enumerate(reader, -1):
             where = f"{file.url}:{line}"
@@ -138,12 +143,12 @@ def _read_csv(file: SourceFile, stream: BinaryIO, part: Part) -> Iterator[Row]:
                 yield Row(str(line), where, None)
             elif len(values) != len(fields):
                 raise DataError(
-                    f"{where}: {len(values)} values, but the first line names {len(fields)} fields "
+                    f"{where}: {len(values)} values, but the heading names {len(fields)} fields "
                     f"({', '.join(fields)[:200]}). Is the file cut short, or a quote missing?"
                 )
             else:
                 yield Row(str(line), where, dict(zip(fields, values, strict=True)))
-            line = reader.line_num + 1
+            line = before + reader.line_num + 1
     except csv.Error as error:
         raise DataError(
             f"{file.url}:{line}: not valid CSV ({error}). The record that begins on this line may miss a quote."

@@ -24,13 +24,22 @@ def read_json(file: SourceFile, stream: BinaryIO, part: Part) -> Iterator[Row]:
     """Yields every n-th object, from the k-th on.
 
     Raises:
-        DataError: Broken syntax, a file that ends too soon, or bytes that are not UTF-8.
+        DataError: Broken syntax, JSON that `refused` has words for, a file that ends too soon, or bytes that are not UTF-8.
     """
     values = _JsonValues(file, stream)
     for number, value in enumerate(values):
         if number % part[1] == part[0]:
             where = f"{file.url}:{values.line} (record {number + 1})"
             yield Row(str(number + 1), where, as_record(value, where))
+
+
+def refused(where: object, error: ValueError | RecursionError) -> DataError:
+    """Returns the complaint about what is JSON, but not for Python: integers of more than 4,300 digits, thousands of levels."""
+    if isinstance(error, RecursionError):
+        return DataError(f"{where}: objects or arrays within each other, too many levels deep")
+    return DataError(
+        f"{where}: an integer of more digits than Python reads (4,300); write it as a string"
+    )
 
 
 class _JsonValues:
@@ -88,6 +97,8 @@ class _JsonValues:
                 if not cut or not self._read_on(block):
                     self._fail(error.msg, self._text.count("\n", self._at, error.pos))
                 block *= 2
+            except (ValueError, RecursionError) as error:
+                raise refused(f"{self.file.url}:{self._next_line}", error) from error
             else:
                 self._advance(end)
                 return value

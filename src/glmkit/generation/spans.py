@@ -44,8 +44,8 @@ _NEVER_LAST = frozenset("，。；：！？、,.;:!?(（【《〈「『“‘")
 
 
 @dataclass(frozen=True)
-class Span:
-    """A span of a text.
+class FoundSpan:
+    """A span that the search found.
 
     Attributes:
         start: Of its first character.
@@ -123,13 +123,13 @@ class SpanSearch:
         self._queue: list[tuple[float, int, str, int]] = []
         self._number = count()
 
-    def best(self, n: int = 1) -> list[Span]:
+    def best(self, n: int = 1) -> list[FoundSpan]:
         """Returns the `n` likeliest spans of different texts, best first; fewer where there are not so many."""
         if not self._ends:
             return []
         self._read_nodes([0])
         self._push_starts()
-        found: list[Span] = []
+        found: list[FoundSpan] = []
         spelled = 0
         while (
             self._queue
@@ -238,7 +238,7 @@ class SpanSearch:
             if node.span is not None:
                 self._push(node.total + float(row[self._specials.eop]), "end", place)
 
-    def _span(self, place: int, log_probability: float) -> Span:
+    def _span(self, place: int, log_probability: float) -> FoundSpan:
         """Returns a node's span, where its text comes first."""
         start, end = self._nodes[place].span or (0, 0)
         text = self._text[start:end]
@@ -250,4 +250,4 @@ class SpanSearch:
             ),
             start,
         )
-        return Span(first, first + len(text), log_probability)
+        return FoundSpan(first, first + len(text), log_probability)

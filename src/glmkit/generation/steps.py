@@ -143,9 +143,8 @@ class Stepper:
     def __init__(self, model: Any, kernels: Any = None):
         self.model = model
         self.kernels = kernels
-        self.fuses: bool | None = (
-            None  # whether one token's matrices are left to them; None until both were tried
-        )
+        # Whether one token's matrices are left to them; None until both were tried.
+        self.fuses: bool | None = None
 
     def logits(
         self, inputs: torch.Tensor, cache: list[Any], limit: int, fused: bool

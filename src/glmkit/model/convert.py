@@ -24,7 +24,7 @@ from glmkit.checkpoint import Checkpoint, new_folder, read_checkpoint, resolve, 
 from glmkit.errors import CheckpointError, nearest
 from glmkit.model.adapters import MEDIA_FOLDER, media_folder
 from glmkit.model.configuration import GLMConfig
-from glmkit.model.loading import special_token_fields
+from glmkit.model.loading import GENERATION_CONFIG, special_token_fields
 from glmkit.model.modeling import GLMModel
 from glmkit.runtime import DTYPES
 from glmkit.whole_files import copy_matching
@@ -41,8 +41,8 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 
-COMPANIONS = ("tasks/*.yaml", "calibration.json", "finetuned.json")
-"""What fine-tuning and `glmkit calibrate` leave beside a model: its head is not asked without."""
+COMPANIONS = (GENERATION_CONFIG, "tasks/*.yaml", "calibration.json", "finetuned.json")
+"""How the model is to write, and what fine-tuning and `glmkit calibrate` leave beside it: its head is not asked without."""
 
 BUILT_IN = {
     "hub": {"hidden_act": "gelu", "layernorm_epsilon": 1e-5},
@@ -115,8 +115,8 @@ def convert(
 ) -> ConversionReport:
     """Writes a checkpoint in another format and compares logits before it reports success.
 
-    A folder gets weights, configuration, vocabulary, tasks, calibrations and what reads media; the original's Python files, which
-    `trust_remote_code` needs in a hub-format folder, come from the published repositories.
+    A folder gets weights, configuration, settings of generation, vocabulary, tasks, calibrations and what reads media; the original's
+    Python files, which `trust_remote_code` needs in a hub-format folder, come from the published repositories.
 
     Args:
         source: Folder, training file or hub name.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -101,3 +104,16 @@ def test_speed_by_hand():
         (288 * 10 + 24 * 100 + 120) / 3 / 350 + LAYER_SECONDS, rel=1e-6
     )
     assert writing_seconds(config, slow, 10, 32) > writing_seconds(config, slow, 10)
+
+
+@pytest.mark.parametrize("shape", ["large", "2b", "10b"])
+def test_captured_steps_are_estimated_as_they_were_measured(shape):
+    """127 tokens read, the middle of 128 written; what is promised is a factor of two."""
+    page = Path(__file__).resolve().parents[3] / "docs" / "results" / "generate_h200_2026-11.json"
+    measured = json.loads(page.read_text(encoding="utf-8"))["results"][shape]["glmkit graphs"]
+    for texts in (1, 64):
+        if (name := f"decode {texts}") in measured:
+            seconds = writing_seconds(
+                GLMConfig.preset(shape), parse_hardware("H200"), 191, texts, captured=True
+            )
+            assert texts / seconds == pytest.approx(measured[name][0], rel=0.35)

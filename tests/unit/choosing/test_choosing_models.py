@@ -38,7 +38,8 @@ def test_glm_minis_sizes_and_tasks_are_the_recipes():
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     model, mini = recipe["model"], next(one for one in CANDIDATES if not one.preset)
     tasks = {need.task for need in NEEDS if need.name in mini.learnt}
-    assert tasks == set(recipe["tasks"]["folders"])
+    # `span` has invented questions: they teach finding an answer, and nobody asks for more of them.
+    assert tasks == set(recipe["tasks"]["folders"]) - {"span"}
     fields = ("num_layers", "hidden_size", "num_attention_heads", "max_sequence_length")
     assert MINI[:4] == tuple(model[name] for name in fields)
     if (ASSETS / "glm-mini" / "config.json").is_file():

@@ -12,10 +12,13 @@ from glmkit.choosing import judging
 from glmkit.choosing.advice import BASELINE
 from glmkit.choosing.devices import GIB
 from glmkit.choosing.models import CANDIDATES
+from glmkit.choosing.options import SPECIALS
 from glmkit.choosing.ranking import Choice, parse_seconds
 from glmkit.choosing.report import as_dict, as_text
 from glmkit.choosing.tasks import NEEDS, find_need
 from glmkit.errors import ConfigError
+from glmkit.generation.memory import inference_memory
+from glmkit.model.configuration import GLMConfig
 from glmkit.tasks.task import load_task
 
 RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
@@ -26,7 +29,7 @@ def names(choice: Choice) -> list[str]:
 
 
 def test_the_issues_example():
-    """5000 Chinese summaries on 24 GB: the largest, on a base of 4 bits; with 200 ms on the slowest such card the small one."""
+    """5000 Chinese summaries on 24 GB: the largest, on a base of 4 bits; on the slowest such card 200 ms are enough for the middle, 100 ms for the small one."""
     free = glmkit.choose("summarize", examples=5000, gpu="1x24GB")
     assert free.best is not None
     assert (free.best.candidate.name, free.best.method) == ("10b-chinese", "lora")
@@ -34,11 +37,12 @@ def test_the_issues_example():
     assert "THUDM/glm-10b-chinese summary" in free.best.command
     assert free.best.training is not None
     assert free.best.training.memory < 20 * GIB
-    quick = glmkit.choose("summarize", examples=5000, gpu="1x24GB", latency="200ms")
-    assert quick.best is not None
-    assert quick.best.candidate.name == "glm-mini"
-    assert quick.best.inference.seconds < 0.2
-    assert all("latency" in o.problems for o in quick.ranking if o.inference.seconds > 0.2)
+    for seconds, name in ((0.2, "large-chinese"), (0.1, "glm-mini")):
+        quick = glmkit.choose("summarize", examples=5000, gpu="1x24GB", latency=seconds)
+        assert quick.best is not None
+        assert quick.best.candidate.name == name
+        assert quick.best.inference.seconds < seconds
+        assert all("latency" in o.problems for o in quick.ranking if o.inference.seconds > seconds)
 
 
 @pytest.mark.parametrize("need", [need.name for need in NEEDS])
@@ -130,6 +134,22 @@ def test_layers_are_divided_where_one_card_is_too_small():
     assert 9 * GIB < option.inference.memory < 11 * GIB
     alone = glmkit.choose("fill", language="zh", gpu="16GB")
     assert "memory" in next(o for o in alone.ranking if o.candidate.name == "10b-chinese").problems
+
+
+def test_a_gpu_writes_with_a_static_cache():
+    """Its memory was counted as if the cache grew, though `glmkit.load` takes the static one there."""
+    config = GLMConfig.preset("10b-chinese")
+    sizes = {"input_tokens": 128 + SPECIALS, "output_tokens": 8}
+
+    def memory(task: str, gpu: str) -> int:
+        choice = glmkit.choose(task, gpu=gpu, input_tokens=128, output_tokens=8)
+        return next(o for o in choice.ranking if o.candidate.name == "10b-chinese").inference.memory
+
+    static, growing = (inference_memory(config, **sizes, static=one) for one in (True, False))
+    assert memory("fill", "A100 80GB") == static.weights + static.cache + static.working
+    # Labels are compared, not written; layers on several devices are not captured.
+    assert memory("classify", "A100 80GB") == growing.weights + growing.cache + growing.working
+    assert memory("fill", "2x16GB") == (growing.weights + growing.cache) // 2 + growing.working
 
 
 @pytest.mark.parametrize("here", [True, False])

@@ -215,13 +215,15 @@ def test_json_at_any_block_size(tmp_path_factory, records, indent, block):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"title,text\na,b\nc\n", r"a\.csv:3: 1 values, but the first line names 2 fields"),
+        (b"title,text\na,b\nc\n", r"a\.csv:3: 1 values, but the heading names 2 fields"),
+        (b"\n,;\ntitle,text\na,b\nc\n", r"a\.csv:5: 1 values, but the heading names 2 fields"),
         (b'title,text\na,"b\nb"\nc,d,e\n', r"a\.csv:4: 3 values"),
         (b'title,text\na,b\nc,"d\ne\nf\n', r"a\.csv:3: not valid CSV \(unexpected end of data\)"),
         ("title,text\na,凯\n".encode("gb18030"), r"a\.csv:2: not UTF-8"),
         (b"a,b\n1,2\n", r"a\.csv:2: no field .*it has a, b"),
         (b"title,text\n", "a.csv is empty"),
         (b"", "a.csv is empty"),
+        (b"\r\n,,\n", "a.csv is empty"),
     ],
 )
 def test_bad_csv(tmp_path, data, message):
@@ -237,6 +239,28 @@ def test_long_csv_fields_and_blank_lines(tmp_path):
     path.write_bytes(separated([{"n": 1, "text": "长" * 300_000}], ",") + b"\r\n\r\n2,b\r\n")
     assert texts(path, log=log) == ["长" * 300_000, "b"]
     assert log.dropped == {"blank line": 2}
+
+
+@pytest.mark.parametrize("before", ["\n", "\ufeff\r\n", " \t\n,,\n"])
+def test_a_table_may_begin_with_blank_lines(tmp_path, before):
+    """Such a file was called empty; spreadsheets write empty rows with their separators."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"{before}title,text\na,你好\n\nb,c\n", encoding="utf-8")
+    assert texts(path) == ["你好", "c"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("9" * 5000, "4,300.; write it as a string"), ("[" * 100_000 + "]" * 100_000, "levels deep")],
+    ids=["digits", "levels"],
+)
+def test_json_that_python_does_not_read(tmp_path, suffix, value, message):
+    """Both were bare errors of Python without a file's name."""
+    path = tmp_path / f"a{suffix}"
+    path.write_text(f'{{"text": "a"}}\n{{"text": "b", "n": {value}}}\n')
+    with pytest.raises(DataError, match=rf"a\{suffix}:2.*{message}"):
+        texts(path)
 
 
 @pytest.mark.parametrize("suffix", COLUMNS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+import weakref
 from random import Random
 
 import numpy as np
@@ -226,6 +227,23 @@ def test_weights_that_change_are_seen_wherever_they_are_put():
     assert decoder._idle[0] is not workspace
     decoder.free()
     assert decoder._idle == []
+
+
+def test_memory_goes_back_though_a_runner_lives_on():
+    """An engine keeps its runner, and the runner knew the rows of a workspace that was given back: they stayed in memory."""
+    model = tiny()
+    decoder = GraphDecoder(model, captures=False)
+    model.make_runner = decoder.make_runner
+    runner = model.make_runner()
+    for _ in range(2):
+        handle = runner.open()
+        check(runner, [prompt(handle, 5)], {handle: of_prompt(5)})
+        runner.forward([Feed(handle, [7], [2], [1])])
+        buffers = [weakref.ref(one) for one in runner._cache.buffers]
+        runner.close(handle)
+        assert all(one() is not None for one in buffers)
+        release(model)
+        assert all(one() is None for one in buffers)
 
 
 def test_a_model_is_copied_and_pickled_without_what_was_captured():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 import glmkit.model.convert as convert_module
 from glmkit.checkpoint import read_checkpoint, write_files
@@ -96,6 +97,15 @@ def test_heads_come_along(tmp_path, to):
         loaded.out_proj.weight,
         GLMForSequenceClassification.from_pretrained(source).out_proj.weight,
     )
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_settings_of_generation_come_along(source, tmp_path, to):
+    """They were left behind, so that the copy wrote in another way than its source."""
+    GenerationConfig(num_beams=3, eos_token_id=5, max_new_tokens=7).save_pretrained(source)
+    convert(source, tmp_path / "target", to)
+    loaded = GLMForConditionalGeneration.from_pretrained(tmp_path / "target").generation_config
+    assert (loaded.num_beams, loaded.eos_token_id, loaded.max_new_tokens) == (3, 5, 7)
 
 
 def test_vocabulary_from_elsewhere(source, tmp_path):
