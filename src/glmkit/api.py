@@ -361,7 +361,6 @@ class GLM(Writing, Understanding, Poems, Adapting):
             progress,
         )
         single = isinstance(texts, str | Mapping)
-        some = as_list(texts)
         if task is None and labels is None and head is None:
             _refuse({"label": label, "template": template, "language": language}, "is of a classification: give a task or labels with it")  # fmt: skip
             results = explaining.explain_texts(
@@ -375,29 +374,45 @@ class GLM(Writing, Understanding, Poems, Adapting):
             )
         else:
             _refuse({"blanks": blanks, **decoding}, "says how blanks are filled, and a label is not written into a text")  # fmt: skip
-            meant, model, tokenizer, calibration, reader = self._classifier(
-                self.task_of(task, labels, template, head), head
+            results = self._labels_explained(
+                texts,
+                {"image": images, "audio": audios, "video": videos},
+                self.task_of(task, labels, template, head),
+                head,
+                label=label,
+                settings=chosen,
+                language=language,
+                contextual=labels is not None,
             )
-            media = media_for_each(
-                texts if single else some, {"image": images, "audio": audios, "video": videos}
-            )
-            results = [
-                explaining.explain_label(
-                    as_torch(model),
-                    tokenizer,
-                    one,
-                    meant,
-                    label=label,
-                    settings=chosen,
-                    language=language,
-                    calibration=calibration,
-                    contextual=labels is not None,
-                    names=SENTIMENTS if meant.name == "sentiment" else None,
-                    reader=reader,
-                )
-                for one in as_records(meant, some, media)
-            ]
         return results[0] if single else results
+
+    def _labels_explained(
+        self,
+        texts: Any,
+        given: Mapping[Any, Any],
+        task: Task | None,
+        head: str | Path | Head | None,
+        **options: Any,
+    ) -> list[Any]:
+        """Returns why each text or record, with the media that are given, has its label; options of `explain_label`."""
+        from glmkit.explain.explaining import explain_label
+
+        meant, model, tokenizer, calibration, reader = self._classifier(task, head)
+        some = as_list(texts)
+        media = media_for_each(texts if isinstance(texts, str | Mapping) else some, given)
+        return [
+            explain_label(
+                as_torch(model),
+                tokenizer,
+                one,
+                meant,
+                calibration=calibration,
+                names=SENTIMENTS if meant.name == "sentiment" else None,
+                reader=reader,
+                **options,
+            )
+            for one in as_records(meant, some, media)
+        ]
 
     @overload
     def score(self, texts: str) -> Score: ...  # type: ignore[overload-overlap]

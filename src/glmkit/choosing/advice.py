@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from glmkit.choosing.judging import FEW
 from glmkit.choosing.tasks import Need
 from glmkit.choosing.words import Text
 
@@ -67,7 +68,7 @@ def _of_work(need: Need, examples: int) -> list[Advice]:
             Text("it was trained to put like texts near each other; GLM's states were not", "它们专门训练使相近文本的向量相近；GLM 没有"), "Sentence-BERT, arXiv 1908.10084")]  # fmt: skip
     if need.kind == "labels":
         encoder = Advice(
-            Text("an encoder (BERT, RoBERTa)", "编码器模型（BERT、RoBERTa）"), examples >= 32,
+            Text("an encoder (BERT, RoBERTa)", "编码器模型（BERT、RoBERTa）"), examples >= FEW,
             Text("where nothing but labels is wanted: one pass without comparing the labels' words, no decoder to keep; GLM is worth it "
                  "if the same model also fills blanks or writes, or if there are hardly any examples",
                  "只需要标签时：一次前向即可，不必逐个比较标签词，也不需要解码；若同一模型还要填空、写作，或几乎没有样本，则用 GLM"),
@@ -93,7 +94,7 @@ def _linear(need: Need) -> Advice:
 
 
 def _of_few_examples(need: Need, examples: int) -> list[Advice]:
-    if examples >= 32 or need.kind != "text":
+    if examples >= FEW or need.kind != "text":
         return []
     return [Advice(
         Text("an instruction-tuned model", "指令微调模型"), True,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from glmkit.explain.results import Attention, Evidence, Explanation, plain, probability
+from glmkit.explain.results import Attention, Evidence, Explanation, plain, probability, short
 from glmkit.explain.segments import segments
 from glmkit.html_page import both, document, escaped, facts_table
 from glmkit.whole_files import write_text
@@ -66,7 +66,7 @@ def page(explanation: Explanation, language: str | None = None) -> str:
         f'<script type="application/json" id=evidence>{inside}</script>',
         f"<script>{_resource('page.js')}</script>",
     ]  # fmt: skip
-    title = f"glmkit explain: {_short(explanation.filled)}"
+    title = f"glmkit explain: {short(explanation.filled)}"
     return document(title, parts, _resource("page.css"), language)
 
 
@@ -127,11 +127,6 @@ def _note(english: str, chinese: str) -> str:
 
 def _fact(value: Any) -> str:
     return " | ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _short(text: str, limit: int = 60) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 def _resource(name: str) -> str:

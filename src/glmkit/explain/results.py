@@ -199,7 +199,7 @@ class Evidence:
             others = "  ".join(f"{text} {probability(share)}" for text, share in step.alternatives)
             lines.append(f"  {step.token} {probability(step.probability)}  of: {others}")
         lines += [
-            f"  example {n}: {one.contribution:+.3f} nats  {_short(one.text)}"
+            f"  example {n}: {one.contribution:+.3f} nats  {short(one.text)}"
             for n, one in enumerate(self.examples, start=1)
         ]
         return "\n".join(lines)
@@ -279,7 +279,7 @@ class Explanation:
         """Shows the page in a notebook.
 
         Raises:
-            MissingDependencyError: There is no IPython; outside of notebooks use `save`.
+            UserError: There is no IPython; outside of notebooks use `save`.
         """
         try:
             from IPython.display import HTML, display
@@ -341,7 +341,8 @@ def _title(one: Attribution) -> str:
     return f"{one.method} ({one.steps} steps, gap {one.gap:.2%}{note})"
 
 
-def _short(text: str, limit: int = 60) -> str:
+def short(text: str, limit: int = 60) -> str:
+    """Returns a text on one line, cut to `limit` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 

@@ -296,71 +296,75 @@ def _fill_n_best(model: Any, tokenizer: Any, request: Request, n: int) -> Filled
 @torch.inference_mode()
 def _fill_with_beams(model: Any, tokenizer: Any, request: Request) -> Filled:
     """Searches the blanks one after the other with transformers' beam search; the best one is kept."""
-    ids, prompt, chooser = tokenizer.special_ids, request.prompt, request.chooser
-    settings, stop = chooser.settings, chooser.stop
-    suppressed = [*chooser.forbidden.tolist(), *range(chooser.num_tokens, model.config.vocab_size)]
     written: list[Piece] = []
     blanks: list[BlankTokens] = []
     alternatives = []
-    for mask_index, constraint in zip(prompt.mask_indices, request.constraints, strict=True):
-        open_blank = Piece(int(mask_index), np.empty(0, np.int64), scored=False)
-        batch = collate([lay_out(prompt.ids, [*written, open_blank], ids.sop)], ids.pad)
-        inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
-        del inputs["labels"]
-        prompt_length = inputs["input_ids"].shape[1]
-        processors = _beam_limits(constraint, chooser, prompt_length)
-        if request.guidance is not None:
-            guide = BeamGuide(
-                make_runner(model), request.guidance, written, open_blank, ids.sop, prompt_length
-            )
-            processors.insert(0, guide)
-        output = model.generate(
-            **inputs,
-            media_embeds=prompt.embeddings,
-            max_new_tokens=settings.max_new_tokens,
-            min_new_tokens=settings.min_new_tokens,
-            num_beams=settings.num_beams,
-            num_return_sequences=settings.num_return_sequences,
-            length_penalty=settings.length_penalty,
-            suppress_tokens=suppressed,
-            logits_processor=processors,
-            eos_token_id=sorted((ids.eop, ids.eos)),
-            pad_token_id=ids.pad,
-            do_sample=False,
-            use_cache=True,  # a trainer leaves it off in the configuration that it saves
-            return_dict_in_generate=True,
-            output_scores=True,
-            stopping_criteria=[StopBeams(stop, prompt_length)] if stop else None,
-        )
-        steps = model.compute_transition_scores(
-            output.sequences, output.scores, output.beam_indices
-        )
-        new = output.sequences[:, prompt_length:]
-        found = [
-            _until_end(tokens.tolist(), scores.tolist(), {ids.eop, ids.eos}, stop)
-            for tokens, scores in zip(new, steps, strict=True)
-        ]
-        # With fewer allowed contents than beams the search fills up: with ones of probability 0, with copies that
-        # come from the beams it started from beside the first, or (parent -1) with none.
-        candidates = [
-            one
-            for one, parents in zip(found, output.beam_indices.tolist(), strict=True)
-            if parents[:1] == [0] and sum(one.log_probabilities) > MIN_SCORE
-        ]
-        if not candidates:
-            raise nothing_allowed(constraint, len(found[0].tokens), settings)
-        blanks.append(candidates[0])
-        written.append(Piece(int(mask_index), np.asarray(candidates[0].tokens), scored=False))
+    for place in range(len(request.prompt.mask_indices)):
+        found = _search_blank(model, tokenizer, request, place, written)
+        blanks.append(found[0])
+        mask = int(request.prompt.mask_indices[place])
+        written.append(Piece(mask, np.asarray(found[0].tokens), scored=False))
         alternatives.append(
-            [
-                (
-                    blank_text(tokenizer, candidate).strip(),
-                    sum(candidate.log_probabilities),
-                )
-                for candidate in candidates
-            ]
+            [(blank_text(tokenizer, one).strip(), sum(one.log_probabilities)) for one in found]
         )
-    return replace(filled(tokenizer, prompt, blanks), alternatives=alternatives)
+    return replace(filled(tokenizer, request.prompt, blanks), alternatives=alternatives)
+
+
+def _search_blank(
+    model: Any, tokenizer: Any, request: Request, place: int, written: list[Piece]
+) -> list[BlankTokens]:
+    """Returns the contents that beams find for the blank at `place`, behind those that are written; the best one first.
+
+    Raises:
+        GenerationError: What the blank may be leaves nothing.
+    """
+    ids, prompt, chooser = tokenizer.special_ids, request.prompt, request.chooser
+    settings, stop, constraint = chooser.settings, chooser.stop, request.constraints[place]
+    open_blank = Piece(int(prompt.mask_indices[place]), np.empty(0, np.int64), scored=False)
+    batch = collate([lay_out(prompt.ids, [*written, open_blank], ids.sop)], ids.pad)
+    inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
+    del inputs["labels"]
+    prompt_length = inputs["input_ids"].shape[1]
+    processors = _beam_limits(constraint, chooser, prompt_length)
+    if request.guidance is not None:
+        guide = BeamGuide(
+            make_runner(model), request.guidance, written, open_blank, ids.sop, prompt_length
+        )
+        processors.insert(0, guide)
+    output = model.generate(
+        **inputs,
+        media_embeds=prompt.embeddings,
+        max_new_tokens=settings.max_new_tokens,
+        min_new_tokens=settings.min_new_tokens,
+        num_beams=settings.num_beams,
+        num_return_sequences=settings.num_return_sequences,
+        length_penalty=settings.length_penalty,
+        suppress_tokens=[*chooser.forbidden.tolist(), *range(chooser.num_tokens, model.config.vocab_size)],
+        logits_processor=processors,
+        eos_token_id=sorted((ids.eop, ids.eos)),
+        pad_token_id=ids.pad,
+        do_sample=False,
+        use_cache=True,  # a trainer leaves it off in the configuration that it saves
+        return_dict_in_generate=True,
+        output_scores=True,
+        stopping_criteria=[StopBeams(stop, prompt_length)] if stop else None,
+    )  # fmt: skip
+    steps = model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
+    new = output.sequences[:, prompt_length:]
+    found = [
+        _until_end(tokens.tolist(), scores.tolist(), {ids.eop, ids.eos}, stop)
+        for tokens, scores in zip(new, steps, strict=True)
+    ]
+    # With fewer allowed contents than beams the search fills up: with ones of probability 0, with copies that
+    # come from the beams it started from beside the first, or (parent -1) with none.
+    kept = [
+        one
+        for one, parents in zip(found, output.beam_indices.tolist(), strict=True)
+        if parents[:1] == [0] and sum(one.log_probabilities) > MIN_SCORE
+    ]
+    if not kept:
+        raise nothing_allowed(constraint, len(found[0].tokens), settings)
+    return kept
 
 
 def _beam_limits(

@@ -65,30 +65,11 @@ def load_model(
         NativeError: `backend="native"` where the native decoder is not.
         CheckpointError: The weights cannot be read.
     """
-    if backend not in (None, *BACKENDS):
-        raise ConfigError(
-            f"no backend {backend!r}; there are {', '.join(BACKENDS)}{nearest(str(backend), BACKENDS)}"
-        )
-    if quantization is not None and quantization not in QUANTIZED:
-        raise ConfigError(
-            f"no quantization {quantization!r}; there are {', '.join(QUANTIZED)}{nearest(quantization, QUANTIZED)}"
-        )
+    _check_given(device, quantization, backend)
     format = quantization or str(dtype).removeprefix("torch.")
-    weights = NativeWeights.load(path) if (path / FILE).is_file() else None
-    if weights is not None and quantization not in (None, weights.quantization):
-        logger.info(
-            "%s has weights of %s; %s is made of them and loses a little more than from the model itself",
-            path,
-            weights.quantization,
-            quantization,
-        )
-        weights = None
+    weights = _stored(path, quantization)
     if weights is not None:
         format = weights.quantization
-    if backend == "graphs" and device.type != "cuda":
-        raise ConfigError(
-            f"backend='graphs' is for GPUs of NVIDIA or AMD, the device is {device}; leave it out, or pass device='cuda'"
-        )
     refusal = _why_torch(device, format, options)
     if backend == "native" and refusal is not None:
         raise NativeError(refusal)
@@ -123,6 +104,36 @@ def load_model(
             format,
         )
     return _on(device, unpacked(config, weights).to(dtype), backend)  # type: ignore[arg-type]
+
+
+def _check_given(device: torch.device, quantization: str | None, backend: str | None) -> None:
+    """Complains about names that there are not, and about graphs on a device that has none."""
+    if backend not in (None, *BACKENDS):
+        raise ConfigError(
+            f"no backend {backend!r}; there are {', '.join(BACKENDS)}{nearest(str(backend), BACKENDS)}"
+        )
+    if quantization is not None and quantization not in QUANTIZED:
+        raise ConfigError(
+            f"no quantization {quantization!r}; there are {', '.join(QUANTIZED)}{nearest(quantization, QUANTIZED)}"
+        )
+    if backend == "graphs" and device.type != "cuda":
+        raise ConfigError(
+            f"backend='graphs' is for GPUs of NVIDIA or AMD, the device is {device}; leave it out, or pass device='cuda'"
+        )
+
+
+def _stored(path: Path, quantization: str | None) -> NativeWeights | None:
+    """Returns the quantized weights of a folder, or None where it has none of the quantization that is wanted."""
+    weights = NativeWeights.load(path) if (path / FILE).is_file() else None
+    if weights is None or quantization in (None, weights.quantization):
+        return weights
+    logger.info(
+        "%s has weights of %s; %s is made of them and loses a little more than from the model itself",
+        path,
+        weights.quantization,
+        quantization,
+    )
+    return None
 
 
 def _on(device: torch.device, model: Any, backend: str | None) -> Any:

@@ -80,7 +80,7 @@ def filled(say: Speaker, text: str, prompt: Prompt, blanks: Sequence[str], finis
 def alternatives(say: Speaker, blank: int, found: Iterable[tuple[str, float]]) -> str:
     """Returns the likeliest contents of a blank as buttons with bars; numbers are probabilities."""
     some = list(found)
-    most = max(share for _, share in some)
+    most = max(share for _, share in some) or 1.0  # a long blank's may all be too small for a float
     rows = "".join(
         f'<li><button type="button" class="choice" data-blank="{blank}" data-content="{html.escape(text, quote=True)}">'
         f"{_bar(text or say('nothing'), share, share / most)}</button></li>"

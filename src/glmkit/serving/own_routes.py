@@ -36,6 +36,12 @@ MAPPED_CHARACTERS = 200
 
 def add_own(app: FastAPI, server: Server) -> None:
     """Adds the endpoints."""
+    _add_fill(app, server)
+    _add_classify_and_score(app, server)
+    _add_explain(app, server)
+
+
+def _add_fill(app: FastAPI, server: Server) -> None:
     glm = server.glm
 
     @app.post("/v1/fill", tags=["GLM"], response_model=schemas.FillResponse)
@@ -71,6 +77,10 @@ def add_own(app: FastAPI, server: Server) -> None:
         server.log(request, "got", [one.text for one in answer.data])
         return JSONResponse(answer.model_dump())
 
+
+def _add_classify_and_score(app: FastAPI, server: Server) -> None:
+    glm = server.glm
+
     @app.post("/v1/classify", tags=["GLM"])
     async def classify(
         asked: schemas.ClassifyRequest, request: Request
@@ -104,6 +114,10 @@ def add_own(app: FastAPI, server: Server) -> None:
             for one in found
         ]
         return schemas.ScoreResponse(model=name, data=data)
+
+
+def _add_explain(app: FastAPI, server: Server) -> None:
+    glm = server.glm
 
     @app.post("/v1/explain", tags=["GLM"], response_model=ExplainResponse)
     async def explain(asked: ExplainRequest, request: Request) -> Response:

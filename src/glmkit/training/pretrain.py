@@ -60,7 +60,6 @@ _MAY_CHANGE = {
 }
 """What can differ when a run goes on; all else would give another model."""
 
-
 _END = {"trainer.max_steps", "trainer.lr_scheduler_kwargs"}
 """What can differ too, in a `warmup_stable_decay` run whose rate has not begun to fall: when it ends is decided late."""
 
@@ -277,14 +276,14 @@ def _finish(
         versions=versions(),
     )
     for name, average in exported(trainer.average).items():
-        partial = run / checkpoints.PARTIAL / name
+        unfinished = run / checkpoints.PARTIAL / name
         with average():
             weights = distributed.whole_weights(model)
             if trainer.args.should_save:
-                model.save_pretrained(partial, state_dict=weights)
+                model.save_pretrained(unfinished, state_dict=weights)
         if trainer.args.should_save:
-            trainer.tokenizer.save_pretrained(partial)
-            checkpoints.publish(partial, run / name)
+            trainer.tokenizer.save_pretrained(unfinished)
+            checkpoints.publish(unfinished, run / name)
     if trainer.args.should_save:
         title = f"{run.name}: {report.parameters / 1e6:.1f} M parameters, {report.tokens / 1e6:,.1f} M tokens"
         plot_loss(history, run / "loss.png", title)

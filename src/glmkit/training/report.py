@@ -29,7 +29,7 @@ class PretrainReport:
         epochs: Passes over the training text.
         tokens: Tokens read, masks and start markers included, padding not.
         predicted_tokens: Of them, tokens that were predicted.
-        padding_ratio: Share of padding in the rows of the last log line.
+        padding_ratio: Share of padding in the rows read.
         tokens_per_second: Median of the log lines.
         train_loss: Of the last log line, nats per predicted token.
         loss_before: Held-out losses before training: `loss`, `token_loss`, `sentence_loss`, `document_loss`.

@@ -160,3 +160,10 @@ def test_results_are_escaped_and_texts_kept(glm: glmkit.GLM):
 )  # fmt: skip
 def test_probabilities_are_readable(share: float, text: str):
     assert showing.percent(share) == text
+
+
+def test_contents_too_improbable_for_a_float_are_shown():
+    """The likeliest content of a long blank may have probability 0 as a float, and bars were divided by it."""
+    shown = showing.alternatives(EN, 0, [("a long story", 0.0), ("another one", 0.0)])
+    assert "a long story" in shown
+    assert "width:0.0%" in shown

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from glmkit.errors import ConfigError
-
 
 @dataclass
 class LanguageSettings:
@@ -194,9 +192,3 @@ def check(steps: Steps) -> list[str]:
         if len(code) != 2 or not code.islower():
             wrong.append(f"language.keep={code!r} (two small letters, as in zh)")
     return wrong
-
-
-def require(steps: Steps) -> None:
-    """Raises ConfigError with all that is wrong with the settings."""
-    if wrong := check(steps):
-        raise ConfigError(f"Cannot prepare with {'; '.join(wrong)}.")
