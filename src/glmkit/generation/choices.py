@@ -16,7 +16,7 @@ from glmkit.blanks.batches import by_length
 from glmkit.blanks.choices import ChoiceTree, build_tree
 from glmkit.errors import GenerationError
 from glmkit.generation.prompts import Prompt, build_prompt, split_at_blanks
-from glmkit.generation.reading import BlankReader, log_probabilities
+from glmkit.generation.reading import log_probabilities, make_reader
 from glmkit.tokens.blanked import encode_content
 
 NODES = 512
@@ -69,7 +69,7 @@ def _score_trees(
     model: Any, prompts: Sequence[Prompt], trees: Sequence[ChoiceTree], specials: Any
 ) -> list[np.ndarray]:
     """Returns for each prompt float64 [choices]."""
-    reader = BlankReader(model, prompts, specials)
+    reader = make_reader(model, prompts, specials)
     longest = max(map(len, trees))
     sees = [tree.visibility() for tree in trees]
     # One value for each node: the log-probability of its token after its parent; and of an end after it.

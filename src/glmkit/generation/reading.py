@@ -9,7 +9,7 @@ Shapes: B prompts, S tokens of the longest part A, Q nodes read now, F nodes rea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,14 +17,97 @@ from transformers.cache_utils import DynamicCache
 
 from glmkit.blanks.layout import collate, lay_out
 from glmkit.generation.prompts import Prompt
+from glmkit.generation.runner import Feed, make_runner
 from glmkit.model.media import check_media, one_table
 
 LOGIT_ROWS = 512
 """Nodes whose logits [512, V] are held at once."""
 
 
+FORKS = 64
+"""Paths that are read at once by a runner; each may copy the end of part A."""
+
+
+class Reader(Protocol):
+    """A batch of B prompts whose part A has been read."""
+
+    def read(self, tokens: np.ndarray, positions: np.ndarray, sees: np.ndarray) -> torch.Tensor:
+        """Reads more nodes and returns their hidden states [B, Q, H].
+
+        Args:
+            tokens: int64 [B, Q].
+            positions: int64 [B, 2, Q], position and block position.
+            sees: bool [B, Q, F + Q], which nodes of part B each one sees: the path to it from the blank's start and itself, in
+                the order in which they were read. All see part A. A node that sees nothing is no node, its state any.
+        """
+
+
+def make_reader(model: Any, prompts: Sequence[Prompt], specials: Any) -> Reader:
+    """Returns what reads possible contents of each prompt's one blank; errors as `BlankReader`.
+
+    Args:
+        model: A `GLMForConditionalGeneration` in evaluation mode, or a model that stands for one.
+        prompts: B prompts with one blank each.
+        specials: The tokenizer's `special_ids`.
+    """
+    runner = make_runner(model)
+    if hasattr(runner, "states"):  # the native decoder's: forks share what they have read
+        return ForkReader(runner, prompts, model.config.hidden_size)
+    return BlankReader(model, prompts, specials)
+
+
+class ForkReader:
+    """A `Reader` on a runner that gives states: of the nodes to be read each path is a sequence that goes on from part A.
+
+    Args:
+        runner: With `states`, and forks that share what they have read.
+        prompts: B prompts with one blank each.
+        width: H.
+
+    Raises:
+        GenerationError: Embeddings of media that are not as wide as the model.
+    """
+
+    def __init__(self, runner: Any, prompts: Sequence[Prompt], width: int):
+        self._runner, self._width = runner, width
+        self._part_a = [runner.open() for _ in prompts]
+        self._nodes: list[list[tuple[int, int, int]]] = [[] for _ in prompts]
+        feeds = []
+        for sequence, one in zip(self._part_a, prompts, strict=True):
+            size = len(one.ids)
+            feeds.append(Feed(sequence, one.ids.tolist(), range(size), [0] * size, size, 0, one.embeddings))  # fmt: skip
+        runner.forward(feeds)
+
+    def read(self, tokens: np.ndarray, positions: np.ndarray, sees: np.ndarray) -> torch.Tensor:
+        """See `Reader`; what several paths of one call share is read with each of them."""
+        states = torch.zeros(*tokens.shape, self._width)
+        paths: list[tuple[int, np.ndarray, int]] = []  # prompt, nodes, how many of them are new
+        before = sees.shape[2] - sees.shape[1]
+        for row, nodes in enumerate(self._nodes):
+            nodes += zip(tokens[row].tolist(), *positions[row].tolist(), strict=True)
+            ways = [np.flatnonzero(seen) for seen in sees[row]]
+            inner = {node for way in ways for node in way[:-1].tolist()}
+            paths += [
+                (row, way, int((way >= before).sum()))
+                for way in ways
+                if len(way) and int(way[-1]) not in inner
+            ]
+        for start in range(0, len(paths), FORKS):
+            some = paths[start : start + FORKS]
+            forks = [self._runner.fork(self._part_a[row]) for row, _, _ in some]
+            feeds = [
+                Feed(fork, *zip(*(self._nodes[row][node] for node in way), strict=True), 0, new)
+                for fork, (row, way, new) in zip(forks, some, strict=True)
+            ]
+            for (row, way, new), found in zip(some, self._runner.states(feeds), strict=True):
+                states[row, way[-new:] - before] = found
+            for fork in forks:
+                self._runner.close(fork)
+        return states
+
+
 class BlankReader:
-    """A batch of prompts whose part A has been read.
+    """A `Reader` on a torch model: all nodes in one pass, on a cache, each seeing its own path.
 
     Args:
         model: A `GLMForConditionalGeneration` in evaluation mode.
@@ -49,14 +132,7 @@ class BlankReader:
 
     @torch.inference_mode()
     def read(self, tokens: np.ndarray, positions: np.ndarray, sees: np.ndarray) -> torch.Tensor:
-        """Reads more nodes and returns their hidden states [B, Q, H].
-
-        Args:
-            tokens: int64 [B, Q].
-            positions: int64 [B, 2, Q], position and block position.
-            sees: bool [B, Q, F + Q], which nodes of part B each one sees (itself among them), in the order in which
-                they were read. All see part A.
-        """
+        """See `Reader`."""
         device, queries = self.model.device, tokens.shape[1]
         part_a = self._part_a[:, None, None].expand(-1, 1, queries, -1)
         part_b = torch.from_numpy(sees).to(device)[:, None]

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from glmkit.generation.prompts import Prompt
-from glmkit.generation.reading import BlankReader
+from glmkit.generation.reading import make_reader
 from glmkit.tokens.blanked import encode_content
 
 WIDTH = 32
@@ -117,7 +117,7 @@ class SpanSearch:
         self._model, self._tokenizer, self._prompt, self._text = model, tokenizer, prompt, text
         self._ends = spans_from(text, max_units)
         self._specials = tokenizer.special_ids
-        self._reader = BlankReader(model, [prompt], self._specials)
+        self._reader = make_reader(model, [prompt], self._specials)
         self._nodes = [_Node(self._specials.sop, -1, 0, total=0.0)]
         self._read: list[int] = []
         self._queue: list[tuple[float, int, str, int]] = []

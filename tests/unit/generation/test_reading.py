@@ -1,0 +1,72 @@
+"""Reading trees of contents: the native decoder's forks see what torch's masks let nodes see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import glmkit
+from conftest import golden_folder
+from glmkit.generation import reading
+from glmkit.generation.choices import score_choices
+from glmkit.generation.prompts import build_prompt
+from glmkit.generation.reading import BlankReader, ForkReader, make_reader
+from glmkit.generation.spans import SpanSearch
+from glmkit.native import library
+
+TEXTS = ["北京是[MASK]的首都。", "这家店总的来说，很[MASK]，下次还来。"]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """The same weights on the native decoder, in float32, and on torch."""
+    if (reason := library.why_not()) is not None:
+        pytest.skip(reason)
+    folder = golden_folder("tiny-chinese").path
+    return glmkit.load(folder, dtype="float32"), glmkit.load(folder, backend="torch")
+
+
+@pytest.mark.parametrize("forks", [64, 3])
+def test_random_trees_are_read_alike_in_any_steps(pair, monkeypatch, forks: int):
+    monkeypatch.setattr(reading, "FORKS", forks)
+    native, plain = pair
+    ids, rng = plain.tokenizer.special_ids, np.random.default_rng(0)
+    prompts = [build_prompt(plain.tokenizer, text, 128) for text in TEXTS]
+    readers = [make_reader(one.model, prompts, ids) for one in pair]
+    assert list(map(type, readers)) == [ForkReader, BlankReader]
+    sees = np.zeros((2, 0, 0), bool)
+    for queries in (1, 5, 9, 2):
+        before = sees.shape[2]
+        sees = np.pad(sees, ((0, 0), (0, queries), (0, queries)))
+        tokens = rng.integers(0, 1000, (2, queries))
+        positions = np.zeros((2, 2, queries), np.int64)
+        for row, prompt in enumerate(prompts):
+            for node in range(before, before + queries):
+                if node:
+                    sees[row, node] = sees[row, rng.integers(0, node)]  # its parent's path
+                sees[row, node, node] = True
+                place = int(prompt.mask_indices[0]), sees[row, node].sum()
+                positions[row, :, node - before] = place
+        states = [one.read(tokens, positions, sees[:, before:]) for one in readers]
+        torch.testing.assert_close(*states, rtol=1e-3, atol=1e-3)
+
+
+def test_scores_and_spans_are_those_of_torch(pair):
+    choices = ["好", "好吃", "好吃极了", "差", "", "凯旋门凯旋门"]
+    scores = [score_choices(one.model, one.tokenizer, TEXTS, choices) for one in pair]
+    np.testing.assert_allclose(*map(np.concatenate, scores), rtol=1e-4, atol=1e-4)
+    text = "北京是中国的首都，上海是最大的城市。"
+    found = [
+        SpanSearch(one.model, one.tokenizer, build_prompt(one.tokenizer, text + "答：[MASK]", 128), text).best(3)
+        for one in pair
+    ]  # fmt: skip
+    assert [(s.start, s.end) for s in found[0]] == [(s.start, s.end) for s in found[1]]
+    assert len(found[0]) == 3
+
+
+def test_the_torch_model_is_not_built_for_it(pair, monkeypatch):
+    native, _ = pair
+    monkeypatch.delitem(vars(native.model), "torch_model", raising=False)
+    score_choices(native.model, native.tokenizer, TEXTS, ["好", "差"])
+    assert "torch_model" not in vars(native.model)
