@@ -95,10 +95,10 @@ class ForkReader:
         for start in range(0, len(paths), FORKS):
             some = paths[start : start + FORKS]
             forks = [self._runner.fork(self._part_a[row]) for row, _, _ in some]
-            feeds = [
-                Feed(fork, *zip(*(self._nodes[row][node] for node in way), strict=True), 0, new)
-                for fork, (row, way, new) in zip(forks, some, strict=True)
-            ]
+            feeds = []
+            for fork, (row, way, new) in zip(forks, some, strict=True):
+                ids, places, blocks = zip(*(self._nodes[row][node] for node in way), strict=True)
+                feeds.append(Feed(fork, ids, places, blocks, num_logits=new))
             for (row, way, new), found in zip(some, self._runner.states(feeds), strict=True):
                 states[row, way[-new:] - before] = found
             for fork in forks:
