@@ -9,8 +9,7 @@ from functools import cache
 from typing import Any
 
 from glmkit.errors import UserError
-
-FIRST_IDEOGRAPH = 0x2E80
+from glmkit.explain.units import FIRST_IDEOGRAPH
 
 KNOWN = (
     "Noto Sans CJK SC",

@@ -55,12 +55,14 @@ def lens_and_steps(
     known = found[..., : len(tokenizer)]  # rows above the vocabulary are padding
     written = found[:, torch.arange(len(tokens)), torch.from_numpy(tokens)].double().cpu().numpy()
     best = known.max(-1)
-    names = [_name(tokenizer, token) for token in tokens.tolist()]
+    names = [token_text(tokenizer, token) for token in tokens.tolist()]
     lens = Lens(
         tokens=tuple(names),
         probabilities=written,
         top=tuple(
-            tuple((_name(tokenizer, token), share) for token, share in zip(*layer, strict=True))
+            tuple(
+                (token_text(tokenizer, token), share) for token, share in zip(*layer, strict=True)
+            )
             for layer in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ),
     )
@@ -70,7 +72,7 @@ def lens_and_steps(
             token=name,
             probability=float(written[-1, number]),
             alternatives=tuple(
-                (_name(tokenizer, token), share)
+                (token_text(tokenizer, token), share)
                 for token, share in zip(
                     likeliest.indices[number].tolist(),
                     likeliest.values[number].tolist(),
@@ -81,7 +83,3 @@ def lens_and_steps(
         for number, name in enumerate(names)
     )
     return lens, steps
-
-
-def _name(tokenizer: Any, token: int) -> str:
-    return token_text(tokenizer, token)

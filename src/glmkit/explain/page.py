@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,6 @@ def page(explanation: Explanation, language: str | None = None) -> str:
         "evidence": [_evidence(explanation, one) for one in explanation.evidence],
         "attention": maps,
     }
-    averaged = any(made["heads"] < one.weights.shape[1] for made, one in zip(maps, explanation.attention, strict=True))  # fmt: skip
     # In a script element only `<` could end it.
     inside = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     parts = [
@@ -60,7 +60,7 @@ def page(explanation: Explanation, language: str | None = None) -> str:
         + "<div id=lens></div></div>",
         f"<div id=attention-part><h2>{both('Attention', '注意力')}</h2>"
         + _note("Rows look at columns. Dashed lines part A (the text, upper left) from B (what is written). The upper right is empty: part A never sees part B. Colours grow with the square root of the weight.", "行看向列。虚线分开 A 部分（文本，左上）与 B 部分（所写内容）；右上为空，因为 A 部分看不到 B 部分。颜色随权重的平方根加深。")
-        + (_note("There are too many weights for a page: heads are averaged.", "权重过多，已对注意力头取平均。") if averaged else "")
+        + _averaged(maps, explanation.attention)
         + "<div id=attention></div></div>",
         _limits(explanation),
         f'<script type="application/json" id=evidence>{inside}</script>',
@@ -119,6 +119,16 @@ def _map(attention: Attention, budget: int) -> dict[str, Any]:
         "heads": weights.shape[1],
         "weights": base64.b64encode(small.tobytes()).decode("ascii"),
     }
+
+
+def _averaged(maps: Sequence[dict[str, Any]], attention: Sequence[Attention]) -> str:
+    """Returns the note that says what of the maps are means, empty where nothing is."""
+    pairs = list(zip(maps, attention, strict=True))
+    if any(made["layers"] < one.weights.shape[0] for made, one in pairs):
+        return _note("There are too many weights for a page: heads and layers are averaged.", "权重过多，已对注意力头与层取平均。")  # fmt: skip
+    if any(made["heads"] < one.weights.shape[1] for made, one in pairs):
+        return _note("There are too many weights for a page: heads are averaged.", "权重过多，已对注意力头取平均。")  # fmt: skip
+    return ""
 
 
 def _note(english: str, chinese: str) -> str:

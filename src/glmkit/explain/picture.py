@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from glmkit.errors import missing_dependency
-from glmkit.explain.fonts import FIRST_IDEOGRAPH, families
+from glmkit.explain.fonts import families
 from glmkit.explain.results import Evidence, Explanation, probability
 from glmkit.explain.segments import ROW, Segment, segments
+from glmkit.explain.units import FIRST_IDEOGRAPH
 from glmkit.special_tokens import MEDIA_MARKER
 from glmkit.whole_files import write_figure
 

@@ -19,7 +19,7 @@ Grouping = Literal["word", "token"]
 NOWHERE: Span = (-1, -1)
 """Of a token that stands for no character: a special one."""
 
-FIRST_IDEOGRAPH = "\u2e80"
+FIRST_IDEOGRAPH = 0x2E80
 """From here on characters are words of their own; below, letters and digits in a row are one word."""
 
 
@@ -122,4 +122,4 @@ def _goes_on(text: str, unit: Span, start: int) -> bool:
 
 
 def _in_word(character: str) -> bool:
-    return character.isalnum() and character < FIRST_IDEOGRAPH
+    return character.isalnum() and ord(character) < FIRST_IDEOGRAPH

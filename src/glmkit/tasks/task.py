@@ -144,6 +144,26 @@ class Task:
             *(MADE_BY_TURNS if self.turns else ()),
             *((MEDIA,) if self.media else ()),
         }
+        problems = [
+            *self._wrong_patterns(known),
+            *self._wrong_for_the_kind(),
+            *self._wrong_fields(known),
+        ]
+        if self.view is not None and self.view not in VIEWS:
+            problems.append(
+                f"view: there is no {self.view!r}{nearest(self.view, VIEWS)} (there are {', '.join(VIEWS)})"
+            )
+        if self.reading.context == "unidirectional" and not all(
+            pattern.endswith((MASK, SMASK, GMASK)) for _, pattern in self.all_patterns()
+        ):
+            problems.append("reading.context unidirectional: patterns must end with the blank")
+        if problems:
+            raise ConfigError(
+                f"the task {self.name!r} cannot be used:\n- " + "\n- ".join(dict.fromkeys(problems))
+            )
+
+    def _wrong_patterns(self, known: set[str]) -> list[str]:
+        """Returns what is wrong with patterns, and with the labels' words in their languages."""
         problems = []
         for language, pattern in self.all_patterns():
             if self.hide is None and len(BLANK.findall(pattern)) != 1:
@@ -172,6 +192,11 @@ class Task:
                 for label, words in self.labels.items()
                 if not words.get(language)
             ]
+        return problems
+
+    def _wrong_for_the_kind(self) -> list[str]:
+        """Returns what a task of this kind lacks, or has in spite of it."""
+        problems = []
         if any(self.patterns.values()) == (self.kind == "tagging"):
             problems.append("patterns: at least one is needed, and of tagging none")
         if (self.kind in ("classification", "tagging")) != bool(self.labels):
@@ -189,6 +214,13 @@ class Task:
             problems.append("a generation or text task has an answer, and nothing else has")
         if (self.kind == "filling") != (self.hide is not None):
             problems.append("a filling task has hide, and nothing else has")
+        if self.media and self.kind not in ("classification", "multiple_choice", "generation"):
+            problems.append(f"media: a task of the kind {self.kind} reads none")
+        return problems
+
+    def _wrong_fields(self, known: set[str]) -> list[str]:
+        """Returns where a setting names a field that there is not."""
+        problems = []
         around = self.shorten.around if self.shorten else ""
         written = PLACEHOLDER.findall("".join((self.answer or "", around, *self.choices)))
         for name in (self.label, self.group, self.split_by, *(name for name, *_ in written)):
@@ -202,22 +234,9 @@ class Task:
             for name in self.media
             if name not in self.fields
         ]
-        if self.media and self.kind not in ("classification", "multiple_choice", "generation"):
-            problems.append(f"media: a task of the kind {self.kind} reads none")
         if self.turns and self.turns.field not in self.fields:
             problems.append(f"turns.field: {self.turns.field!r} is not under fields")
-        if self.view is not None and self.view not in VIEWS:
-            problems.append(
-                f"view: there is no {self.view!r}{nearest(self.view, VIEWS)} (there are {', '.join(VIEWS)})"
-            )
-        if self.reading.context == "unidirectional" and not all(
-            pattern.endswith((MASK, SMASK, GMASK)) for _, pattern in self.all_patterns()
-        ):
-            problems.append("reading.context unidirectional: patterns must end with the blank")
-        if problems:
-            raise ConfigError(
-                f"the task {self.name!r} cannot be used:\n- " + "\n- ".join(dict.fromkeys(problems))
-            )
+        return problems
 
     def all_patterns(self) -> list[tuple[Language, str]]:
         """Returns (language, pattern) of all patterns."""

@@ -246,7 +246,6 @@ def _check_source(model: Mapping[str, Any], problems: list[str]) -> None:
 def _check_tasks(config: FinetuneConfig, problems: list[str]) -> None:
     if not config.tasks:
         problems.append("tasks: at least one is needed")
-    kinds = set()
     found: list[Task] = []
     for name, data in config.tasks.items():
         try:
@@ -254,37 +253,9 @@ def _check_tasks(config: FinetuneConfig, problems: list[str]) -> None:
         except ConfigError as error:
             problems.append(f"tasks.{name}: {error}")
             continue
-        if "/" in name:
-            problems.append(
-                f"tasks.{name}: a run's name of a task has no slash; write tasks.{Path(name).name}.task={name}"
-            )
-        kinds.add(task.kind)
         found.append(task)
-        if not data.train:
-            problems.append(f"tasks.{name}.train: no file is named")
-        if not data.valid and not 0 < data.valid_ratio < 1:
-            problems.append(
-                f"tasks.{name}.valid_ratio = {data.valid_ratio} must be between 0 and 1, or name files in valid"
-            )
-        if not data.weight > 0:
-            problems.append(f"tasks.{name}.weight = {data.weight} must be above 0")
-        for setting in ("limit", "valid_limit"):
-            if (value := getattr(data, setting)) is not None and value < 1:
-                problems.append(f"tasks.{name}.{setting} = {value} must be at least 1")
-        weights = data.class_weights
-        if weights is not None and task.kind != "classification":
-            problems.append(f"tasks.{name}.class_weights: only a classification has classes")
-        if isinstance(weights, dict):
-            problems += [
-                f"tasks.{name}.class_weights.{label} = {weight}: "
-                + (
-                    "must be above 0"
-                    if label in task.labels
-                    else f"no such label{nearest(label, task.labels)} (there are {', '.join(task.labels)})"
-                )
-                for label, weight in weights.items()
-                if label not in task.labels or not weight > 0
-            ]
+        _check_task_data(name, data, task, problems)
+    kinds = {task.kind for task in found}
     if config.method == "head" and (len(config.tasks) > 1 or kinds - {"classification"}):
         problems.append("method = 'head' is for one classification task; use method = 'cloze'")
     with_media = {bool(task.media) for task in found}
@@ -304,6 +275,39 @@ def _check_tasks(config: FinetuneConfig, problems: list[str]) -> None:
         problems.append(
             "a task of the kind tagging has a head of its own, so that it is trained alone"
         )
+
+
+def _check_task_data(name: str, data: TaskData, task: Task, problems: list[str]) -> None:
+    """Adds what is wrong with the settings of one task."""
+    if "/" in name:
+        problems.append(
+            f"tasks.{name}: a run's name of a task has no slash; write tasks.{Path(name).name}.task={name}"
+        )
+    if not data.train:
+        problems.append(f"tasks.{name}.train: no file is named")
+    if not data.valid and not 0 < data.valid_ratio < 1:
+        problems.append(
+            f"tasks.{name}.valid_ratio = {data.valid_ratio} must be between 0 and 1, or name files in valid"
+        )
+    if not data.weight > 0:
+        problems.append(f"tasks.{name}.weight = {data.weight} must be above 0")
+    for setting in ("limit", "valid_limit"):
+        if (value := getattr(data, setting)) is not None and value < 1:
+            problems.append(f"tasks.{name}.{setting} = {value} must be at least 1")
+    weights = data.class_weights
+    if weights is not None and task.kind != "classification":
+        problems.append(f"tasks.{name}.class_weights: only a classification has classes")
+    if isinstance(weights, dict):
+        problems += [
+            f"tasks.{name}.class_weights.{label} = {weight}: "
+            + (
+                "must be above 0"
+                if label in task.labels
+                else f"no such label{nearest(label, task.labels)} (there are {', '.join(task.labels)})"
+            )
+            for label, weight in weights.items()
+            if label not in task.labels or not weight > 0
+        ]
 
 
 def _check_numbers(config: FinetuneConfig, problems: list[str]) -> None:

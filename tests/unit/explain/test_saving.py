@@ -72,12 +72,13 @@ def test_maps_of_a_page_are_near_the_weights_and_averaged_where_they_are_many(mo
 
     bytes_ = np.frombuffer(base64.b64decode(data["weights"]), np.uint8).reshape(weights.shape)
     np.testing.assert_allclose((bytes_ / 255.0) ** 2, weights, atol=0.004)
-    for budget, layers in ((60, 2), (30, 1)):
+    assert "averaged" not in page.page(found)
+    for budget, layers, means in ((60, 2, "heads"), (30, 1, "heads and layers")):
         monkeypatch.setattr(page, "MAX_WEIGHTS", budget)
         text = page.page(found)
         data = evidence(text)["attention"][0]
         assert (data["layers"], data["heads"]) == (layers, 1)
-        assert "heads are averaged" in text
+        assert f": {means} are averaged" in text
 
 
 def test_segments_join_to_the_filled_text():
