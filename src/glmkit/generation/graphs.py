@@ -244,6 +244,8 @@ class GraphDecoder:
         with self._lock:
             if workspace.stepper is self._stepper:
                 self._idle.append(workspace)
+                return
+        workspace.discard()
 
     def free(self) -> None:
         """Gives the memory of workspaces that nobody uses back."""

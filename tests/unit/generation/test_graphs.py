@@ -244,6 +244,13 @@ def test_memory_goes_back_though_a_runner_lives_on():
         assert all(one() is not None for one in buffers)
         release(model)
         assert all(one() is None for one in buffers)
+    handle = runner.open()
+    runner.forward([Feed(handle, [7], [2], [1])])
+    buffers = [weakref.ref(one) for one in runner._cache.buffers]
+    model.glm.word_embeddings.weight = torch.nn.Parameter(torch.randn(VOCABULARY, 16))
+    model.make_runner().open()  # with the new weights; the workspace of the old ones is nobody's any more
+    runner.close(handle)
+    assert all(one() is None for one in buffers)
 
 
 def test_a_model_is_copied_and_pickled_without_what_was_captured():
