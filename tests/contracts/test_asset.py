@@ -52,7 +52,12 @@ def test_the_gallery_is_of_these_weights(name: str):
 
 def test_it_loads_offline_and_has_learnt():
     glm = glmkit.load(device="cpu")
-    assert glm.fill("床前[MASK]光，疑是地上霜。", n=5).blanks == ["月"]
+    texts = [
+        "举头望明[MASK]，低头思故乡。",
+        "野火烧不[MASK]，春风吹又生。",
+        "房间很干净，服务员很[MASK]。",
+    ]
+    assert [glm.fill(text, n=3).blanks for text in texts] == [["月"], ["尽"], ["好"]]
     judged = glm.sentiment(["很快，好吃", "房间很脏，服务态度差"])
     assert [one.label for one in judged] == ["positive", "negative"]
     known, shuffled = "春眠不觉晓，处处闻啼鸟。", "鸟觉处啼春，闻不晓眠处。"
