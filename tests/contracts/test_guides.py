@@ -39,7 +39,8 @@ def test_commands_options_and_recipes_exist(guide: Path):
         given = {word.split("=")[0] for word in arguments if re.match(r"--?[a-z]", word)}
         assert given <= options, f"{verb} has no {given - options}"
     for recipe in re.findall(
-        r"`?(?:recipes/)?((?:pretrain|continue|finetune)-[\w-]+\.yaml)`?", guide.read_text("utf-8")
+        r"`?(?:recipes/)?((?:glm-mini/)?(?:pretrain|continue|finetune)-[\w-]+\.yaml)`?",
+        guide.read_text("utf-8"),
     ):
         assert (ROOT / "recipes" / recipe).is_file(), recipe
 
