@@ -1,9 +1,9 @@
 """What fewer bits cost in quality: perplexity, hidden characters, sentiment, beside float32 on the same records.
 
-    python benchmarks/bench_quantization.py --data FOLDER [--model glm-mini] [--limit 500] [--smoke] [--save]
+    python benchmarks/bench_quantization.py --data FOLDER --model FOLDER [--limit 500] [--smoke] [--save]
 
-Runs tasks of `glmkit evaluate` on the native decoder in each format. Perplexities and hidden characters run on it as it is;
-sentiment is scored by torch on the rounded weights. Prints a table, then one JSON line:
+Runs tasks of `glmkit evaluate` on the native decoder in each format, of a model that is not quantized yet (glm-mini is). Prints a
+table, then one JSON line:
 
     perplexity     per token, left to right, of the texts together, and its change against float32
     exact match    share of hidden characters of poems that the model names, in points
@@ -48,6 +48,13 @@ def measure(model: str, data: Path, limit: int, options: dict[str, Any]) -> dict
     """Returns the value of each run, and the megabytes of weights."""
     glm = glmkit.load(model, **options)
     assert isinstance(glm.model, NativeModel), "glmkit was installed without its native decoder"
+    wanted, found_format = (
+        options.get("quantization", options.get("dtype")),
+        glm.model.weights.quantization,
+    )
+    assert found_format == wanted, (
+        f"{model} is quantized to {found_format}; give the model it was made of"
+    )
     found = {"MB": glm.model.weights.nbytes / 1e6}
     with tempfile.TemporaryDirectory() as folder:
         for task, file, metric in RUNS:
@@ -65,7 +72,7 @@ def change(metric: str, value: float, base: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="glm-mini")
+    parser.add_argument("--model", required=True, help="folder, not quantized")
     parser.add_argument("--limit", type=int, default=500, help="records of each file")
     parser.add_argument("--smoke", action="store_true", help="4 records of each file")
     parser.add_argument("--save", action="store_true", help="write docs/results")
@@ -103,11 +110,11 @@ def main() -> None:
     if arguments.save:
         introduction = (
             f"{arguments.model} in each format of the native decoder, on the first {limit} records of each held-out file (perplexity per "
-            "token, left to right; hidden characters of poems; sentiment by cloze, scored by torch on the rounded weights). In brackets the "
+            "token, left to right; hidden characters of poems; sentiment by cloze). In brackets the "
             "change against float32 on the same records: of a perplexity in percent, of a share in points. The first records are no sample of a file, "
             "so only the changes mean something; a point of a share is few records."
         )
-        command = f"python benchmarks/bench_quantization.py --data FOLDER --limit {limit} --save"
+        command = f"python benchmarks/bench_quantization.py --data FOLDER --model FOLDER --limit {limit} --save"
         write_table_page("quantization", "What fewer bits cost in quality", introduction, table, values, command)  # fmt: skip
     print(json.dumps(values, ensure_ascii=False))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import golden_folder
 from glmkit.native import library
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_quantization.py"
@@ -19,7 +20,15 @@ def test_every_format_is_measured(shared_data: Path):
     if (reason := library.why_not()) is not None:
         pytest.skip(reason)
     done = subprocess.run(
-        [sys.executable, BENCHMARK, "--data", shared_data, "--smoke"],
+        [
+            sys.executable,
+            BENCHMARK,
+            "--data",
+            shared_data,
+            "--model",
+            golden_folder("tiny-chinese").path,
+            "--smoke",
+        ],
         capture_output=True,
         text=True,
         check=True,
