@@ -13,7 +13,7 @@ import glmkit
 from glmkit.embedded import ASSETS, DEFAULT_MODEL
 
 MAX_BYTES = 40_000_000
-MAX_ADDED_MIB = 150
+MAX_ADDED_MIB = 220
 FOLDER = ASSETS / DEFAULT_MODEL
 (WEIGHTS,) = FOLDER.glob("*.safetensors")
 
