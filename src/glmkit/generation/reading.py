@@ -52,7 +52,7 @@ def make_reader(model: Any, prompts: Sequence[Prompt], specials: Any) -> Reader:
     """
     runner = make_runner(model)
     if hasattr(runner, "states"):  # the native decoder's: forks share what they have read
-        return ForkReader(runner, prompts, model.config.hidden_size)
+        return ForkReader(runner, prompts, specials, model.config.hidden_size)
     return BlankReader(model, prompts, specials)
 
 
@@ -62,20 +62,24 @@ class ForkReader:
     Args:
         runner: With `states`, and forks that share what they have read.
         prompts: B prompts with one blank each.
+        specials: The tokenizer's `special_ids`.
         width: H.
 
     Raises:
         GenerationError: Embeddings of media that are not as wide as the model.
     """
 
-    def __init__(self, runner: Any, prompts: Sequence[Prompt], width: int):
+    def __init__(self, runner: Any, prompts: Sequence[Prompt], specials: Any, width: int):
         self._runner, self._width = runner, width
         self._part_a = [runner.open() for _ in prompts]
         self._nodes: list[list[tuple[int, int, int]]] = [[] for _ in prompts]
         feeds = []
         for sequence, one in zip(self._part_a, prompts, strict=True):
-            size = len(one.ids)
-            feeds.append(Feed(sequence, one.ids.tolist(), range(size), [0] * size, size, 0, one.embeddings))  # fmt: skip
+            part_a = lay_out(one.ids, [], specials.sop)
+            ids, (places, zeros) = part_a.input_ids.tolist(), part_a.position_ids.tolist()
+            feeds.append(
+                Feed(sequence, ids, places, zeros, part_a.prefix_length, 0, one.embeddings)
+            )
         runner.forward(feeds)
 
     def read(self, tokens: np.ndarray, positions: np.ndarray, sees: np.ndarray) -> torch.Tensor:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_runner import MODEL, VOCABULARY, Tokens, check, prompt, random_feed, tiny
+from test_runner import MODEL, VOCABULARY, Tokens, check, prompt, random_calls, tiny
 
 import glmkit
 from glmkit.errors import GenerationError
@@ -29,37 +29,11 @@ from glmkit.generation.settings import DecodingSettings
 DECODER = GraphDecoder(MODEL, captures=False)
 
 
-def random_calls(rng: Random, runner: TorchRunner) -> None:
-    """Opens, forks, forgets, closes and reads at random; what is read must be what reading from scratch gives."""
-    known = dict[int, Tokens]()
-    for _ in range(6):
-        for _ in range(rng.randint(0 if known else 1, 3)):
-            known[runner.open()] = Tokens()
-        for handle in rng.choices(sorted(known), k=rng.randint(0, 2)):
-            known[runner.fork(handle)] = Tokens(list(known[handle].read), known[handle].prefix)
-        for handle in rng.choices(sorted(known), k=rng.randint(0, 2)):
-            tokens = known[handle]
-            kept = rng.choice([0, *range(tokens.prefix, len(tokens.read) + 1)])
-            runner.truncate(handle, kept)
-            tokens.read, tokens.prefix = tokens.read[:kept], min(kept, tokens.prefix)
-        some = rng.sample(sorted(known), rng.randint(1, len(known)))
-        longest = rng.choice([1, 1, 3, 60, 200])
-        check(runner, [random_feed(rng, one, known[one], longest) for one in some], known)
-        for handle in rng.sample(sorted(known), rng.randint(0, min(2, len(known)))):
-            runner.close(handle)
-            del known[handle]
-        assert {handle: runner.length(handle) for handle in known} == {
-            handle: len(tokens.read) for handle, tokens in known.items()
-        }
-    for handle in known:
-        runner.close(handle)
-
-
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32))
 def test_any_order_of_calls_equals_reading_from_scratch(seed: int):
     """One decoder throughout: what a runner leaves in its workspace does not reach the next one."""
-    random_calls(Random(seed), DECODER.make_runner())
+    random_calls(Random(seed), DECODER.make_runner(), 6, (1, 1, 3, 60, 200))
     assert len(DECODER._idle) == 1
 
 
