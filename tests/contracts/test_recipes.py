@@ -79,8 +79,23 @@ def test_shapes_are_the_published_ones(name):
     assert [*found, config.max_sequence_length] == shape
     assert config.num_parameters == pytest.approx(parameters, rel=0.01)
     large = name in ("pretrain-2b", "pretrain-10b")
-    attention = choose_attention(config, torch.device("cuda"))
+    attention = choose_attention(config, torch.device("cuda"), read(name).data.row_length)
     assert attention == ("flex_attention" if large else "sdpa")
+
+
+@pytest.mark.parametrize(
+    ("device", "length", "dropout", "expected"),
+    [
+        ("cuda", 512, 0.0, "flex_attention"),
+        ("cuda", 320, 0.0, "sdpa"),  # short rows: measured
+        ("cuda", 512, 0.1, "sdpa"),
+        ("cpu", 512, 0.0, "sdpa"),
+    ],
+)
+def test_attention_of_a_device_and_its_rows(device, length, dropout, expected):
+    config = GLMConfig(attention_dropout_prob=dropout)
+    assert choose_attention(config, torch.device(device), length) == expected
+    assert choose_attention(config, torch.device(device), length, "eager") == "eager"
 
 
 @pytest.mark.parametrize("name", HYPERPARAMETERS)

@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 VOCABULARY_MULTIPLE = 64
 """The embedding's rows are a multiple of it, as matrix units like."""
 
+LONG_ROW = 512
+"""Tokens of a row from which on FlexAttention is taken on a GPU. In rows of 320 a step with SDPA (cuDNN's kernel) takes half as
+long (docs/results/pretrain_h200_2026-11.md); longer ones were not compared, there FlexAttention keeps no mask of the row's square."""
+
 
 def build_model(
     config: PretrainConfig, tokenizer: GLMTokenizer, device: torch.device, *, empty: bool = False
@@ -41,9 +45,10 @@ def build_model(
         CheckpointError: `model.from` cannot be read.
     """
     dtype = getattr(torch, config.model.get("dtype", "float32"))
+    asked = config.model.get("attn_implementation")
     if "from" not in config.model:
         fields = model_config(config, tokenizer)
-        attention = choose_attention(fields, device, config.model.get("attn_implementation"))
+        attention = choose_attention(fields, device, config.data.row_length, asked)
         fields._attn_implementation = attention
         with torch.device("meta" if empty else "cpu"):
             return GLMForConditionalGeneration(fields).to(dtype)
@@ -59,7 +64,7 @@ def build_model(
         setattr(model.config, name, value)
     model.generation_config.eos_token_id = model.config.eop_token_id
     model.set_attn_implementation(
-        choose_attention(model.config, device, config.model.get("attn_implementation"))
+        choose_attention(model.config, device, config.data.row_length, asked)
     )
     return model
 
@@ -100,8 +105,10 @@ def padded_rows(needed: int) -> int:
     return -(-needed // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
-def choose_attention(config: GLMConfig, device: torch.device, asked: str | None = None) -> str:
-    """Returns the attention to train with: what is asked for, FlexAttention on a GPU, SDPA elsewhere.
+def choose_attention(
+    config: GLMConfig, device: torch.device, row_length: int, asked: str | None = None
+) -> str:
+    """Returns the attention to train with: what is asked for, FlexAttention on a GPU in long rows, SDPA elsewhere.
 
     FlexAttention skips the blocks of a packed row that nobody may see, but has no dropout: a model with
     `attention_dropout_prob` above 0 uses SDPA on a GPU too.
@@ -115,7 +122,7 @@ def choose_attention(config: GLMConfig, device: torch.device, asked: str | None 
         )
     if asked is not None:
         return asked
-    if device.type != "cuda":
+    if device.type != "cuda" or row_length < LONG_ROW:
         return "sdpa"
     if config.attention_dropout_prob:
         logger.info(

@@ -232,8 +232,9 @@ def build_model(
         model.config.id2label = dict(enumerate(labels))
         model.config.label2id = {label: number for number, label in enumerate(labels)}
         model.config.problem_type = "single_label_classification"
+    length = config.max_length or model.config.max_sequence_length
     asked = config.model.get("attn_implementation")
-    model.set_attn_implementation(choose_attention(model.config, args.device, asked))
+    model.set_attn_implementation(choose_attention(model.config, args.device, length, asked))
     if config.virtual.tokens:
         virtual = config.virtual
         like = _first_ids(tasks, virtual.tokens)

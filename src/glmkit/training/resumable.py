@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class ResumableTrainer(Trainer):
 
     def __init__(self, model: Any, args: TrainingArguments, tokenizer: Any, **options: Any):
         self.divided = distributed.is_divided(model)
+        # With torch_compile: one layer is compiled for all, and what depends on the data (how many tokens are predicted) is not.
+        os.environ.setdefault("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", "true")
         super().__init__(model=model, args=args, **options)
         # Trainer then neither wraps the model in DDP nor moves it.
         self.is_distributed_loading_by_transformers = self.divided

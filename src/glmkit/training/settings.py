@@ -123,7 +123,7 @@ class PretrainConfig:
     model: dict[str, Any] = field(default_factory=dict)
     """A new model: fields of `GLMConfig`, and `preset` ("base") to begin with; the tokenizer sets the vocabulary's. Or `from`: a
     folder or hub name in any known format, whose training goes on (dropout may be changed). In both cases
-    `attn_implementation`: by default flex_attention on a GPU where there is no attention dropout, else sdpa. And `dtype`: of
+    `attn_implementation`: by default flex_attention on a GPU in rows of 512 or more, without attention dropout, else sdpa. And `dtype`: of
     the weights, "float32" or, with float32 masters in the optimizer, "bfloat16"."""
     objectives: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """How blanks are made."""
