@@ -18,7 +18,8 @@ prepare_task() { # name, file, held-out share
   [ -f $out/tasks/"$1"/report.json ] || $glmkit prepare "$2" --task "$1" -o $out/tasks/"$1" -t $out/vocabulary \
     --max-length $row_length --valid-ratio "$3" --overwrite
 }
-for pair in sentiment:sentiment topics:topics qa:qa summary:summaries dialogue:dialogues; do
+prepare_task sentiment "$data/sentiment.train.jsonl.gz" 0.04  # enough to calibrate on
+for pair in topics:topics qa:qa summary:summaries dialogue:dialogues; do
   prepare_task "${pair%%:*}" "$data/${pair##*:}.train.jsonl.gz" 0.005
 done
 prepare_task poem $out/corpus/poem.jsonl 0.004
