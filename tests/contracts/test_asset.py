@@ -57,7 +57,9 @@ def test_it_loads_offline_and_has_learnt():
         "野火烧不[MASK]，春风吹又生。",
         "房间很干净，服务员很[MASK]。",
     ]
-    assert [glm.fill(text, n=3).blanks for text in texts] == [["月"], ["尽"], ["好"]]
+    [moon], [fire], [staff] = [glm.fill(text, n=3).blanks for text in texts]
+    assert (moon, fire) == ("月", "尽")
+    assert staff in {"好", "亲切", "热情", "友好", "周到"}
     judged = glm.sentiment(["很快，好吃", "房间很脏，服务态度差"])
     assert [one.label for one in judged] == ["positive", "negative"]
     known, shuffled = "春眠不觉晓，处处闻啼鸟。", "鸟觉处啼春，闻不晓眠处。"
