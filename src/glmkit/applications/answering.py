@@ -159,13 +159,19 @@ def _best_span(
     no_answer: str | None,
 ) -> Answer:
     """Returns the span of a window that is likeliest by all patterns together (mean log-probability)."""
-    prompts = [question_prompt(asked, tokenizer) for asked in asks]
-    spans = SpanSearch(model, tokenizer, prompts[0], text, max_words).best(CANDIDATES)
+    first, *others = [question_prompt(asked, tokenizer) for asked in asks]
+    search = SpanSearch(model, tokenizer, first, text, max_words)
+    spans = search.best(CANDIDATES)
     if not spans:
         return NOTHING
     texts = [text[span.start : span.end] for span in spans]
     rivals = [] if no_answer is None else [no_answer]
-    totals = np.mean(score_choices(model, tokenizer, prompts, [*texts, *rivals]), axis=0)
+    # What the search has read by the first pattern is not read again.
+    known = [span.log_probability for span in spans] + [
+        search.log_probability(one) for one in rivals
+    ]
+    rest = score_choices(model, tokenizer, others, [*texts, *rivals])
+    totals = np.mean([np.array(known), *rest], axis=0)
     best = int(totals[: len(texts)].argmax())
     score = math.exp(totals[best])
     if totals.max() > totals[best]:

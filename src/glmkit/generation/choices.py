@@ -52,7 +52,7 @@ def score_choices(
     prepared = [_prompt(model, tokenizer, prompt) for prompt in prompts]
     lists = _lists(choices, len(prepared))
     encoded = [
-        [_content(model, tokenizer, prompt, choice) for choice in some]
+        [content_ids(model, tokenizer, prompt, choice) for choice in some]
         for prompt, some in zip(prepared, lists, strict=True)
     ]
     specials = tokenizer.special_ids
@@ -63,6 +63,24 @@ def score_choices(
         for index, some in zip(chosen, scores, strict=True):
             results[index] = some
     return results
+
+
+def content_ids(model: Any, tokenizer: Any, prompt: Prompt, choice: Any) -> list[int]:
+    """Returns the ids of a choice (a text, or ids) as the contents of a prompt's blank, without its end marker.
+
+    Raises:
+        GenerationError: It is longer than the model's block positions.
+    """
+    ids = choice
+    if isinstance(choice, str):
+        mask = int(prompt.ids[prompt.mask_indices[0]])
+        ids = encode_content(tokenizer, prompt.parts[0], mask, choice)
+    limit = model.config.max_sequence_length - 1
+    if len(ids) > limit:
+        raise GenerationError(
+            f"a choice has {len(ids)} tokens, but a blank of this model holds {limit}; shorten it"
+        )
+    return list(map(int, ids))
 
 
 def _score_trees(
@@ -153,16 +171,3 @@ def _lists(choices: Sequence[Any], num_prompts: int) -> list[Sequence[Any]]:
     if not all(len(some) for some in lists):
         raise GenerationError("there are no choices to score; give at least one for each prompt")
     return lists
-
-
-def _content(model: Any, tokenizer: Any, prompt: Prompt, choice: Any) -> list[int]:
-    ids = choice
-    if isinstance(choice, str):
-        mask = int(prompt.ids[prompt.mask_indices[0]])
-        ids = encode_content(tokenizer, prompt.parts[0], mask, choice)
-    limit = model.config.max_sequence_length - 1
-    if len(ids) > limit:
-        raise GenerationError(
-            f"a choice has {len(ids)} tokens, but a blank of this model holds {limit}; shorten it"
-        )
-    return list(map(int, ids))

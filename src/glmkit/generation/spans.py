@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from glmkit.generation.choices import content_ids
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.reading import make_reader
 from glmkit.tokens.blanked import encode_content
@@ -122,12 +123,12 @@ class SpanSearch:
         self._read: list[int] = []
         self._queue: list[tuple[float, int, str, int]] = []
         self._number = count()
+        self._score([0])
 
     def best(self, n: int = 1) -> list[FoundSpan]:
         """Returns the `n` likeliest spans of different texts, best first; fewer where there are not so many."""
         if not self._ends:
             return []
-        self._read_nodes([0])
         self._push_starts()
         found: list[FoundSpan] = []
         spelled = 0
@@ -155,12 +156,30 @@ class SpanSearch:
         rest = sorted(entry for entry in self._queue if entry[2] == "end")
         return found + [self._span(which, -bound) for bound, _, _, which in rest[: n - len(found)]]
 
+    def log_probability(self, content: str) -> float:
+        """Returns that of any contents of the blank, in nats, the end marker included; part A is not read again.
+
+        Raises:
+            GenerationError: They are longer than the model's block positions.
+        """
+        ids = content_ids(self._model, self._tokenizer, self._prompt, content)
+        path = [0]
+        for token in ids:
+            parent = self._nodes[path[-1]]
+            place = parent.children.get(token, -1)
+            if place < 0 or self._nodes[place].scores is None:
+                # Beside the tree, of which a search only reads what it has queued.
+                place = len(self._nodes)
+                self._nodes.append(_Node(token, path[-1], parent.depth + 1))
+            path.append(place)
+        self._score([place for place in path if self._nodes[place].scores is None])
+        following = [*ids, self._specials.eop]
+        return sum(self._after(place, token) for place, token in zip(path, following, strict=True))
+
     def _push(self, value: float, kind: str, which: int) -> None:
         heapq.heappush(self._queue, (-value, next(self._number), kind, which))
 
     def _push_starts(self) -> None:
-        root = self._nodes[0].scores
-        assert root is not None
         probes = [
             (start, end)
             for start, ends in self._ends.items()
@@ -169,7 +188,7 @@ class SpanSearch:
         bounds: dict[int, float] = {}
         for (start, _), ids in zip(probes, self._encode(probes), strict=True):
             if ids:
-                bounds[start] = max(bounds.get(start, -np.inf), float(root[ids[0]]))
+                bounds[start] = max(bounds.get(start, -np.inf), self._after(0, ids[0]))
         for start, bound in bounds.items():
             self._push(bound, "start", start)
 
@@ -197,19 +216,36 @@ class SpanSearch:
             if place and node.span is None:
                 node.span = span
                 if node.scores is not None:
-                    self._push(node.total + float(node.scores[self._specials.eop]), "end", place)
+                    self._push_end(place)
 
     def _open(self, place: int) -> None:
         """Queues a node whose parent has been read."""
         node = self._nodes[place]
-        parent = self._nodes[node.parent]
-        assert parent.scores is not None
-        node.total = parent.total + float(parent.scores[node.token])
+        node.total = self._nodes[node.parent].total + self._after(node.parent, node.token)
         if node.depth < self._model.config.max_sequence_length:
             self._push(node.total, "node", place)
 
+    def _push_end(self, place: int) -> None:
+        self._push(self._nodes[place].total + self._after(place, self._specials.eop), "end", place)
+
+    def _after(self, place: int, token: int) -> float:
+        """Returns the log-probability of a token after a node that has been read."""
+        scores = self._nodes[place].scores
+        assert scores is not None
+        return float(scores[token])
+
     def _read_nodes(self, places: list[int]) -> None:
         """Reads some nodes and queues what follows them."""
+        self._score(places)
+        for place in places:
+            node = self._nodes[place]
+            for child in node.children.values():
+                self._open(child)
+            if node.span is not None:
+                self._push_end(place)
+
+    def _score(self, places: list[int]) -> None:
+        """Reads some nodes, parents before their children."""
         if not places:
             return
         nodes = [self._nodes[place] for place in places]
@@ -231,12 +267,8 @@ class SpanSearch:
         )
         with torch.inference_mode():
             scores = self._model.lm_head(hidden[0]).float().log_softmax(-1).cpu().numpy()
-        for place, node, row in zip(places, nodes, scores, strict=True):
+        for node, row in zip(nodes, scores, strict=True):
             node.scores = row
-            for child in node.children.values():
-                self._open(child)
-            if node.span is not None:
-                self._push(node.total + float(row[self._specials.eop]), "end", place)
 
     def _span(self, place: int, log_probability: float) -> FoundSpan:
         """Returns a node's span, where its text comes first."""

@@ -8,12 +8,13 @@ import torch
 
 import glmkit
 from conftest import golden_folder
-from glmkit.generation import reading
+from glmkit.generation import reading, spans
 from glmkit.generation.choices import score_choices
 from glmkit.generation.prompts import build_prompt
 from glmkit.generation.reading import BlankReader, ForkReader, make_reader
 from glmkit.generation.spans import SpanSearch
 from glmkit.native import library
+from glmkit.tasks.task import load_task
 
 TEXTS = ["北京是[MASK]的首都。", "这家店总的来说，很[MASK]，下次还来。"]
 
@@ -63,6 +64,48 @@ def test_scores_and_spans_are_those_of_torch(pair):
     ]  # fmt: skip
     assert [(s.start, s.end) for s in found[0]] == [(s.start, s.end) for s in found[1]]
     assert len(found[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("language", "question", "context", "no_answer"),
+    [
+        ("zh", "门在哪里？", "凯旋门位于米兰市古城堡旁。1807年为纪念拿破仑而建，门高25米；", "无"),
+        ("en", "Where is it?", "It is in Milan, near the old castle. It was built in 1807. ", ""),
+    ],
+)
+def test_an_answer_reads_each_part_a_once(
+    pair, monkeypatch, language, question, context, no_answer
+):
+    monkeypatch.setattr(spans, "MAX_NODES", 64)  # random weights make all spans about alike
+    read = []
+    for reader in (ForkReader, BlankReader):
+        monkeypatch.setattr(reader, "__init__", noting_prompts(reader.__init__, read))
+    patterns = load_task("qa").patterns[language]
+    prompts = [one.format(context=context, question=question) for one in patterns]
+    found = []
+    for one in pair:
+        read.clear()
+        found.append(one.answer(question, context * 6, no_answer=None, max_words=2))
+        assert len(read) == len(set(read)) >= 2 * len(patterns)  # two windows or more
+        # In one window: what all patterns say of it, from scratch.
+        alone = one.answer(question, context, no_answer=None, max_words=2)
+        scores = score_choices(one.model, one.tokenizer, prompts, [alone.text, no_answer])
+        span, nothing = np.mean(scores, axis=0)
+        assert np.log(alone.score) == pytest.approx(span, rel=1e-4)
+        other = one.answer(question, context, no_answer=no_answer, max_words=2)
+        assert other.text == ("" if nothing > span else alone.text)
+        assert other.score == alone.score
+    native, plain = found
+    assert (native.text, native.start, native.end) == (plain.text, plain.start, plain.end)
+    assert native.score == pytest.approx(plain.score, rel=1e-3)
+
+
+def noting_prompts(make, noted: list):
+    def noting(self, owner, prompts, *rest):
+        noted.extend(tuple(one.ids) for one in prompts)
+        make(self, owner, prompts, *rest)
+
+    return noting
 
 
 def test_the_torch_model_is_not_built_for_it(pair, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glmkit.errors import GenerationError
 from glmkit.generation import spans as module
 from glmkit.generation.choices import score_choices
 from glmkit.generation.prompts import build_prompt
@@ -51,6 +52,26 @@ def test_a_search_that_is_cut_short_still_answers(glm, monkeypatch):
     prompt = build_prompt(tokenizer, f"{TEXT}[MASK]", 128)
     for span in SpanSearch(model, tokenizer, prompt, TEXT).best(3):
         assert TEXT[span.start : span.end] in all_spans(TEXT, 60)
+
+
+def test_any_contents_are_scored_on_what_the_search_has_read(glm, monkeypatch):
+    """Before a search and after it, known beginnings or none; the search finds what it finds without."""
+    monkeypatch.setattr(module, "MAX_NODES", 40)
+    model, tokenizer = glm
+    prompt = build_prompt(tokenizer, f"{TEXT}[MASK]", 128)
+    search = SpanSearch(model, tokenizer, prompt, TEXT)
+    contents = ["", "凯旋门", "米兰市", "no idea", "意大利意大利"]
+    before = [search.log_probability(one) for one in contents]
+    found = search.best(3)
+    contents += [TEXT[one.start : one.end] for one in found]
+    after = [search.log_probability(one) for one in contents]
+    [scores] = score_choices(model, tokenizer, [prompt], contents)
+    np.testing.assert_allclose(after, scores, rtol=1e-4)
+    np.testing.assert_allclose(before, scores[: len(before)], rtol=1e-4)
+    expected = SpanSearch(model, tokenizer, prompt, TEXT).best(3)
+    assert [(one.start, one.end) for one in found] == [(one.start, one.end) for one in expected]
+    with pytest.raises(GenerationError, match="a blank of this model holds"):
+        search.log_probability("门" * 2000)
 
 
 def test_no_spans_no_answer(glm):
