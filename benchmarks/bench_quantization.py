@@ -101,7 +101,7 @@ def main() -> None:
     table = "\n".join(lines)
     print(table)
     values = {
-        "model": arguments.model,
+        "model": Path(arguments.model).name,
         "limit": limit,
         "formats": found,
         "environment": environment(),
@@ -109,7 +109,7 @@ def main() -> None:
     }
     if arguments.save:
         introduction = (
-            f"{arguments.model} in each format of the native decoder, on the first {limit} records of each held-out file (perplexity per "
+            f"{Path(arguments.model).name} in each format of the native decoder, on the first {limit} records of each held-out file (perplexity per "
             "token, left to right; hidden characters of poems; sentiment by cloze). In brackets the "
             "change against float32 on the same records: of a perplexity in percent, of a share in points. The first records are no sample of a file, "
             "so only the changes mean something; a point of a share is few records."
