@@ -23,7 +23,7 @@ from glmkit.generation.decoding import MIN_SCORE, TokenChooser
 from glmkit.generation.guidance import GuidedRunner
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.request import Request
-from glmkit.generation.runner import Feed, Runner
+from glmkit.generation.runner import Feed, Runner, follow
 from glmkit.generation.settings import DecodingSettings
 
 MOST = 100
@@ -119,7 +119,7 @@ def search(runner: Runner, request: Request, sop: int, max_positions: int, n: in
         )
         kept = [(parent, way) for parent, way in kept if way.score > least][:beams]
         running = [way for _, way in kept]
-        handles = _follow(guided, [feed.sequence for feed in feeds], [parent for parent, _ in kept])
+        handles = follow(guided, [feed.sequence for feed in feeds], [parent for parent, _ in kept])
         feeds = [
             _next_feed(handle, way, prompt, sop)
             for handle, way in zip(handles, running, strict=True)
@@ -174,17 +174,6 @@ def _grow(
                 if gain > MIN_SCORE
             ]
     return grown
-
-
-def _follow(runner: GuidedRunner, sequences: Sequence[int], parents: Sequence[int]) -> list[int]:
-    """Returns a sequence for each parent's child: the parent's own for the first, copies for the others."""
-    for place, sequence in enumerate(sequences):
-        if place not in parents:
-            runner.close(sequence)
-    return [
-        runner.fork(sequences[parent]) if parent in parents[:place] else sequences[parent]
-        for place, parent in enumerate(parents)
-    ]
 
 
 def _next_feed(sequence: int, way: Way, prompt: Prompt, sop: int) -> Feed:

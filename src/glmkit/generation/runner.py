@@ -95,6 +95,23 @@ def make_runner(model: Any) -> Runner:
     return model.make_runner() if hasattr(model, "make_runner") else TorchRunner(model)
 
 
+def follow(runner: Runner, sequences: Sequence[int], parents: Sequence[int]) -> list[int]:
+    """Returns a sequence for each parent's child: the parent's own for the first, copies for the others.
+
+    Args:
+        runner: Whose sequences they are; those without a child are closed.
+        sequences: Handles.
+        parents: For each child the place of its parent in `sequences`.
+    """
+    for place, sequence in enumerate(sequences):
+        if place not in parents:
+            runner.close(sequence)
+    return [
+        runner.fork(sequences[parent]) if parent in parents[:place] else sequences[parent]
+        for place, parent in enumerate(parents)
+    ]
+
+
 class TorchRunner:
     """A `GLMForConditionalGeneration` in evaluation mode as a `Runner`.
 

@@ -1,7 +1,7 @@
 """A GLM on the native decoder, in the place of a `GLMForConditionalGeneration` that reads and writes.
 
 In: a configuration and `NativeWeights`. Out: logits, hidden states, a runner. What the decoder does not do (gradients, maps of
-attention, masks and embeddings of one's own, transformers' `generate`) a torch model made of the same weights does; it is built
+attention, masks and embeddings of one's own) a torch model made of the same weights does; it is built
 when it is first asked for, takes four bytes a weight, and computes with the quantized weights but float32 activations.
 
 Shapes: B rows, L tokens of a row, H hidden, V vocabulary.
@@ -17,8 +17,8 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from glmkit.checkpoint.quantized import NativeWeights
-from glmkit.generation.runner import Feed
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
+from glmkit.native.generating import ARGUMENTS, GeneratingModel, RunnerCache, row_feed
 from glmkit.native.runner import NativeDecoder, NativeRunner
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,10 @@ class NativeModel:
         config: Its `GLMConfig`.
         weights: Its `NativeWeights`.
         decoder: What computes with them.
+        assistant: What guesses for it (`generation.infill.make_engine`), if anything does.
     """
 
+    assistant: Any = None
     device = torch.device("cpu")
     dtype = torch.float32
     training = False
@@ -56,7 +58,33 @@ class NativeModel:
             "building a torch model of the %s weights, for what the native decoder does not do",
             self.weights.quantization,
         )
-        return unpacked(self.config, self.weights)
+        model = unpacked(self.config, self.weights)
+        model.generation_config = self.generation_config
+        return model
+
+    @cached_property
+    def _generating(self) -> Any:
+        return GeneratingModel(self.config)
+
+    @property
+    def generation_config(self) -> Any:
+        """What `generate` does where it is not told."""
+        return self._generating.generation_config
+
+    @property
+    def compute_transition_scores(self) -> Any:
+        """As transformers': the scores of what `generate` wrote."""
+        return self._generating.compute_transition_scores
+
+    def generate(self, inputs: Any = None, *, use_cache: bool = True, **kwargs: Any) -> Any:
+        """As `GLMForConditionalGeneration.generate`; with arguments that ask for more than tokens the torch model does it."""
+        if (
+            not use_cache
+            or not {name for name, one in kwargs.items() if one is not None} <= ARGUMENTS
+        ):
+            return self.torch_model.generate(inputs, use_cache=use_cache, **kwargs)
+        cache = RunnerCache(self.make_runner())
+        return self._generating.generate(inputs, cache=cache, use_cache=True, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -87,24 +115,14 @@ class NativeModel:
 
     def _states(self, batch: dict[str, Any]) -> torch.Tensor:
         """Returns [B, L, H], zero where a row is filled up."""
-        ids, positions = batch["input_ids"], batch["position_ids"]
-        mask, prefixes = batch.get("attention_mask"), batch.get("prefix_lengths")
+        ids, mask = batch["input_ids"], batch.get("attention_mask")
         states = torch.zeros(*ids.shape, self.config.hidden_size)
-        runner, feeds, places = self.make_runner(), [], []
-        for row in range(len(ids)):
-            real = torch.arange(ids.shape[1]) if mask is None else mask[row].nonzero()[:, 0]
-            if len(real) == 0:
-                continue
-            first = int(real[0])
-            prefix = 0 if prefixes is None else int(prefixes[row]) - first
-            position, block = positions[row, :, real].tolist()
-            tokens = (ids[row, real].tolist(), position, block)
-            feeds.append(
-                Feed(runner.open(), *tokens, max(0, prefix), len(real), batch.get("media_embeds"))
-            )
-            places.append((row, real))
-        for (row, real), values in zip(places, runner.states(feeds), strict=True):
-            states[row, real] = values
+        filled = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask > 0
+        rows = filled.any(1).nonzero()[:, 0].tolist()
+        runner = self.make_runner()
+        feeds = [row_feed(batch, row, runner.open()) for row in rows]
+        for row, values in zip(rows, runner.states(feeds), strict=True):
+            states[row, filled[row]] = values
         return states
 
 

@@ -21,6 +21,7 @@ from glmkit.native import library
 from glmkit.native.library import NativeError
 from glmkit.native.loading import quantize
 from glmkit.native.model import NativeModel
+from glmkit.native.runner import NativeRunner
 
 TEXTS = [
     "北京是[MASK]的首都，[MASK]。",
@@ -60,6 +61,7 @@ def test_each_runs_where_it_says(pair):
         {"do_sample": True, "seed": 3, "top_k": 5},
         {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
         {"num_beams": 3},
+        {"num_beams": 4, "num_return_sequences": 3, "length_penalty": 0.0, "min_new_tokens": 4},
         {"n": 3},
     ],
 )
@@ -70,9 +72,12 @@ def test_fills_as_torch_does(pair, settings):
     for one, other in zip(found, expected, strict=True):
         if exact:
             assert one.blanks == other.blanks
-            assert one.scores == pytest.approx(other.scores, abs=1e-3)
+            assert one.scores == pytest.approx(other.scores, abs=1e-4)
+            for ways, others in zip(one.alternatives, other.alternatives, strict=True):
+                assert [text for text, _ in ways] == [text for text, _ in others]
         else:  # the weights are the same, activations are rounded: a near tie may fall otherwise
             assert len(one.blanks) == len(other.blanks)
+    assert "torch_model" not in vars(native.model)
 
 
 def test_scores_and_reads_as_torch_does(pair):
@@ -137,8 +142,35 @@ def test_what_the_decoder_does_not_do_torch_does(folder):
     )
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = glm.model.no_such_thing
-    generated = glm.model.generate(ids[0].tolist(), max_new_tokens=5)
-    assert torch.equal(generated, on_torch.model.generate(ids[0].tolist(), max_new_tokens=5))
+    hidden = {"output_hidden_states": True, "return_dict_in_generate": True, "max_new_tokens": 2}
+    found, expected = (one.model.generate(ids[0].tolist(), **hidden) for one in (glm, on_torch))
+    assert torch.equal(found.hidden_states[1][-1], expected.hidden_states[1][-1])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_beams": 3, "num_return_sequences": 2},
+        {"num_beams": 2, "prompt_in_length_penalty": True},
+    ],
+)
+def test_generates_as_torch_does_and_reads_a_prompt_once(pair, monkeypatch, settings):
+    native, on_torch = pair
+    monkeypatch.setattr(
+        NativeModel, "torch_model", property(lambda self: pytest.fail("torch was asked"))
+    )
+    prompts, fed = [[1, 5, 7, 9, 11], [3, 4, 5, 6, 7, 8, 9, 10]], []
+    forward = NativeRunner.forward
+    monkeypatch.setattr(
+        NativeRunner, "forward", lambda self, feeds: fed.append(feeds) or forward(self, feeds)
+    )
+    found = native.model.generate(prompts, max_new_tokens=6, **settings)
+    assert [len(feeds) for feeds in fed] == [2] + [2 * settings.get("num_beams", 1)] * 5
+    assert all(len(feed.ids) == 1 for feeds in fed[1:] for feed in feeds)
+    assert not native.model.decoder.cache_bytes
+    if native.model.weights.quantization == "float32":
+        assert torch.equal(found, on_torch.model.generate(prompts, max_new_tokens=6, **settings))
 
 
 def test_without_the_native_decoder_torch_gives_the_same_weights(
