@@ -15,6 +15,7 @@ from pretrain_samples import make_config
 
 PRELOAD = [
     "glmkit.training.pretrain",
+    "glmkit.training.finetune",
     "accelerate",
     "matplotlib.pyplot",
     "torch.distributed.checkpoint",
@@ -38,11 +39,11 @@ class Runs(dict):
 
 
 def launch(processes: int, config, log: Path, kill: dict | None = None) -> list[int]:
-    """Pretrains in so many processes; returns their exit codes (negative: the signal that ended one).
+    """Trains in so many processes; returns their exit codes (negative: the signal that ended one).
 
     Args:
         processes: How many.
-        config: A `PretrainConfig`.
+        config: A `PretrainConfig` or a `FinetuneConfig`.
         log: Where a process that fails writes its traceback.
         kill: What happens to process 0: {"when": "step" | "write" | "publish" | "full", "at": step, "signal": number}.
             "write": the checkpoint's tensors are written; "publish": all of it is, but under its hidden name; "full": no
@@ -81,12 +82,14 @@ def work(rank: int, processes: int, port: int, config, log: Path, kill: dict | N
             MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(port),
         )
-    from glmkit.training import pretrain
+    from glmkit.training import finetune, pretrain
+    from glmkit.training.settings import PretrainConfig
 
+    pretrains = isinstance(config, PretrainConfig)
     try:
         if kill and rank == 0:
-            _arrange(**kill)
-        pretrain.pretrain(config)
+            _arrange(pretrain if pretrains else finetune, **kill)
+        (pretrain.pretrain if pretrains else finetune.finetune)(config)
     except BaseException:
         log.with_suffix(f".{rank}").write_text(traceback.format_exc())
         sys.stdout.flush()
@@ -97,11 +100,11 @@ def work(rank: int, processes: int, port: int, config, log: Path, kill: dict | N
         torch.distributed.destroy_process_group()
 
 
-def _arrange(when: str, at: int, signal: int = signal.SIGKILL) -> None:
-    """Lets this process be sent a signal at a moment of its run."""
+def _arrange(training, when: str, at: int, signal: int = signal.SIGKILL) -> None:
+    """Lets this process be sent a signal at a moment of its run; `training` is the module that builds its trainer."""
     from transformers import TrainerCallback
 
-    from glmkit.training import checkpoints, distributed, pretrain
+    from glmkit.training import checkpoints, distributed
 
     def send() -> None:
         os.kill(os.getpid(), signal)
@@ -129,14 +132,14 @@ def _arrange(when: str, at: int, signal: int = signal.SIGKILL) -> None:
     elif when == "publish":  # all is written, the name not yet given
         after(checkpoints, "_flush", lambda args: args[0])
     else:
-        build = pretrain.build_trainer
+        build = training.build_trainer
 
         def built(*args):
             trainer = build(*args)
             trainer.add_callback(Send())
             return trainer
 
-        pretrain.build_trainer = built
+        training.build_trainer = built
 
 
 def config_for(

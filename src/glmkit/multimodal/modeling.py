@@ -132,6 +132,17 @@ class GLMMediaModel(PreTrainedModel):
                 found.append(rows.flatten(0, 1))
         return torch.cat(found)
 
+    def unread_row(self) -> torch.Tensor | None:
+        """Returns a row [1, H] of zeros for a batch without media in which nothing else learns; None where nothing here does either.
+
+        It gives the loss a gradient, of zeros: without one a step fails, and of several processes the others wait for it for ever.
+        """
+        learning = [one for one in self.parameters() if one.requires_grad]
+        if not learning:
+            return None
+        zero = 0.0 * min(learning, key=torch.numel).sum()
+        return zero.expand(1, self.config.hidden_size)
+
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
         """As transformers' `save_pretrained`, without a bar."""
         with quiet_unless_terminal(False):
@@ -234,6 +245,12 @@ class GLMForMultimodalGeneration(GLMForConditionalGeneration):
         """
         if media_embeds is None and any(one is not None for one in (images, audios, videos)):
             media_embeds = self.media(images, audios, videos, video_times)
+        elif (
+            media_embeds is None
+            and self.training
+            and not any(one.requires_grad for one in self.glm.parameters())
+        ):
+            media_embeds = self.media.unread_row()
         return super().forward(input_ids, media_embeds=media_embeds, **kwargs)
 
 

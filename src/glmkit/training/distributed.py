@@ -76,6 +76,11 @@ def first_only(function: Callable[[], T]) -> T:
     return box[0]
 
 
+def all_as_first(value: T) -> T:
+    """Returns process 0's value in all processes, each of which has one; those who differ would go on differently."""
+    return gathered(value)[0]
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """Returns whether the flag is set in any process; `device` is where this process computes."""
     if world_size() == 1:

@@ -82,13 +82,14 @@ def finetune(config: FinetuneConfig, *, progress: Progress | None = None) -> Fin
     started = time.monotonic()
     config = check(config)
     run = config.output_dir
+    args = training_arguments(config)  # and with them the processes know of each other
     tokenizer = GLMTokenizer.from_pretrained(resolve(config.model["from"]))
     media = read_media(config)
     tasks = read_tasks(config, tokenizer, media)
     if distributed.first_only(lambda: runs.claim(config, run, _MAY_CHANGE)):
         logger.info("%s is finished already", run)
         return FinetuneReport.load(run)
-    trainer = build_trainer(config, tokenizer, tasks, progress, media)
+    trainer = build_trainer(config, tokenizer, tasks, progress, media, args)
     found = checkpoints.checkpoints(run)
     resumed_from = checkpoints.step_of(found[-1]) if found else None
     if found and (resumed_from == trainer.args.max_steps or _stopped_early(found[-1])):
@@ -157,15 +158,36 @@ def read_tasks(
     ]
 
 
+def training_arguments(config: FinetuneConfig) -> TrainingArguments:
+    """Returns the arguments of a checked configuration; with them `torch.distributed` begins, where there are several processes.
+
+    Raises:
+        MissingDependencyError: accelerate is not installed.
+    """
+    try:
+        import accelerate  # noqa: F401
+    except ImportError as error:
+        raise missing_dependency("accelerate", "fine-tuning", "train") from error
+    ours = {
+        "eval_on_start": True,
+        "eval_strategy": "steps",
+        "disable_tqdm": True,
+        # A batch may have no sound, and what reads sounds no gradient.
+        "ddp_find_unused_parameters": any(task.media for task in config.loaded_tasks().values()),
+    }
+    return TrainingArguments(**{**ours, **config.trainer})
+
+
 def build_trainer(
     config: FinetuneConfig,
     tokenizer: GLMTokenizer,
     tasks: list[TaskSamples],
     progress: Progress | None = None,
     media: GLMMediaModel | None = None,
+    args: TrainingArguments | None = None,
 ) -> FinetuneTrainer:
     """Returns the trainer of a checked configuration, nothing trained yet."""
-    args = TrainingArguments(**_arguments(config))
+    args = args or training_arguments(config)
     set_seed(args.seed)
     model = build_model(config, tokenizer, tasks, args, media)
     stream = FinetuneStream(
@@ -268,21 +290,6 @@ def _first_ids(tasks: list[TaskSamples], count: int) -> list[int]:
         own = (int(one) for sample in task.train for one in sample.ids)
         found += islice(own, share)
     return found[:count]
-
-
-def _arguments(config: FinetuneConfig) -> dict[str, Any]:
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
-        raise missing_dependency("accelerate", "fine-tuning", "train") from error
-    ours = {
-        "eval_on_start": True,
-        "eval_strategy": "steps",
-        "disable_tqdm": True,
-        # A batch may have no sound, and what reads sounds no gradient.
-        "ddp_find_unused_parameters": any(task.media for task in config.loaded_tasks().values()),
-    }
-    return {**ours, **config.trainer}
 
 
 def _stopped_early(checkpoint: Path) -> bool:

@@ -49,6 +49,7 @@ def finish(
         if folder.is_dir():
             trainer.load_weights(folder)
             break
+    trainer.accelerator.wait_for_everyone()  # else the folder may be moved while another process still reads it
     measured = {
         task.name: measure(
             model,

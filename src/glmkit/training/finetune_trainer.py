@@ -149,7 +149,9 @@ class FinetuneTrainer(ResumableTrainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Logs and returns `held_out_metrics`; keeps the weights if they are the best so far."""
-        metrics = self.held_out_metrics()
+        # Those of process 0, whose weights are saved: in others a norm's statistics (ResNet), or rounding, may differ, and with
+        # them what is the best, and whether to go on.
+        metrics = distributed.all_as_first(self.held_out_metrics())
         self.log(dict(metrics))
         if self.state.global_step and self.best.is_better(metrics, self.state.global_step):
             self._save_best()

@@ -216,6 +216,32 @@ def test_gradients_reach_what_is_read_and_nothing_else():
     glm.zero_grad()
 
 
+def test_a_batch_without_media_has_a_gradient_of_zeros_where_nothing_else_learns():
+    """The GLM frozen, a batch of texts alone: its loss had no gradient, and the step failed; with the GLM learning nothing is added."""
+    glm = random_glm(128).model
+    model = GLMForMultimodalGeneration.of(glm, tiny_media(glm, seed=3)).train()
+    model.requires_grad_(False)
+    model.media.train_parts(("projector",))
+    batch = batch_of(model, [ASKED[3]])
+    torch.manual_seed(0)
+    loss = model(**batch).loss
+    loss.backward()
+    found = [one.grad for one in model.parameters() if one.grad is not None]
+    assert len(found) == 1
+    assert not found[0].any()
+    model.eval()
+    assert not model(**batch).loss.requires_grad
+    glm.requires_grad_(True)
+    model.train()
+    model.zero_grad()
+    torch.manual_seed(0)
+    trained = model(**batch).loss
+    trained.backward()
+    assert float(trained.detach()) == pytest.approx(float(loss.detach()), abs=1e-6)
+    assert all(one.grad is None for one in model.media.parameters())
+    glm.zero_grad()
+
+
 @pytest.mark.parametrize("trained", [(), ("projector",), ("encoder",), ("encoder", "projector")])
 @pytest.mark.parametrize("language", ["all", "frozen", "lora"])
 def test_freezing(folder, trained: tuple, language: str):
