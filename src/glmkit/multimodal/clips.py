@@ -35,19 +35,24 @@ def read_clip(medium: Medium, count: int) -> tuple[list[Any], np.ndarray]:
 
 
 def _decoded(medium: Medium, count: int) -> tuple[list[Any], np.ndarray]:
+    found: dict[int, tuple[Any, float]] = {}
     with opened(medium, "a clip") as container:
         stream = stream_of(medium, container, "video")
         check_pixels(medium, stream.codec_context.width, stream.codec_context.height)
-        total = stream.frames or _counted(container, stream)
-    if not 0 < total <= MAX_FRAMES:
-        raise MediaError(
-            f"{medium.name} has {total:,} frames; allowed are 1 to {MAX_FRAMES:,}. Cut it"
-        )
-    wanted = _spread(total, count)
-    found, seen = _frames(medium, wanted)
+        told = stream.frames
+        total = told or _counted(container, stream)
+        if not 0 < total <= MAX_FRAMES:
+            raise MediaError(
+                f"{medium.name} has {total:,} frames; allowed are 1 to {MAX_FRAMES:,}. Cut it"
+            )
+        wanted = _spread(total, count)
+        if told:
+            found, seen = _frames(medium, container, stream, wanted)
+    if not told:  # counting has read to the end, and not every container can be wound back
+        found, seen = _frames_anew(medium, wanted)
     if found and seen <= wanted[-1]:  # a header may promise more frames than there are
         wanted = _spread(seen, count)
-        found, _ = _frames(medium, wanted)
+        found, _ = _frames_anew(medium, wanted)
     if not found:
         raise MediaError(f"{medium.name} shows nothing: no frame of it can be decoded")
     images, times = zip(*(found[one] for one in wanted), strict=True)
@@ -59,30 +64,36 @@ def _spread(total: int, count: int) -> list[int]:
     return np.linspace(0, total - 1, count).round().astype(int).tolist()
 
 
-def _frames(medium: Medium, wanted: list[int]) -> tuple[dict[int, tuple[Any, float]], int]:
+def _frames_anew(medium: Medium, wanted: list[int]) -> tuple[dict[int, tuple[Any, float]], int]:
+    """As `_frames`, of a file that is opened for it."""
+    with opened(medium, "a clip") as container:
+        return _frames(medium, container, stream_of(medium, container, "video"), wanted)
+
+
+def _frames(
+    medium: Medium, container: Any, stream: Any, wanted: list[int]
+) -> tuple[dict[int, tuple[Any, float]], int]:
     """Returns number -> the frame and its time, in seconds, of those wanted that are there; and how many there were."""
     found: dict[int, tuple[Any, float]] = {}
     kept, seen, pixels = set(wanted), 0, 0
     to_rgb = (
         av_module().video.reformatter.VideoReformatter()
     )  # a frame's own would be made anew for each
-    with opened(medium, "a clip") as container:
-        stream = stream_of(medium, container, "video")
-        codec = stream.codec_context
-        if codec.width * codec.height < WORTH_THREADS:
-            codec.thread_count = 1
-        else:
-            stream.thread_type = "AUTO"
-        rate = float(stream.average_rate or USUAL_RATE)
-        for number, frame in enumerate(container.decode(stream)):
-            seen, pixels = number + 1, pixels + frame.width * frame.height
-            medium.decoded(pixels=pixels)
-            if number in kept:
-                check_pixels(medium, frame.width, frame.height)
-                time = number / rate if frame.time is None else float(frame.time)
-                found[number] = _upright(frame, to_rgb), time
-            if number >= wanted[-1]:
-                break
+    codec = stream.codec_context
+    if codec.width * codec.height < WORTH_THREADS:
+        codec.thread_count = 1
+    else:
+        stream.thread_type = "AUTO"
+    rate = float(stream.average_rate or USUAL_RATE)
+    for number, frame in enumerate(container.decode(stream)):
+        seen, pixels = number + 1, pixels + frame.width * frame.height
+        medium.decoded(pixels=pixels)
+        if number in kept:
+            check_pixels(medium, frame.width, frame.height)
+            time = number / rate if frame.time is None else float(frame.time)
+            found[number] = _upright(frame, to_rgb), time
+        if number >= wanted[-1]:
+            break
     return found, seen
 
 

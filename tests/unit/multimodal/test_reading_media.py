@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from glmkit.multimodal.clips import read_clip
 from glmkit.multimodal.images import BACKGROUND, MAX_SIDE, read_image, squared
-from glmkit.multimodal.media import as_medium
+from glmkit.multimodal.media import Medium, as_medium
 from glmkit.multimodal.sounds import read_sound
 from media_samples import clip_bytes, clip_frames, image_bytes, picture, tone, wav_bytes
 
@@ -292,6 +292,21 @@ def test_a_clip_is_turned_as_its_header_says(degrees: int):
     expected = np.rot90(frames[0], -degrees // 90)
     assert found.shape == expected.shape
     assert np.abs(found.astype(int) - expected).mean() < 8
+
+
+@pytest.mark.parametrize(("kind", "times"), [("mp4", 1), ("matroska", 2)])
+def test_a_clip_whose_header_counts_its_frames_is_opened_once(kind: str, times: int, monkeypatch):
+    """Where frames have to be counted the file is read to its end, and not every container can be wound back."""
+    medium = as_medium("video", clip_bytes(kind=kind))
+    given, opened = Medium.file, []
+
+    def counted(one: Medium):
+        opened.append(one)
+        return given(one)
+
+    monkeypatch.setattr(Medium, "file", counted)
+    read_clip(medium, 3)
+    assert opened == [medium] * times
 
 
 def test_a_header_that_promises_more_frames_than_there_are():
