@@ -5,9 +5,12 @@ Where the rows are words' embeddings, what is read is the same, so all that is m
 
 from __future__ import annotations
 
+import base64
 import io
 import re
+import struct
 import wave
+import zlib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -37,6 +40,14 @@ labels: {cat: {zh: 好}, dog: {zh: 快}}
 patterns: {zh: ["{media}是[MASK]。"]}
 """
 """A classification whose records are pictures alone."""
+
+PAIRS = (
+    PHOTOS.replace("name: photos", "name: pairs")
+    .replace("{photo: image}", "{photo: image, sound: audio}")
+    .replace("fields: {", "fields: {said: a text, sound: a sound, ")
+    .replace("{media}是", "{media}{said}是")
+)
+"""One whose records have a text and a sound, too."""
 
 
 def prompt_of(glm, text: str) -> Prompt:
@@ -192,3 +203,31 @@ def clip_bytes(frames=None, rate: int = 8, kind: str = "mp4", codec: str = "mpeg
             container.mux(stream.encode(av.VideoFrame.from_ndarray(one, "rgb24")))
         container.mux(stream.encode(None))
     return file.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Returns a small PNG of very many pixels, written without ever holding them."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(1 + -(-width // 8))) for _ in range(height))
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    data = chunk(b"IHDR", head) + chunk(b"IDAT", rows + packer.flush()) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+@cache
+def sources() -> tuple[str, ...]:
+    """Returns strings in the place of media: whole files, cut ones, ones of another kind or absurd size, and what is none at all."""
+    files = [image_bytes(), image_bytes(picture(seed=1), "GIF"), wav_bytes(), clip_bytes()]
+    absurd = wav_bytes(tone(seconds=0.1))[:40] + b"\xff\xff\xff\xff" + bytes(64)  # 37 hours
+    whole = [*files, bomb(9_000, 9_000), absurd, b"GIF89a" + b"\xff" * 64, b""]
+    cut = [one[: len(one) // 2] for one in files] + [one[:30] for one in files]
+    packed = [base64.b64encode(one).decode() for one in (*whole, *cut)]
+    url = "data:image/png;base64,"
+    damaged = [url, url + "@@@", url + packed[0][:-3], url + packed[0] + "=", "data:image/png," + packed[0], "data:", "data:;;;,", "DATA:a/b;BASE64," + packed[2]]  # fmt: skip
+    none = ["", " ", "\0", "no.png", "/dev/zero", "/", "~", "file:///no.png", "http://127.0.0.1:9/a.png", "x" * 5_000, "\ud800", "图.png"]  # fmt: skip
+    return (*(f"data:a/b;base64,{one}" for one in packed), *packed, *damaged, *none)

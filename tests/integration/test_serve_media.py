@@ -19,6 +19,7 @@ from glmkit.multimodal.media import Medium
 from glmkit.serving.app import media_paths
 from glmkit.tasks.task import load_task
 from media_samples import (
+    PAIRS,
     PHOTOS,
     clip_bytes,
     clip_frames,
@@ -150,13 +151,6 @@ def test_no_file_of_the_server_and_no_address_is_opened(
 
 
 # -- tasks whose records have media ------------------------------------------------------------------------------------
-
-PAIRS = (
-    PHOTOS.replace("name: photos", "name: pairs")
-    .replace("{photo: image}", "{photo: image, sound: audio}")
-    .replace("fields: {", "fields: {said: a text, sound: a sound, ")
-    .replace("{media}是", "{media}{said}是")
-)
 
 
 @pytest.fixture

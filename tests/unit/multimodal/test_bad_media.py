@@ -6,7 +6,6 @@ import io
 import os
 import struct
 import tracemalloc
-import zlib
 
 import numpy as np
 import pytest
@@ -18,7 +17,16 @@ from glmkit.multimodal.images import MAX_PIXELS, read_image, squared
 from glmkit.multimodal.media import as_medium, in_order
 from glmkit.multimodal.messages import read_parts
 from glmkit.multimodal.sounds import read_sound
-from media_samples import clip_bytes, clip_frames, image_bytes, media_glm, picture, tone, wav_bytes
+from media_samples import (
+    bomb,
+    clip_bytes,
+    clip_frames,
+    image_bytes,
+    media_glm,
+    picture,
+    tone,
+    wav_bytes,
+)
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
@@ -125,20 +133,6 @@ def test_a_playlist_opens_no_other_file(tmp_path):
         for given in (path, text.encode()):
             assert "cannot be decoded" in refused("audio", given)
             assert "cannot be decoded" in refused("video", given)
-
-
-def bomb(width: int, height: int) -> bytes:
-    """Returns a small PNG of very many pixels, written without ever holding them."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    packer = zlib.compressobj(9)
-    rows = b"".join(packer.compress(bytes(1 + -(-width // 8))) for _ in range(height))
-    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    data = chunk(b"IHDR", head) + chunk(b"IDAT", rows + packer.flush()) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + data
 
 
 @pytest.mark.parametrize("size", [(10_000, 10_000), (14_000, 14_000)])
