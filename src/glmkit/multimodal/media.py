@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import io
+import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -182,7 +183,7 @@ def as_medium(kind: Kind, given: Any, *, base: Path | None = None, where: str = 
             "its bytes or a data: URL"
         )
     if isinstance(given, str | Path):
-        if not str(given).strip() or "\0" in str(given):
+        if not str(given).strip() or "\0" in str(given) or not _encodable(given):
             raise MediaError(f"{place}the path of the {kind} is {str(given)!r}; name a file")
         path = Path(given) if base is None else base / given
         return Medium(kind, path, f"{place}the {kind} {str(given)!r}")
@@ -261,6 +262,15 @@ def _contents(source: Any) -> Iterator[bytes]:
         array = np.asarray(source)
         yield f"{array.dtype} {array.shape} ".encode()
         yield repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
+
+
+def _encodable(path: str | Path) -> bool:
+    """Returns whether the system could have a file of that name: half of a character, as JSON may hold it, is none."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _from_record(given: Mapping[str, Any], name: str) -> Any:

@@ -236,7 +236,7 @@ def test_places_where_there_is_no_file(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     assert "is no file" in refused("audio", pipe)  # opening it would wait for ever
-    for empty in ("", "  ", "a\0b"):
+    for empty in ("", "  ", "a\0b", "\ud800.png"):
         assert "name a file" in refused("image", empty)
     (tmp_path / "empty.png").touch()
     assert "0 bytes" in refused("image", tmp_path / "empty.png")
