@@ -16,12 +16,17 @@ from glmkit.playground import examples
 from glmkit.playground.controls import Controls
 from glmkit.playground.desk import Desk
 from glmkit.playground.heat import heat_maps
+from glmkit.playground.media import Item, content, picker, read_items, sending
 from glmkit.playground.media import fields as media_fields
-from glmkit.playground.media import picker, read_items, sending
 from glmkit.playground.mistakes import Mistake
 from glmkit.playground.parts import BUSY, result, run_button, settings, tab
 from glmkit.playground.parts import examples as example_buttons
-from glmkit.serving.schemas import FillRequest
+from glmkit.serving.explanations import ExplainRequest
+from glmkit.serving.schemas import ChatRequest, FillRequest
+from glmkit.tasks.task import Task
+
+WRITTEN = ("blanks", "reply")
+"""What the model writes, or could have written; all else is a label."""
 
 
 def explain_tab(desk: Desk) -> None:
@@ -30,8 +35,10 @@ def explain_tab(desk: Desk) -> None:
     with tab(desk, "explain", "explain_lead"):
         text = gr.Textbox(label=say("text"), lines=3, max_lines=12, elem_id="explain-text")
         holder = picker(desk, "explain")
-        kinds = [(say("explain_blanks"), "blanks"), (say("sentiment"), "sentiment"), (say("topics"), "topics")]  # fmt: skip
+        kinds = [(say("explain_blanks"), "blanks"), (say("explain_reply"), "reply"), (say("sentiment"), "sentiment"), (say("topics"), "topics")]  # fmt: skip
+        kinds += [(name, name) for name in _own_tasks(desk)]
         what = gr.Radio(kinds, value="blanks", label=say("explain_what"), elem_id="explain-what")
+        stands = gr.Textbox(label=say("explain_given"), info=say("explain_given_info"), lines=1, max_lines=6, elem_id="explain-given")  # fmt: skip
         example_buttons(
             desk, "explain", examples.both(examples.EXPLAIN, say.code), [text, what], told=1
         )
@@ -42,33 +49,45 @@ def explain_tab(desk: Desk) -> None:
         run = run_button(desk, "explain", "explain_run")
         shown = result("explain")
     listen = desk.handler(functools.partial(_explain, desk, controls))
-    inputs = [text, what, methods, *controls.components, *holder]
+    inputs = [text, what, stands, methods, *controls.components, *holder]
     run.click(listen, inputs, shown, js=sending(holder, "explain"), **BUSY)
 
 
+def _own_tasks(desk: Desk) -> dict[str, Task]:
+    """Returns the classifications that the model was fine-tuned for whose records are one text, media, or both."""
+    return {
+        name: task
+        for name, task in desk.glm.tasks.items()
+        if task.kind == "classification"
+        and name not in ("sentiment", "topics", *WRITTEN)
+        and len(set(task.fields) - {task.label, *task.media}) <= 1
+    }
+
+
 async def _explain(
-    desk: Desk, controls: Controls, text: str, what: str, methods: list[str], *values: Any
+    desk: Desk,
+    controls: Controls,
+    text: str,
+    what: str,
+    stands: str,
+    methods: list[str],
+    *values: Any,
 ) -> AsyncIterator[str]:
     end = len(controls)
     items = read_items(values[end]) if len(values) > end else []
-    given = {**controls.given(values[:end]), **media_fields(items)}
-    asked = FillRequest.model_validate({**given, "texts": desk.needed(text, "text_empty")})
+    given = controls.given(values[:end])
+    task = _own_tasks(desk).get(what)
     if not methods:
         raise Mistake(desk.say("explain_methods_empty"))
-    if items and what != "blanks":
+    if items and task is None and what not in WRITTEN:
         raise Mistake(desk.say("explain_media"))
-    most = desk.asking.fill_settings(asked).max_new_tokens
-    options: dict[str, Any] = {"max_new_tokens": most} if what == "blanks" else {"task": what}
+    bare = task is not None and items and not set(task.fields) - {task.label, *task.media}
+    read = "" if bare else desk.needed(text, "text_empty")
+    make = functools.partial(_asked, desk, read, what, task, stands, given, items)
 
     def work(progress: Callable[[], None]) -> tuple[str, str]:
-        read: Any = asked.texts
-        if what == "blanks":
-            most = desk.server.settings.max_explained
-            [prompt] = desk.asking.prompts(asked.texts, asked)  # refuses what would be cut, too
-            if len(prompt.mask_indices) > most:
-                raise Mistake(desk.say("explain_too_many", most=most))
-            read = prompt if prompt.media else read
-        [evidence] = desk.glm.explain([read], methods=methods, progress=progress, **options)
+        source, options = make()  # refuses what would be cut, too
+        [evidence] = desk.glm.explain([source], methods=methods, progress=progress, **options)
         # The library names the model by its folder, which is the server's own business.
         facts = {**evidence.facts, "model": desk.server.settings.name}
         maps = heat_maps(desk.say, evidence, [one.url for one in items if one.kind == "image"])
@@ -80,3 +99,47 @@ async def _explain(
         f'<iframe class="evidence" title="{html.escape(desk.say("explain"))}" sandbox="allow-scripts" '
         f'srcdoc="{html.escape(evidence, quote=True)}"></iframe>'
     )
+
+
+def _asked(
+    desk: Desk,
+    text: str,
+    what: str,
+    task: Task | None,
+    stands: str,
+    given: dict[str, Any],
+    items: list[Item],
+) -> tuple[Any, dict[str, Any]]:
+    """Returns what `glm.explain` is to read, and its options: of a label a text or record, else a prompt and what stands in its blanks.
+
+    Raises:
+        Mistake: More blanks than are explained at a time, or other contents than blanks.
+        Failure: It is beyond a limit.
+    """
+    if what not in WRITTEN:
+        if task is None:
+            return text, {"task": what}
+        asked = ExplainRequest.model_validate({"texts": text, "task": what, **media_fields(items)})
+        [record] = desk.asking.records(asked, task)
+        return record, {"task": task}
+    if what == "reply":
+        said = [{"role": "user", "content": content(text, items)}]
+        chat = ChatRequest.model_validate({**given, "model": desk.server.settings.name, "messages": said})  # fmt: skip
+        [request] = desk.asking.chat(chat)
+        prompt, most = request.prompt, request.chooser.settings.max_new_tokens
+    else:
+        fill = FillRequest.model_validate({**given, "texts": text, **media_fields(items)})
+        [prompt] = desk.asking.prompts(text, fill)
+        most = desk.asking.fill_settings(fill).max_new_tokens
+    count, limit = len(prompt.mask_indices), desk.server.settings.max_explained
+    if count > limit:
+        raise Mistake(desk.say("explain_too_many", most=limit))
+    source = prompt if prompt.media or what == "reply" else text
+    if not stands.strip():
+        return source, {"max_new_tokens": most}
+    # Of one blank all of it, of several a line each.
+    contents = [stands.strip()] if count == 1 else [one.strip() for one in stands.strip().splitlines()]  # fmt: skip
+    if len(contents) != count or not all(contents):
+        raise Mistake(desk.say("explain_given_wrong", count=count))
+    desk.asking.texts(stands)
+    return source, {"blanks": [contents]}

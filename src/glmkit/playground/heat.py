@@ -27,7 +27,7 @@ ROLLOUT = "attention_rollout"
 
 
 def heat_maps(say: Speaker, explanation: Explanation, images: Sequence[str]) -> str:
-    """Returns a card for each blank, with a figure for each medium and method; empty where there are no media.
+    """Returns a card for each blank or label, with a figure for each medium and method; empty where there are no media.
 
     Args:
         say: The page's language.
@@ -37,7 +37,7 @@ def heat_maps(say: Speaker, explanation: Explanation, images: Sequence[str]) -> 
     pictures = [_square(url) for url in images]
     return "".join(
         card(
-            f"<h3>{html.escape(say('blank', number=number))}: {html.escape(one.content)}</h3>"
+            f"<h3>{html.escape(one.name if explanation.kind == 'label' else say('blank', number=number))}: {html.escape(one.content)}</h3>"
             + figures
         )
         for number, one in enumerate(explanation.evidence, 1)

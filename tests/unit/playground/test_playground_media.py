@@ -7,25 +7,28 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from media_samples import clip_bytes, image_bytes, media_glm, picture, wav_bytes
+from media_samples import PHOTOS, clip_bytes, image_bytes, media_glm, picture, wav_bytes
 
 pytest.importorskip("gradio")
 pytest.importorskip("av")
 
-from glmkit.playground import chatting, filling  # noqa: E402
+from glmkit.playground import chatting, explaining, filling  # noqa: E402
 from glmkit.playground.controls import CONTROL, WRITING, Controls  # noqa: E402
 from glmkit.playground.desk import Desk  # noqa: E402
 from glmkit.playground.heat import heat_maps  # noqa: E402
 from glmkit.playground.media import fields, picker, read_items, sending  # noqa: E402
+from glmkit.playground.mistakes import Mistake  # noqa: E402
 from glmkit.playground.running import Running  # noqa: E402
 from glmkit.playground.words import Speaker  # noqa: E402
 from glmkit.serving.server import Server  # noqa: E402
 from glmkit.serving.settings import ServingSettings  # noqa: E402
+from glmkit.tasks.task import load_task  # noqa: E402
 
 URLS = {
     kind: f"data:{kind}/any;base64,{base64.b64encode(data).decode()}"
@@ -125,3 +128,48 @@ def test_a_picture_is_shown_under_its_evidence(desk: Desk):
     assert re.findall('title="(.*?)"', cells[0]) == [f"{value:+.3f}" for value in values]
     assert "空白 1: 大" in html
     assert heat_maps(Speaker(True), glm.explain("看[MASK]", blanks=["大"], methods=["ablation"]), []) == ""  # fmt: skip
+
+
+def explained(desk: Desk, text: str, what: str, stands: str, *urls: str) -> list[Any]:
+    """Returns what the tab is to explain (a prompt or record) and the library's options, and checks that the tab shows it."""
+    controls = Controls(desk, "explain", ("max_tokens",), {"max_tokens": 8})
+    methods = ["attention_rollout"]
+    [shown] = outputs(explaining._explain(desk, controls, text, what, stands, methods, "3", sent(*urls)))  # fmt: skip
+    assert "<iframe" in shown
+    assert shown.count('<figure class="heat">') == len(urls) * max(1, text.count("[MASK]"))
+    task = explaining._own_tasks(desk).get(what)
+    return [shown, *explaining._asked(desk, text, what, task, stands, {"max_tokens": 3}, read_items(sent(*urls)))]  # fmt: skip
+
+
+def test_a_reply_about_a_picture_is_explained(desk: Desk):
+    """A question without a blank, asked as in a chat; the answer is the reply that the chat would give, or one that is given."""
+    asked: list[Any] = [{"role": "user", "content": [{"type": "image", "image": BLUE}, {"type": "text", "text": "看"}]}]  # fmt: skip
+    shown, prompt, options = explained(desk, "看", "reply", "", BLUE)
+    assert [run.kind for run in prompt.media] == ["image"]
+    [evidence] = desk.glm.explain([prompt], methods=["attention_rollout"], **options)[0].evidence
+    assert evidence.content.strip() == desk.glm.chat(asked, max_new_tokens=3)
+    shown, prompt, options = explained(desk, "看", "reply", " 大 好 ", BLUE, URLS["audio"])
+    assert options == {"blanks": [["大 好"]]}
+    assert "空白 1: 大 好" in shown
+    # A question alone, and blanks whose contents are given line by line.
+    assert explained(desk, "看", "reply", "大")[2] == {"blanks": [["大"]]}
+    assert explained(desk, "看[MASK]好[MASK]", "blanks", "大\n快", BLUE)[2] == {"blanks": [["大", "快"]]}  # fmt: skip
+    with pytest.raises(Mistake, match="需要 2 行"):
+        explained(desk, "看[MASK]好[MASK]", "blanks", "大", BLUE)
+
+
+def test_the_label_of_a_picture_is_explained(desk: Desk, monkeypatch: Any, tmp_path: Path):
+    """By a task that the model was fine-tuned for; its records are pictures, so that there need be no text."""
+    (tmp_path / "photos.yaml").write_text(PHOTOS, encoding="utf-8")
+    task = load_task(tmp_path / "photos.yaml")
+    monkeypatch.setattr(desk.glm, "tasks", {"photos": task, "sentiment": load_task("sentiment")})
+    assert [*explaining._own_tasks(desk)] == ["photos"]
+    shown, record, options = explained(desk, "", "photos", "", BLUE)
+    found = desk.glm.explain([record], methods=["attention_rollout"], **options)[0]
+    expected = desk.glm.classify({"photo": BLUE}, task)
+    assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+    assert f"<h3>{expected.label}: " in shown
+    with pytest.raises(Mistake, match="情感与主题"):
+        explained(desk, "看", "sentiment", "", BLUE)
+    with pytest.raises(Mistake, match="文本"):
+        explained(desk, "", "blanks", "", BLUE)
