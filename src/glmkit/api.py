@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -36,13 +36,16 @@ from glmkit.generation.assistant import Assistant
 from glmkit.generation.prompts import split_at_blanks
 from glmkit.generation.results import Filled, Score
 from glmkit.generation.settings import DecodingSettings
-from glmkit.model import GLMConfig, GLMForConditionalGeneration
+from glmkit.model import GLMConfig
 from glmkit.multimodal.reader import MediaReader, load_reader
 from glmkit.native.loading import load_model
 from glmkit.native.model import NativeModel, as_torch
 from glmkit.runtime import choose_device, choose_dtype
 from glmkit.tasks.task import Task, load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
+
+if TYPE_CHECKING:
+    from glmkit.model import GLMForConditionalGeneration
 
 
 class GLM(Writing, Understanding, Poems, Adapting):

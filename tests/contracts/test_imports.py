@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from glmkit.native.library import why_not
+
 SRC = Path(__file__).resolve().parents[2] / "src" / "glmkit"
 GROUND = {
     "errors",
@@ -109,6 +111,38 @@ def test_light_modules_do_not_load_torch(module: str):
         f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+ANSWERS = """
+import sys, glmkit
+glm = glmkit.load(backend="native")
+glm.fill("北京是中国的[MASK]。")
+glm.generate("The capital of France is", max_new_tokens=2)
+glm.classify("这家店的菜很好吃", "sentiment")
+assert "torch_model" not in vars(glm.model), "a torch model of the weights was built"
+print(*(name for name in sys.argv[1:] if name in sys.modules))
+"""
+
+
+@pytest.mark.skipif(why_not() is not None, reason="the native decoder is not here")
+def test_answers_of_the_native_decoder_need_no_torch_model():
+    """What takes longest to import is what they never use; a first answer took twice as long with it."""
+    unused = (
+        "glmkit.model.modeling",
+        "transformers.modeling_utils",
+        "transformers.activations",
+        "accelerate",
+        "scipy",
+        "sympy",
+        "torch._dynamo",
+        "torch._inductor",
+        "torch.distributed.tensor",
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", ANSWERS, *unused], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == []
 
 
 def test_every_public_name_exists():

@@ -17,7 +17,7 @@ import numpy as np
 
 from glmkit.applications.calibration import Calibration
 from glmkit.applications.calibration import fit as fit_scores
-from glmkit.applications.heads import head_scores
+from glmkit.applications.heads import head_scores, is_head
 from glmkit.applications.labels import as_records
 from glmkit.applications.prompts import placed_prompt
 from glmkit.applications.windows import windows
@@ -25,7 +25,6 @@ from glmkit.errors import ConfigError, DataError, GenerationError, nearest
 from glmkit.generation.choices import score_choices
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.results import Classification
-from glmkit.model import GLMForSequenceClassification
 from glmkit.special_tokens import MEDIA_MARKER
 from glmkit.tasks.choices import encode_choices
 from glmkit.tasks.encoding import CountRows, encode_question
@@ -79,7 +78,7 @@ def label_scores(
         for asked in _asks(task, record, tokenizer, limit, number, language, several, reader)
     ]
     prompts = [asked.prompt for asked in asks]
-    if isinstance(model, GLMForSequenceClassification):
+    if is_head(model):
         scored = head_scores(model, prompts, tokenizer.special_ids, batch_size=batch_size)
     else:
         contents = [asked.contents for asked in asks]

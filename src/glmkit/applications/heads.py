@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,10 +19,12 @@ from glmkit.checkpoint import read_config, resolve
 from glmkit.errors import ConfigError
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.reading import part_a_inputs
-from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassification
 from glmkit.model.adapters import load_merged
 from glmkit.tasks.task import Task, load_task
 from glmkit.tokens.tokenizer import GLMTokenizer
+
+if TYPE_CHECKING:
+    from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassification
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ def is_classifier(folder: str | Path) -> bool:
     return "GLMForSequenceClassification" in (
         read_config(resolve(folder)).get("architectures") or []
     )
+
+
+def is_head(model: Any) -> bool:
+    """Returns whether a model answers with a classification head instead of words."""
+    return not hasattr(model, "lm_head")
 
 
 def stored_tasks(folder: str | Path) -> dict[str, Task]:
@@ -74,6 +81,8 @@ def load_head(
         ConfigError: The folder has no head, no task is known, or its labels are not the head's.
         CheckpointError: The weights cannot be read.
     """
+    from glmkit.model import GLMForSequenceClassification
+
     path = resolve(folder)
     if not is_classifier(path):
         raise ConfigError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,11 +18,13 @@ from glmkit.checkpoint import read_config, resolve
 from glmkit.errors import ConfigError, GenerationError
 from glmkit.generation.reading import part_a_inputs
 from glmkit.generation.results import Span, Tagging
-from glmkit.model import GLMForConditionalGeneration, GLMForTokenClassification
 from glmkit.model.adapters import load_merged
 from glmkit.tasks.tagging import decode_tags, encode_tagged, tag_names
 from glmkit.tasks.task import Task
 from glmkit.tokens.tokenizer import GLMTokenizer
+
+if TYPE_CHECKING:
+    from glmkit.model import GLMForConditionalGeneration, GLMForTokenClassification
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def load_tagger(
         ConfigError: The folder has no tagging head, does not say what its tags mean, or has other tags than its task.
         CheckpointError: The weights cannot be read.
     """
+    from glmkit.model import GLMForTokenClassification
+
     path = resolve(folder)
     tasks = [task for task in stored_tasks(path).values() if task.kind == "tagging"]
     if not is_tagger(path) or len(tasks) != 1:

@@ -13,6 +13,10 @@ import torch
 from glmkit.errors import CheckpointError
 
 PREFIX = "glm."
+
+HEADS = ("dense.", "out_proj.", "tag_proj.")
+"""Prefixes of the weights that lie beside the backbone: the classification head's two, the tagging head's."""
+
 _BACKBONE = re.compile(r"(?:(?:module|model|glm)\.)*((?:word_embeddings|transformer)\..*)")
 _TIED = "lm_head.weight"
 

@@ -146,8 +146,9 @@ def _machine() -> dict[str, object]:
 
 def _checkpoint(model: str, num_attention_heads: int | None) -> dict[str, object]:
     from glmkit.checkpoint import detect_format, read_config, resolve
+    from glmkit.model.adapters import media_folder
     from glmkit.model.configuration import GLMConfig
-    from glmkit.multimodal.modeling import media_folder, read_media_config
+    from glmkit.multimodal.configuration import read_media_config
 
     path = resolve(model)
     if not path.exists():

@@ -1,31 +1,26 @@
-"""batch -> logits and loss: configuration, the Transformer, its masks; registered with the Auto classes."""
+"""batch -> logits and loss: configuration, the Transformer, its masks; registered with the Auto classes.
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMultipleChoice,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+The classes of models are imported when first used (`auto` says why); the Auto classes know them at once.
+"""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from glmkit.model.auto import MODELING, StandIn, register
 from glmkit.model.configuration import PRESETS, GLMConfig
-from glmkit.model.modeling import (
-    GLMForConditionalGeneration,
-    GLMForMultipleChoice,
-    GLMForSequenceClassification,
-    GLMForTokenClassification,
-    GLMModel,
-)
 
-AutoConfig.register(GLMConfig.model_type, GLMConfig, exist_ok=True)
-AutoModel.register(GLMConfig, GLMModel, exist_ok=True)
-AutoModelForCausalLM.register(GLMConfig, GLMForConditionalGeneration, exist_ok=True)
-AutoModelForSeq2SeqLM.register(GLMConfig, GLMForConditionalGeneration, exist_ok=True)
-AutoModelForMultipleChoice.register(GLMConfig, GLMForMultipleChoice, exist_ok=True)
-AutoModelForSequenceClassification.register(GLMConfig, GLMForSequenceClassification, exist_ok=True)
-AutoModelForTokenClassification.register(GLMConfig, GLMForTokenClassification, exist_ok=True)
+if TYPE_CHECKING:
+    from glmkit.model.modeling import (
+        GLMForConditionalGeneration,
+        GLMForMultipleChoice,
+        GLMForSequenceClassification,
+        GLMForTokenClassification,
+        GLMModel,
+    )
+
+register(StandIn)
 
 LORA_TARGET_MODULES = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
 """For PEFT's `LoraConfig(target_modules=…)`: every Linear of the layers; the first alone is the cheap choice."""
@@ -40,3 +35,15 @@ __all__ = [
     "GLMForTokenClassification",
     "GLMModel",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'glmkit.model' has no attribute {name!r}")
+    value = getattr(importlib.import_module(MODELING), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -22,8 +22,8 @@ import torch
 from glmkit.checkpoint import resolve
 from glmkit.checkpoint.configs import has_head
 from glmkit.checkpoint.files import read_json, read_tensors
+from glmkit.checkpoint.naming import HEADS
 from glmkit.errors import CheckpointError, ConfigError
-from glmkit.model.loading import HEADS
 from glmkit.model.virtual_tokens import (
     fix_virtual_tokens,
     peft_module,

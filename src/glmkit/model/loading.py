@@ -24,6 +24,7 @@ from transformers.utils.logging import (
 )
 
 from glmkit.checkpoint import check_state_dict, read_checkpoint, resolve
+from glmkit.checkpoint.naming import HEADS
 from glmkit.errors import CheckpointError
 from glmkit.model.configuration import GLMConfig
 from glmkit.special_tokens import PUBLISHED, PUBLISHED_SIZES, published_kind
@@ -31,9 +32,6 @@ from glmkit.special_tokens import PUBLISHED, PUBLISHED_SIZES, published_kind
 logger = logging.getLogger(__name__)
 
 GENERATION_CONFIG = "generation_config.json"
-
-HEADS = ("dense.", "out_proj.", "tag_proj.")
-"""Prefixes of the weights that lie beside the backbone: the classification head's two, the tagging head's."""
 
 BYTES_WORTH_A_BAR = 1_000_000_000
 """Smaller weights are there before one has read what the bar says."""

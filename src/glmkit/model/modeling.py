@@ -33,6 +33,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from glmkit.blanks.layout import IGNORE_INDEX
 from glmkit.errors import ConfigError, UserError
+from glmkit.model.auto import register
 from glmkit.model.configuration import GLMConfig
 from glmkit.model.loading import GLMLoadableModel
 from glmkit.model.loss import head_loss
@@ -697,3 +698,6 @@ class GLMForTokenClassification(GLMPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+
+register(globals().__getitem__)

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from glmkit.checkpoint.naming import HEADS
 from glmkit.errors import missing_dependency
-from glmkit.model.loading import HEADS
 
 NF4_BLOCK = 64
 """Weights that share a scale; the scales are of 8 bits, and 256 of them share a float32 (bitsandbytes' sizes)."""

@@ -5,15 +5,18 @@ In: settings of a recipe, or `media/config.json` in a model's folder. Out: `GLMM
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
+from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from glmkit.config import from_values
-from glmkit.errors import ConfigError
+from glmkit.errors import CheckpointError, ConfigError
 from glmkit.multimodal.media import KINDS
 
 
@@ -134,3 +137,23 @@ def checked_media(media: Mapping[str, Any]) -> dict[str, MediumConfig]:
                 )
             )
     return found
+
+
+def read_media_config(folder: Path) -> GLMMediaConfig:
+    """Returns the configuration of what reads media.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    with said_plainly(folder):
+        return GLMMediaConfig.from_pretrained(folder)
+
+
+@contextmanager
+def said_plainly(folder: Path) -> Iterator[None]:
+    """Makes a `CheckpointError` of what reading a folder raises."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{folder} cannot be read: {reason[0]}") from error

@@ -10,13 +10,10 @@ Shapes: n media of a kind, F frames of a clip, R rows of one medium, M rows of a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -27,7 +24,7 @@ from glmkit.model import GLMForConditionalGeneration
 from glmkit.model.adapters import MEDIA_FOLDER, load_merged, media_folder, without_load_reports
 from glmkit.model.loading import quiet_unless_terminal
 from glmkit.model.modeling import GLMOutput
-from glmkit.multimodal.configuration import GLMMediaConfig, MediumConfig
+from glmkit.multimodal.configuration import GLMMediaConfig, MediumConfig, said_plainly
 from glmkit.multimodal.encoders import Encoder
 from glmkit.multimodal.projectors import MergeProjector, Resampler, TimeEmbedding
 from glmkit.whole_files import write_text
@@ -263,7 +260,7 @@ def load_media(path: Path, dtype: Any = None) -> GLMMediaModel | None:
     folder = media_folder(path)
     if folder is None:
         return None
-    with _said_plainly(folder), quiet_unless_terminal(False), without_load_reports():
+    with said_plainly(folder), quiet_unless_terminal(False), without_load_reports():
         loaded: Any = GLMMediaModel.from_pretrained(
             folder, dtype=dtype or torch.float32, output_loading_info=True
         )
@@ -273,22 +270,3 @@ def load_media(path: Path, dtype: Any = None) -> GLMMediaModel | None:
             f"{folder} lacks {len(missing)} weights of its configuration, such as {missing[0]}; is it whole?"
         )
     return model.eval()
-
-
-def read_media_config(folder: Path) -> GLMMediaConfig:
-    """Returns the configuration of what reads media.
-
-    Raises:
-        CheckpointError: It cannot be read.
-    """
-    with _said_plainly(folder):
-        return GLMMediaConfig.from_pretrained(folder)
-
-
-@contextmanager
-def _said_plainly(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{folder} cannot be read: {reason[0]}") from error

@@ -13,18 +13,17 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from glmkit.model.adapters import media_folder
+from glmkit.multimodal.configuration import read_media_config
 from glmkit.multimodal.media import Medium
-from glmkit.multimodal.modeling import (
-    GLMMediaModel,
-    load_media,
-    read_media_config,
-)
-from glmkit.multimodal.processor import MediaProcessor
+
+if TYPE_CHECKING:
+    from glmkit.multimodal.modeling import GLMMediaModel
+    from glmkit.multimodal.processor import MediaProcessor
 
 KEPT = 64
 """Media whose rows are kept."""
@@ -64,12 +63,16 @@ class MediaReader:
         """
         found: Any = self._source
         if isinstance(found, Path):
+            from glmkit.multimodal.modeling import load_media
+
             found = load_media(found.parent)
         return found.to(self._device).eval()
 
     @cached_property
     def processor(self) -> MediaProcessor:
         """What prepares its media."""
+        from glmkit.multimodal.processor import MediaProcessor
+
         return MediaProcessor.of(self.model)
 
     def count_rows(self, medium: Medium) -> int:

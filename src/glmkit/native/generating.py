@@ -14,8 +14,9 @@ import torch
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from glmkit.generation.runner import Feed, Runner, follow
+from glmkit.generation.runner import Runner, follow
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
+from glmkit.native.reading import row_feed
 
 ARGUMENTS = frozenset(
     (
@@ -98,23 +99,3 @@ class RunnerCache(Cache):
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Lets row i go on from what row `beam_idx[i]` has read."""
         self.sequences = follow(self._runner, self.sequences, beam_idx.tolist())
-
-
-def row_feed(batch: dict[str, Any], row: int, sequence: int, num_logits: int | None = None) -> Feed:
-    """Returns what a sequence reads of a batch's row: its real tokens.
-
-    Args:
-        batch: `input_ids` [B, L], `position_ids` [B, 2, L] and perhaps other fields of `blanks.layout.collate`.
-        row: Which one; it has a real token.
-        sequence: Handle of an empty sequence, or of one that has read what came before.
-        num_logits: Of how many last tokens; by default of all.
-    """
-    ids, positions = batch["input_ids"][row], batch["position_ids"][row]
-    mask, prefixes = batch.get("attention_mask"), batch.get("prefix_lengths")
-    real = torch.arange(len(ids)) if mask is None else mask[row].nonzero()[:, 0]
-    prefix = 0 if prefixes is None else max(0, int(prefixes[row]) - int(real[0]))
-    places, blocks = positions[:, real].tolist()
-    count = len(real) if num_logits is None else num_logits
-    return Feed(
-        sequence, ids[real].tolist(), places, blocks, prefix, count, batch.get("media_embeds")
-    )

@@ -14,7 +14,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,12 +24,14 @@ from glmkit.checkpoint.files import read_json
 from glmkit.checkpoint.quantized import FILE, NativeWeights, check_quantization
 from glmkit.checkpoint.reading import CONFIG
 from glmkit.errors import CheckpointError, ConfigError, nearest
-from glmkit.generation.graphs import GraphDecoder
-from glmkit.model import GLMConfig, GLMForConditionalGeneration
+from glmkit.model import GLMConfig
 from glmkit.model.adapters import MEDIA_FOLDER, load_merged, media_folder
 from glmkit.native.library import NativeError, why_not
 from glmkit.native.model import NativeModel, unpacked
 from glmkit.whole_files import copy_matching
+
+if TYPE_CHECKING:
+    from glmkit.model import GLMForConditionalGeneration
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +81,7 @@ def load_model(
         )
     native = backend in (None, "native") and refusal is None
     if weights is None:
-        model = load_merged(
-            GLMForConditionalGeneration,
-            path,
-            dtype=torch.float32 if quantization else dtype,
-            **options,
-        )
+        model = _torch_model(path, dtype=torch.float32 if quantization else dtype, **options)
         if model.glm.virtual_tokens is not None:
             _refuse_virtual_tokens(path, quantization, backend)
             native = False
@@ -136,10 +133,19 @@ def _stored(path: Path, quantization: str | None) -> NativeWeights | None:
     return None
 
 
+def _torch_model(path: Path, **options: Any) -> Any:
+    """Reads a model with torch; only here its classes, which take long to import, are needed."""
+    from glmkit.model import GLMForConditionalGeneration
+
+    return load_merged(GLMForConditionalGeneration, path, **options)
+
+
 def _on(device: torch.device, model: Any, backend: str | None) -> Any:
     """Moves a torch model to where it computes; on a GPU it writes with captured steps unless `backend` is "torch"."""
     model = model.to(device)
     if device.type == "cuda" and backend != "torch":
+        from glmkit.generation.graphs import GraphDecoder
+
         model.make_runner = GraphDecoder(model).make_runner
     return model
 
@@ -221,7 +227,7 @@ def quantize(
         raise CheckpointError(
             f"{source} labels by a head, which a quantized folder has no place for; convert it with --dtype bfloat16"
         )
-    model = load_merged(GLMForConditionalGeneration, path).eval()
+    model = _torch_model(path).eval()
     if model.glm.virtual_tokens is not None:
         _refuse_virtual_tokens(path, quantization, None)
     quantized = path / FILE

@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from glmkit.checkpoint.quantized import NativeWeights
-from glmkit.model import GLMConfig, GLMForConditionalGeneration
-from glmkit.native.generating import ARGUMENTS, GeneratingModel, RunnerCache, row_feed
+from glmkit.model import GLMConfig
+from glmkit.native.reading import readable, row_feed
 from glmkit.native.runner import NativeDecoder, NativeRunner
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from glmkit.model import GLMForConditionalGeneration
 
-READ = {"input_ids", "position_ids", "attention_mask", "prefix_lengths", "media_embeds"}
-"""Fields of a batch that the native decoder reads."""
+logger = logging.getLogger(__name__)
 
 
 class NativeModel:
@@ -37,7 +37,7 @@ class NativeModel:
         assistant: What guesses for it (`generation.infill.make_engine`), if anything does.
     """
 
-    assistant: Any = None
+    assistant: Any = None  # asking for what is not said here builds the torch model
     device = torch.device("cpu")
     dtype = torch.float32
     training = False
@@ -64,6 +64,8 @@ class NativeModel:
 
     @cached_property
     def _generating(self) -> Any:
+        from glmkit.native.generating import GeneratingModel
+
         return GeneratingModel(self.config)
 
     @property
@@ -78,6 +80,8 @@ class NativeModel:
 
     def generate(self, inputs: Any = None, *, use_cache: bool = True, **kwargs: Any) -> Any:
         """As `GLMForConditionalGeneration.generate`; with arguments that ask for more than tokens the torch model does it."""
+        from glmkit.native.generating import ARGUMENTS, RunnerCache
+
         if (
             not use_cache
             or not {name for name, one in kwargs.items() if one is not None} <= ARGUMENTS
@@ -97,7 +101,7 @@ class NativeModel:
 
     def __call__(self, **batch: Any) -> Any:
         """Logits [B, L, V] of a batch of `blanks.layout.collate`; anything else the torch model does."""
-        if not _readable(batch):
+        if not readable(batch):
             return self.torch_model(**batch)
         states = self._states(batch)
         return CausalLMOutputWithPast(logits=self.lm_head(states))
@@ -133,6 +137,8 @@ def as_torch(model: Any) -> Any:
 
 def unpacked(config: GLMConfig, weights: NativeWeights) -> GLMForConditionalGeneration:
     """Returns a torch model of packed weights, float32."""
+    from glmkit.model import GLMForConditionalGeneration
+
     with torch.inference_mode(False):  # whoever asks first, gradients must flow later
         with torch.device("meta"):
             model = GLMForConditionalGeneration(config)
@@ -147,23 +153,9 @@ class _Backbone:
         self._model = model
 
     def __call__(self, **batch: Any) -> Any:
-        if not _readable(batch):
+        if not readable(batch):
             return self._model.torch_model.glm(**batch)
         return BaseModelOutputWithPast(last_hidden_state=self._model._states(batch))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model.torch_model.glm, name)
-
-
-def _readable(batch: dict[str, Any]) -> bool:
-    """Returns whether the decoder reads a batch: rows of real tokens side by side, whose part A is known."""
-    given = {name for name, value in batch.items() if value is not None}
-    if torch.is_grad_enabled() or not {"input_ids", "position_ids"} <= given <= READ:
-        return False
-    mask = batch.get("attention_mask")
-    if mask is None:
-        return True
-    if mask.dim() != 2 or mask.shape != batch["input_ids"].shape or "prefix_lengths" not in given:
-        return False
-    edges = torch.nn.functional.pad(mask.bool().int(), (1, 1)).diff(dim=1).abs().sum(1)
-    return bool((edges <= 2).all())
