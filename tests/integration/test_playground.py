@@ -206,7 +206,7 @@ def test_a_page_that_is_closed_frees_its_rows(one: Running, person: httpx.Client
     page = threading.Thread(target=page_open)
     page.start()
     with one.brake.at(0.1):
-        given = {"fill_text": "今天[gMASK]", "fill_max_tokens": "300", "fill_repetition_penalty": "9"}  # fmt: skip
+        given = {"fill_text": "今天[gMASK]", "fill_max_tokens": "300", "fill_min_characters": "250"}  # fmt: skip
         assert join(person, "fill-run", session, **given).status_code == 200
         assert until(lambda: one.scheduler.texts == 1)
         headers = {"Authorization": f"Bearer {KEY}"}
