@@ -41,10 +41,15 @@ def take(person: Person, name: str) -> None:
         picture.convert("RGB").quantize(COLOURS).save(IMAGES / name, optimize=True)
 
 
+def example(person: Person, tab: str, height: int) -> None:
+    """Opens a tab in a window of that height and takes its first example."""
+    size(person, 800, height)
+    person.tab(tab)
+    person.all(f"#{tab}-examples button")[0].click()
+
+
 def fill(person: Person, language: str) -> None:
-    size(person, 800, 900)
-    person.tab("fill")
-    person.all("#fill-examples button")[0].click()
+    example(person, "fill", 900)
     person.run("fill")
     person.one("#fill-result .blank").click()
     person.one("#fill-likeliest .choice")
@@ -55,9 +60,7 @@ def fill(person: Person, language: str) -> None:
 
 
 def explain(person: Person, language: str) -> None:
-    size(person, 800, 1200)
-    person.tab("explain")
-    person.all("#explain-examples button")[0].click()
+    example(person, "explain", 1200)
     person.one("#explain-run").click()
     person.one("#explain-result iframe")
     time.sleep(2)  # its script draws
@@ -65,9 +68,7 @@ def explain(person: Person, language: str) -> None:
 
 
 def compare(person: Person, language: str) -> None:
-    size(person, 800, 1120)
-    person.tab("compare")
-    person.all("#compare-examples button")[0].click()
+    example(person, "compare", 1120)
     person.one("#compare-run").click()
     for side in ("a", "b"):
         person.one(f"#compare-side_{side}-result .card")

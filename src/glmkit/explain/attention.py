@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from glmkit.applications.heads import is_head
 from glmkit.explain.rows import Rows
-from glmkit.model import GLMForSequenceClassification
 
 _switching = threading.RLock()
 
@@ -99,7 +99,7 @@ def rollout_of_units(
 
 def _asking_places(model: Any, rows: Rows, content: int, row: int) -> np.ndarray:
     """Returns the places whose states say what is explained: those that predict the content, or that a head pools."""
-    if not isinstance(model, GLMForSequenceClassification):
+    if not is_head(model):
         return np.unique(rows.predictions.places[rows.predictions.of(content, row)])
     length = int(rows.lengths[row])
     pooled = {"mean": np.arange(length), "last": np.array([length - 1])}

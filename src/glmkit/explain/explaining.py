@@ -16,6 +16,7 @@ import torch
 
 from glmkit.applications.calibration import Calibration
 from glmkit.applications.classification import prejudice
+from glmkit.applications.heads import is_head
 from glmkit.applications.labels import as_records
 from glmkit.errors import ConfigError, UserError, nearest
 from glmkit.explain.attention import read_with_maps, rollout_of_units
@@ -37,7 +38,6 @@ from glmkit.explain.scoring import Objective, content_objective, label_objective
 from glmkit.explain.units import Grouping, token_text
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.settings import DecodingSettings
-from glmkit.model import GLMForSequenceClassification
 from glmkit.special_tokens import FIRST_MEDIA_ID
 from glmkit.tasks.rendering import asked_language
 from glmkit.tasks.task import Language, Task
@@ -238,7 +238,7 @@ def explain_label(
             model, rows, everything, objective, number, odds, baseline, maps, chosen
         )
         lens, steps = None, ()
-        if not isinstance(model, GLMForSequenceClassification):
+        if not is_head(model):
             lens, steps = lens_and_steps(model, tokenizer, hidden, rows, number, chosen.top_k)  # type: ignore[assignment]
     public = {one: (names or {}).get(one, one) for one in labels}
     whole = "\n".join(question.fields.values())

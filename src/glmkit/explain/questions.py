@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from glmkit.applications.heads import is_head
 from glmkit.errors import GenerationError
 from glmkit.explain.results import Unit
 from glmkit.explain.rows import Rows, choice_rows, head_rows
 from glmkit.explain.units import Grouping, Span, encode_pieces_with_spans, group, shown, unit_of
-from glmkit.model import GLMForSequenceClassification
 from glmkit.multimodal.media import Medium
 from glmkit.special_tokens import FIRST_MEDIA_ID, MEDIA_MARKER, MEDIA_MARKERS
 from glmkit.tasks.encoding import Attempt, encode_answer, fit_record, rows_of
@@ -131,7 +131,7 @@ def asked(
         fields = {MEDIA: "".join(MEDIA_MARKERS[name.split()[0]] for name in loose), **fields}
     units += _units_of_rows(media, patterns[0].media, fields)
     questions = [(np.asarray(one.part_a, np.int64), numbers(one), one.mask) for one in patterns]
-    if isinstance(model, GLMForSequenceClassification):
+    if is_head(model):
         rows = head_rows(questions, len(task.labels))
     else:
         table = torch.cat(reader.rows(given)) if given else None

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from glmkit.applications.heads import is_head
 from glmkit.explain.rows import Predictions, Rows, stack
-from glmkit.model import GLMForSequenceClassification
 from glmkit.model.modeling import embed
 
 MAX_PLACES = 8192
@@ -64,7 +64,7 @@ def scores_from_embeddings(model: Any, rows: Rows, embeddings: torch.Tensor) -> 
         "inputs_embeds": embeddings.reshape(variants * count, length, hidden_size),
         "position_ids": _repeated(rows.positions, variants, model.device),
     }
-    if isinstance(model, GLMForSequenceClassification):
+    if is_head(model):
         real = np.arange(length) < rows.lengths[:, None]
         inputs["attention_mask"] = _repeated(real.astype(np.int64), variants, model.device)
         scores = model(**inputs).logits.float().log_softmax(-1)
@@ -122,7 +122,7 @@ def _scores_of_batch(model: Any, variants: Sequence[Rows]) -> np.ndarray:
     # Variants of one question: what media mean is the same in all of them.
     merged = stack([row for one in variants for row in one.each()], predictions, variants[0].media)
     embeddings = embeddings_of(model, merged)[None]
-    if isinstance(model, GLMForSequenceClassification):
+    if is_head(model):
         # Each variant's rows are averaged by themselves.
         rows = embeddings.view(len(variants) * count, 1, *embeddings.shape[2:])
         single = [scores_from_embeddings(model, _row(merged, n), one[None]) for n, one in enumerate(rows)]  # fmt: skip

@@ -60,8 +60,13 @@ def _own_tasks(desk: Desk) -> dict[str, Task]:
         for name, task in desk.glm.tasks.items()
         if task.kind == "classification"
         and name not in ("sentiment", "topics", *WRITTEN)
-        and len(set(task.fields) - {task.label, *task.media}) <= 1
+        and len(_text_fields(task)) <= 1
     }
+
+
+def _text_fields(task: Task) -> set[str]:
+    """Returns a task's fields that are neither its label nor media."""
+    return set(task.fields) - {task.label, *task.media}
 
 
 async def _explain(
@@ -81,7 +86,7 @@ async def _explain(
         raise Mistake(desk.say("explain_methods_empty"))
     if items and task is None and what not in WRITTEN:
         raise Mistake(desk.say("explain_media"))
-    bare = task is not None and items and not set(task.fields) - {task.label, *task.media}
+    bare = task is not None and items and not _text_fields(task)
     read = "" if bare else desk.needed(text, "text_empty")
     make = functools.partial(_asked, desk, read, what, task, stands, given, items)
 

@@ -19,7 +19,7 @@ from transformers import TrainingArguments, set_seed
 
 from glmkit.checkpoint import resolve
 from glmkit.config import to_values
-from glmkit.errors import ConfigError, missing_dependency
+from glmkit.errors import ConfigError
 from glmkit.model import (
     GLMForConditionalGeneration,
     GLMForSequenceClassification,
@@ -164,10 +164,6 @@ def training_arguments(config: FinetuneConfig) -> TrainingArguments:
     Raises:
         MissingDependencyError: accelerate is not installed.
     """
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
-        raise missing_dependency("accelerate", "fine-tuning", "train") from error
     ours = {
         "eval_on_start": True,
         "eval_strategy": "steps",
@@ -175,7 +171,7 @@ def training_arguments(config: FinetuneConfig) -> TrainingArguments:
         # A batch may have no sound, and what reads sounds no gradient.
         "ddp_find_unused_parameters": any(task.media for task in config.loaded_tasks().values()),
     }
-    return TrainingArguments(**{**ours, **config.trainer})
+    return runs.arguments("fine-tuning", **{**ours, **config.trainer})
 
 
 def build_trainer(

@@ -22,7 +22,6 @@ from transformers import TrainingArguments, set_seed
 
 from glmkit.blanks.objectives import find_sentinels
 from glmkit.config import to_values
-from glmkit.errors import missing_dependency
 from glmkit.model.modeling import GLMForConditionalGeneration
 from glmkit.tokens.store import TokenStore
 from glmkit.tokens.tokenizer import GLMTokenizer
@@ -114,13 +113,9 @@ def training_arguments(config: PretrainConfig) -> TrainingArguments:
         ConfigError: The processes cannot be divided as `distribution` says.
         MissingDependencyError: accelerate is not installed.
     """
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
-        raise missing_dependency("accelerate", "pretraining", "train") from error
     ours = {"eval_on_start": True, "disable_tqdm": True, "ddp_find_unused_parameters": False}
     known = {"optim": "adamw_torch"} if config.uses_muon else {}
-    args = TrainingArguments(**{**ours, **config.trainer, **known})
+    args = runs.arguments("pretraining", **{**ours, **config.trainer, **known})
     distributed.check_shards(config.distribution.shards, args.world_size)
     return args
 

@@ -11,8 +11,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainingArguments
+
 from glmkit.config import load_config, save_config, to_values
-from glmkit.errors import CheckpointError, ConfigError
+from glmkit.errors import CheckpointError, ConfigError, missing_dependency
 from glmkit.training import checkpoints
 from glmkit.training.interruption import StopOnSignal, TrainingStopped
 
@@ -60,6 +62,23 @@ def claim(
     run.mkdir(parents=True, exist_ok=True)
     save_config(config, saved)
     return False
+
+
+def arguments(purpose: str, **given: Any) -> TrainingArguments:
+    """Returns Trainer's arguments; with torchrun, processes know each other from here on.
+
+    Args:
+        purpose: What accelerate is needed for, as a message says it.
+        **given: Fields of `TrainingArguments`.
+
+    Raises:
+        MissingDependencyError: accelerate is not installed.
+    """
+    try:
+        import accelerate  # noqa: F401
+    except ImportError as error:
+        raise missing_dependency("accelerate", purpose, "train") from error
+    return TrainingArguments(**given)
 
 
 def train(trainer: Any, checkpoint: Path | None) -> None:
