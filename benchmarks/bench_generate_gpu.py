@@ -1,18 +1,18 @@
-"""Speed of generation on a GPU: glmkit's captured steps beside transformers' `generate`, and both beside what the device allows.
+"""Speed of generation on a GPU: glmkit's captured passes beside transformers' `generate`, and both beside what the device allows.
 
-    python benchmarks/bench_generate_gpu.py --seconds 140 [--out FILE] [--shapes large 2b 10b] [--save]
+    python benchmarks/bench_generate_gpu.py --seconds 140 [--out FILE] [--shapes 2b 10b large] [--save]
     python benchmarks/bench_generate_gpu.py --page FILE        write docs/results from what a run on another machine left
 
-Random weights in bfloat16, greedy, 127 tokens of prompt and 128 after the first new one; prefills of 512. Peers are GPT-2 and Llama of
-the same sizes. First a process of its own checks that captured steps write what plain ones write. Then, shape by shape, contenders take
-turns; each number is on paper (FILE, replaced whole) as soon as it is there, numbers are medians of as many rounds as the time allows,
-at most 3, and who fails says why and stops nobody. `--device cpu --shapes tiny` runs the same program anywhere.
+Random weights in bfloat16, greedy, 127 tokens of prompt and 128 after the first new one (peers: 32, which take as long each); prefills
+of 512. Peers are GPT-2 and Llama of the same sizes. First a process of its own checks that captured passes write what plain ones
+write. Then one contender after the other is measured, the rows that matter most first (`STAGES`), until the time is over; each number is on
+paper (FILE, replaced whole) as soon as it is there, and who fails says why and stops nobody. `--device cpu --shapes tiny` runs the
+same program anywhere.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import gc
 import json
 import os
@@ -22,7 +22,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,27 @@ TASKS: dict[str, tuple[str, int]] = {
     "decode 256": ("decode", 256),
 }
 
-CONTENDERS = {
-    "glmkit graphs": tuple(TASKS),
-    "gpt2 dynamic": tuple(TASKS),
-    "llama dynamic": tuple(TASKS),
-    "gpt2 static": ("decode 1",),
-    "llama static": ("decode 1",),
-    "glmkit torch": ("decode 1", "prefill 1"),
-}
-"""Contender -> what it is asked. A compiled static cache comes last, once, if there is time: compiling alone takes that long."""
+PEER_NEW = 32
+"""Tokens that a peer writes at the most: every one takes as long, and they are slow."""
 
-SHARES = {"tiny": 1.0, "large": 0.42, "2b": 0.68, "10b": 1.0}
-"""Which share of the time a shape may have used up when its last measurement begins."""
+STAGES: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...] = (
+    (
+        ("glmkit graphs", ("prefill 1", "prefill 16", "decode 1")),
+        ("gpt2 dynamic", ("prefill 1", "prefill 16")),
+        ("glmkit int8", ("decode 1", "prefill 1", "prefill 16")),
+    ),
+    (
+        ("glmkit graphs", ("decode 64", "decode 256")),
+        ("glmkit int8", ("decode 64", "decode 256")),
+        ("gpt2 dynamic", ("decode 1", "decode 64", "decode 256")),
+    ),
+    (("gpt2 static", ("decode 1",)), ("llama compiled", ("decode 1",))),
+    (("glmkit torch", ("prefill 1", "prefill 16", "decode 1")), ("llama dynamic", ("prefill 1", "prefill 16", "decode 1"))),
+)  # fmt: skip
+"""What is measured, contender by contender: each group for all shapes before the next group."""
+
+COMPILING = 30
+"""Seconds that must be left to try what is compiled."""
 
 
 class Paper:
@@ -99,7 +109,7 @@ def check(device: str) -> dict[str, Any]:
     decoder = GraphDecoder(model, captures=None if device != "cpu" else False)
     captured = decoder.make_runner()
     answers: list[list[torch.Tensor]] = []
-    for runner in (captured, TorchRunner(model)):
+    for runner in (captured, captured, TorchRunner(model)):  # the second time prompts are captured
         rng, found = Random(0), []
         handles = [runner.open() for _ in range(3)]
         for number, handle in enumerate(handles):
@@ -122,17 +132,18 @@ def check(device: str) -> dict[str, Any]:
         for handle in handles:
             runner.close(handle)
         answers.append(found)
-    pair = [torch.cat(found) for found in answers]
+    pair = [torch.cat(answers[0] + answers[1]), torch.cat(answers[2] + answers[2])]
     difference = float((pair[0] - pair[1]).abs().max() / pair[1].std())
     same = bool((pair[0].argmax(-1) == pair[1].argmax(-1)).all())
-    kernels = decoder._stepper.kernels if decoder._stepper is not None else None
+    stepper = decoder._stepper
     return {
         "passed": same and difference < 1e-3 and isinstance(captured, GraphRunner),
         "runner": type(captured).__name__,
         "logits": len(pair[0]),
         "same_tokens": same,
         "largest_difference": difference,
-        "triton": kernels is not None,
+        "triton": stepper is not None and stepper.kernels is not None,
+        "prefill": stepper is not None and stepper.prefill is not None,
     }
 
 
@@ -155,129 +166,92 @@ def end_check(process: subprocess.Popen[str], seconds: float) -> dict[str, Any]:
     return {**json.loads(lines[-1]), "log": errors.strip()[-1500:]}
 
 
-def make(name: str, shape: tuple[int, ...], arguments: argparse.Namespace, others: Any) -> Any:
-    """Returns a contender; those of one model share its weights."""
+def make(name: str, shape: tuple[int, ...], arguments: argparse.Namespace) -> Any:
+    """Returns a contender."""
     import torch
     from gpu_contenders import Glmkit, Transformers
 
-    dtype = torch.bfloat16
     package, kind = name.split()
-    for other, made in others.items():
-        if other.split()[0] == package and package != "glmkit":
-            same = copy.copy(made)
-            same.cache = kind
-            return same
     if package == "glmkit":
-        weights = next((made.model for other, made in others.items() if other.startswith("glmkit")), None)  # fmt: skip
-        return Glmkit(shape, arguments.device, kind, dtype, weights, triton=arguments.triton)
-    return Transformers(shape, arguments.device, package, dtype, kind)
+        return Glmkit(shape, arguments.device, kind, torch.bfloat16, triton=arguments.triton)
+    return Transformers(shape, arguments.device, package, torch.bfloat16, kind)
 
 
-def rate(contender: Any, task: str, new: int) -> float:
-    """Returns tokens a second: of all texts after the first new token, or of prompts up to it."""
+def rates(contender: Any, task: str, new: int, own: bool, rounds: int) -> Iterator[float]:
+    """Yields tokens a second: of all texts after the first new token, or of prompts up to it."""
     kind, batch = TASKS[task]
-    if kind == "prefill":
-        return batch * PREFILL / contender.write(batch, PREFILL, 1)
-    until_first = contender.write(batch, PROMPT, 1)
-    return batch * new / (contender.write(batch, PROMPT, new + 1) - until_first)
+    prompt = PREFILL if kind == "prefill" else PROMPT
+    for _ in range(3 if own else 1):  # a pass over prompts is captured the second time
+        contender.write(batch, prompt, 3 if kind == "decode" else 1)
+    begin = time.perf_counter()
+    for number in range(rounds):
+        if number and time.perf_counter() - begin > 2.0:
+            return
+        if kind == "prefill":
+            yield batch * PREFILL / contender.write(batch, PREFILL, 1)
+        else:
+            until_first = contender.write(batch, PROMPT, 1)
+            yield batch * new / (contender.write(batch, PROMPT, new + 1) - until_first)
 
 
 def measure(
-    paper: Paper, shape: str, name: str, contender: Any, task: str, new: int, warm: bool
-) -> bool:
-    """Measures once and notes it; returns whether it went well."""
+    paper: Paper, shape: str, name: str, contender: Any, task: str, arguments: argparse.Namespace
+) -> None:
+    """Measures a task and notes what is found."""
     import torch
 
     kind, batch = TASKS[task]
+    own = name.startswith("glmkit")
+    new = arguments.new if own else min(arguments.new, PEER_NEW)
     try:
-        if not warm:
-            contender.write(batch, PROMPT if kind == "decode" else PREFILL, 3 if kind == "decode" else 1)  # fmt: skip
-        paper.add(shape, name, task, rate(contender, task, new))
-        if name == "glmkit graphs":
-            if kind == "decode" and (seconds := contender.step_seconds(batch)) is not None:
-                paper.add(shape, name, f"step {batch}", seconds)
-            paper.values["facts"][shape] = contender.facts()
+        for found in rates(contender, task, new, own, arguments.rounds):
+            paper.add(shape, name, task, found)
+        if own:
+            kind_of, alone = ("step", contender.step_seconds(batch)) if kind == "decode" else ("pass", contender.prompt_seconds())  # fmt: skip
+            if alone is not None:
+                paper.add(shape, name, f"{kind_of} {batch}", alone)
+            paper.values["facts"][f"{shape} {name}"] = contender.facts()
     except Exception as error:
         message = (str(error).strip() or "no message").splitlines()[0]
         paper.add(shape, name, task, f"{type(error).__name__}: {message[:300]}")
-        return False
     finally:
         if batch > 1:
             contender.free()
             gc.collect()
             if contender.device != "cpu":
                 torch.cuda.empty_cache()
-    return True
 
 
-def run_group(
-    paper: Paper, shape: str, names: list[str], arguments: argparse.Namespace, end: float
+def run_stage(
+    paper: Paper, shape: str, name: str, tasks: Sequence[str], arguments: argparse.Namespace
 ) -> None:
-    """Lets contenders that are in memory together take turns, until the time is over."""
-    from gpu_contenders import SHAPES
-
-    made: dict[str, Any] = {}
-    for name in names:
-        if name.endswith("static") and shape != arguments.shapes[0]:
-            continue  # once is enough to see what it is worth
-        try:
-            made[name] = make(name, SHAPES[shape], arguments, made)
-        except Exception as error:
-            paper.add(shape, name, "making", f"{type(error).__name__}: {error}"[:300])
-    last: dict[tuple[str, str], float] = {}
-    for round_number in range(arguments.rounds):
-        for task in TASKS:
-            for name, contender in made.items():
-                if task not in CONTENDERS[name] or last.get((name, task), 0.0) == float("inf"):
-                    continue
-                if round_number and name in ("glmkit torch", "gpt2 static", "llama static"):
-                    continue
-                begin = time.perf_counter()
-                if begin - START + last.get((name, task), 0.0) > end:
-                    continue
-                warm = round_number > 0 and TASKS[task][1] == 1 and not name.startswith("glmkit")
-                good = measure(paper, shape, name, contender, task, arguments.new, warm)
-                last[name, task] = time.perf_counter() - begin if good else float("inf")
-        if round_number == 0 and "glmkit graphs" in made and arguments.device != "cpu":
-            try:
-                from gpu_contenders import matrices
-
-                paper.values["matrices"][shape] = matrices(made["glmkit graphs"].model)
-                print(shape, json.dumps(paper.values["matrices"][shape]), flush=True)
-            except Exception as error:
-                paper.values["matrices"][shape] = str(error)[:300]
-
-
-def run_shape(paper: Paper, shape: str, arguments: argparse.Namespace) -> None:
-    """Measures all contenders of a shape, together if the device has room for all of their weights."""
+    """Measures one contender's tasks, as far as there is time."""
     import torch
     from gpu_contenders import SHAPES
 
-    end = SHARES[shape] * arguments.seconds
-    names = list(CONTENDERS)
-    groups = [names]
-    if arguments.device != "cpu":
-        weights, per_text = sizes(SHAPES[shape])
-        free = torch.cuda.mem_get_info()[0]
-        if 3 * weights + 2.5 * 64 * per_text * (PROMPT + NEW) > free:
-            groups = [[name for name in names if name.startswith(kind)] for kind in ("glmkit", "gpt2", "llama")]  # fmt: skip
-    for number, group in enumerate(groups):
-        now = time.perf_counter() - START
-        run_group(paper, shape, group, arguments, now + (end - now) / (len(groups) - number))
-        gc.collect()
-        if arguments.device != "cpu":
-            torch.cuda.empty_cache()
+    def left() -> float:
+        return arguments.seconds - (time.perf_counter() - START)
 
-
-def compiled(paper: Paper, shape: str, arguments: argparse.Namespace) -> None:
-    """Measures transformers' compiled static cache for one text, if there is time to try."""
-    from gpu_contenders import SHAPES
-
-    left = arguments.seconds - (time.perf_counter() - START)
-    if arguments.device == "cpu" or left < 25:
+    tasks = [task for task in tasks if task in TASKS]
+    compiles = name.endswith("compiled")
+    if not tasks or left() < 2 or (compiles and (left() < COMPILING or arguments.device == "cpu")):
         return
-    contender = make("llama compiled", SHAPES[shape], arguments, {})
-    measure(paper, shape, "llama compiled", contender, "decode 1", arguments.new, False)
+    contender = make(name, SHAPES[shape], arguments)
+    for task in tasks:
+        if left() > 1:
+            measure(paper, shape, name, contender, task, arguments)
+    if name == "glmkit graphs" and "decode 1" in tasks and arguments.device != "cpu":
+        from gpu_contenders import matrices
+
+        try:
+            paper.values["matrices"][shape] = matrices(contender.model)
+        except Exception as error:
+            paper.values["matrices"][shape] = str(error)[:300]
+    contender.free()
+    del contender
+    gc.collect()
+    if arguments.device != "cpu":
+        torch.cuda.empty_cache()
 
 
 def sizes(shape: tuple[int, ...]) -> tuple[float, float]:
@@ -286,53 +260,89 @@ def sizes(shape: tuple[int, ...]) -> tuple[float, float]:
     return 2.0 * (12 * layers * hidden**2 + vocabulary * hidden), 4.0 * layers * hidden
 
 
+def floor(shape: tuple[int, ...], texts: int, ceilings: dict[str, float]) -> tuple[float, float]:
+    """Returns the seconds that reading prompts of `PREFILL` takes at least: their products, and the bytes of weights."""
+    layers, hidden = shape[:2]
+    weights, per_token = sizes(shape)
+    tokens = texts * PREFILL
+    products = tokens * layers * (24 * hidden**2 + 4 * PREFILL * hidden)
+    moved = weights + tokens * per_token
+    return products / ceilings["matmul_tflop_s"] / 1e12, moved / ceilings["copy_gb_s"] / 1e9
+
+
+def floors(values: dict[str, Any]) -> str:
+    """Returns for each shape the least milliseconds of a prefill, and those of contenders."""
+    from gpu_contenders import SHAPES
+
+    lines = ["| shape | prompts | products | bytes | floor | glmkit, device alone | glmkit | int8 | gpt2 | gpt2 / floor |", "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for shape, contenders in values["results"].items():
+        for texts in (1, 16):
+
+            def spent(name: str, texts: int = texts, contenders: Any = contenders) -> float | None:
+                found = contenders.get(name, {}).get(f"prefill {texts}")
+                return 1e3 * texts * PREFILL / statistics.median(found) if isinstance(found, list) else None  # fmt: skip
+
+            parts = [1e3 * part for part in floor(SHAPES[shape], texts, values["ceilings"])]
+            alone = contenders.get("glmkit graphs", {}).get(f"pass {texts}")
+            own = [1e3 * statistics.median(alone) if alone else None, *map(spent, ("glmkit graphs", "glmkit int8", "gpt2 dynamic"))]  # fmt: skip
+            cells = [f"{one:.2f}" if one is not None else "" for one in (*parts, max(parts), *own)]
+            over = f"{own[-1] / max(parts):.1f}" if own[-1] is not None else ""
+            lines.append(f"| {shape} | {texts} × {PREFILL} | {' | '.join(cells)} | {over} |")
+    return "\n".join(lines)
+
+
 def table(values: dict[str, Any]) -> str:
     """Returns the table: tokens a second, and how near they are to what the device copies and multiplies."""
     from gpu_contenders import SHAPES
 
     lines = [
-        "| shape | contender | decode, 1 text | of bandwidth | ms a step, device alone | decode, 64 texts | 256 texts | of bandwidth | prefill 512 | 16 × 512 | of matrix product |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| shape | contender | decode, 1 text | of bandwidth | ms a step, device alone | of bandwidth | decode, 64 texts | 256 texts | of bandwidth | prefill 512 | of products | 16 × 512 | of products |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    bandwidth, product = values["ceilings"]["copy_gb_s"], values["ceilings"]["matmul_tflop_s"]
+    bandwidth = values["ceilings"]["copy_gb_s"]
     for shape, contenders in values["results"].items():
         weights, per_token = sizes(SHAPES[shape])
         for name, found in contenders.items():
             number = {task: statistics.median(some) for task, some in found.items() if isinstance(some, list)}  # fmt: skip
 
-            def share(task: str, batch: int, number: Any = number, sizes_: Any = (weights, per_token)) -> str:  # fmt: skip
-                if task not in number:
-                    return ""
+            stored = weights / 2 if name == "glmkit int8" else weights
+
+            def share(rate: float | None, batch: int, sizes_: Any = (stored, per_token)) -> str:
                 read = sizes_[0] + batch * sizes_[1] * (PROMPT + values["new"] / 2)
-                return f"{number[task] / batch * read / bandwidth / 1e9:.0%}"
+                return f"{rate / batch * read / bandwidth / 1e9:.0%}" if rate else ""
 
             def cell(task: str, number: Any = number, found: Any = found) -> str:
                 if task in number:
                     return f"{number[task]:,.0f}"
                 return "" if task not in found else "failed"
 
-            step = f"{number['step 1'] * 1e3:.2f}" if "step 1" in number else ""
-            of_product = f"{number['prefill 16'] * (weights - 2 * SHAPES[shape][1] * SHAPES[shape][3]) / product / 1e12:.0%}" if "prefill 16" in number else ""  # fmt: skip
-            cells = [cell("decode 1"), share("decode 1", 1), step, cell("decode 64"), cell("decode 256"), share("decode 256", 256), cell("prefill 1"), cell("prefill 16"), of_product]  # fmt: skip
+            def of_products(texts: int, number: Any = number, shape: str = shape) -> str:
+                rate = number.get(f"prefill {texts}")
+                least = floor(SHAPES[shape], texts, values["ceilings"])[0]
+                return f"{least * rate / texts / PREFILL:.0%}" if rate else ""
+
+            step = number.get("step 1")
+            alone = (f"{step * 1e3:.2f}", share(1 / step, 1)) if step else ("", "")
+            cells = [cell("decode 1"), share(number.get("decode 1"), 1), *alone, cell("decode 64"), cell("decode 256"), share(number.get("decode 256"), 256)]  # fmt: skip
+            cells += [cell("prefill 1"), of_products(1), cell("prefill 16"), of_products(16)]
             lines.append(f"| {shape} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def ratios(values: dict[str, Any]) -> str:
     """Returns how many times as fast as the best peer glmkit is."""
-    lines = ["| shape | " + " | ".join(TASKS) + " |", "|---|" + "---|" * len(TASKS)]
+    lines = ["| shape | glmkit | " + " | ".join(TASKS) + " |", "|---|---|" + "---|" * len(TASKS)]
     for shape, contenders in values["results"].items():
-        cells = []
-        for task in TASKS:
-            number = {name: statistics.median(found[task]) for name, found in contenders.items() if isinstance(found.get(task), list)}  # fmt: skip
-            own = number.get("glmkit graphs")
-            peers = {name: value for name, value in number.items() if not name.startswith("glmkit")}
-            if own is None or not peers:
-                cells.append("")
-                continue
-            best = max(peers, key=lambda name: peers[name])
-            cells.append(f"{own / peers[best]:.2f} × {best}")
-        lines.append(f"| {shape} | {' | '.join(cells)} |")
+        for who in ("glmkit graphs", "glmkit int8"):
+            cells = []
+            for task in TASKS:
+                number = {name: statistics.median(found[task]) for name, found in contenders.items() if isinstance(found.get(task), list)}  # fmt: skip
+                own = number.get(who)
+                peers = {name: value for name, value in number.items() if not name.startswith("glmkit")}  # fmt: skip
+                best = max(peers, key=lambda name: peers[name]) if peers else ""  # noqa: B023
+                cells.append(f"{own / peers[best]:.2f} × {best}" if own and peers else "")
+            if any(cells):
+                lines.append(f"| {shape} | {who.split()[1]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -348,18 +358,20 @@ def write_page(values: dict[str, Any], command: str) -> Path:
         for task, value in some.items()
         if isinstance(value, str)
     ]
+    used = found.get("triton") and found.get("prefill")
     introduction = f"""
-Greedy generation in bfloat16 on one {values["device"]} with random weights: {PROMPT} tokens of prompt, tokens a second of the {values["new"]} after the first new one, of all
+Greedy generation in bfloat16 on one {values["device"]} with random weights: {PROMPT} tokens of prompt, tokens a second of the {values["new"]} after the first new one (of peers {PEER_NEW}), of all
 texts together; prefill is tokens a second of prompts of {PREFILL} up to the first new token. glmkit through its engine, as `glm.fill` uses it: `graphs` is its captured
-steps (`generation.graphs`), `torch` the eager runner. Peers are transformers' `generate` on GPT-2 and Llama of the same layers, width, heads and vocabulary (Llama's
-MLP with as many weights), with its default cache, a static one, or a static one compiled. Contenders took turns; numbers are medians of up to 3 rounds.
+passes (`generation.graphs`), `int8` the same with weights of 8 bits, `torch` the eager runner. Peers are transformers' `generate` on GPT-2 and Llama of the same layers, width, heads and vocabulary (Llama's
+MLP with as many weights), with its default cache, a static one, or a static one compiled. One contender was measured after the other; numbers are medians of up to {values["rounds"]} rounds.
 The device copied at {limits["copy_gb_s"]:,.0f} GB/s (read and written) and multiplied matrices at {limits["matmul_tflop_s"]:,.0f} TFLOP/s in this run. The share of bandwidth counts the weights that a step
-reads and the keys and values, at the middle of the text; "device alone" is the captured step without what Python does around it.
-Captured steps wrote what plain ones write in float32 ({found.get("logits", 0)} logits, forks and forgetting among them): {"yes" if found.get("passed") else "NO"}; Triton's kernels were {"used" if found.get("triton") else "not used"}.
+reads (of int8 half) and the keys and values, at the middle of the text; "device alone" is the captured pass without what Python does around it. The share of products counts those of layers, with attention.
+Captured passes wrote what plain ones write in float32 ({found.get("logits", 0)} logits, forks and forgetting among them): {"yes" if found.get("passed") else "NO"}; Triton's kernels were {"used" if used else "not all used"}.
 {f"Failed: {'; '.join(failed)}." if failed else ""}
 """
     text = (
-        f"glmkit's captured steps beside the fastest peer:\n\n{ratios(values)}\n\n{table(values)}"
+        f"glmkit beside the fastest peer:\n\n{ratios(values)}\n\n{table(values)}\n\n"
+        f"Milliseconds of reading prompts, beside the least that the device takes for the products and for the bytes of weights and cache:\n\n{floors(values)}"
     )
     title = "Generation on a GPU beside transformers"
     return write_table_page("generate", title, introduction, text, values, command, values["hardware"])  # fmt: skip
@@ -398,7 +410,13 @@ def parse() -> argparse.Namespace:
     """Returns the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--shapes", nargs="+", default=["large", "2b", "10b"], choices=list(SHARES))
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        default=["2b", "10b", "large"],
+        choices=("tiny", "large", "2b", "10b"),
+    )
+    parser.add_argument("--contenders", nargs="+", help="only these, as 'glmkit graphs'")
     parser.add_argument("--seconds", type=float, default=140, help="time for all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--new", type=int, default=NEW, help="tokens after the first new one")
@@ -427,7 +445,9 @@ def guarded(paper: Paper, what: str, work: Callable[[], Any]) -> Any:
 
 def give_up(values: dict[str, Any]) -> None:
     """Ends the process when the time is over: all numbers are in the file already."""
-    print(f"the time is over\n\n{ratios(values)}\n\n{table(values)}", flush=True)
+    print(
+        f"the time is over\n\n{ratios(values)}\n\n{table(values)}\n\n{floors(values)}", flush=True
+    )
     os._exit(0)
 
 
@@ -460,6 +480,7 @@ def main() -> None:
         "hardware": found_name[0].lower() if (found_name := re.findall(r"[A-Z]+[0-9]+", name)) else "cpu",
         "command": f"python benchmarks/bench_generate_gpu.py --seconds {arguments.seconds:.0f} --shapes {' '.join(arguments.shapes)}",
         "new": arguments.new,
+        "rounds": arguments.rounds,
         "check": found,
         "results": {},
         "facts": {},
@@ -473,10 +494,15 @@ def main() -> None:
     values["ceilings"] = ceilings(arguments.device, torch.bfloat16)
     print(name, json.dumps(values["ceilings"]), flush=True)
     paper.write()
-    for shape in arguments.shapes:
-        guarded(paper, shape, lambda shape=shape: run_shape(paper, shape, arguments))  # type: ignore[misc]
-    print(f"{ratios(values)}\n\n{table(values)}", flush=True)
-    guarded(paper, "compiled", lambda: compiled(paper, arguments.shapes[0], arguments))
+    for stages in STAGES:
+        for shape, (contender, tasks) in product(arguments.shapes, stages):
+            if contender in (arguments.contenders or [contender]):
+                guarded(
+                    paper,
+                    f"{shape} {contender}",
+                    lambda stage=(shape, contender, tasks): run_stage(paper, *stage, arguments),  # type: ignore[misc]
+                )
+    print(f"{ratios(values)}\n\n{table(values)}\n\n{floors(values)}", flush=True)
     watch.cancel()
     paper.write()
     print(json.dumps({"benchmark": "generate-gpu", **{name: values[name] for name in ("check", "ceilings", "results", "facts", "matrices", "errors")}}))  # fmt: skip

@@ -49,36 +49,30 @@ class Glmkit:
     Args:
         shape: A row of `SHAPES`.
         device: "cuda" or "cpu".
-        runner: "graphs" or "torch".
+        kind: "graphs", "torch", or "int8" (graphs, of weights of 8 bits).
         dtype: Number type.
-        model: Weights that are there already.
         triton: Whether Triton's kernels are tried.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        device: str,
-        runner: str,
-        dtype: Any,
-        model: Any = None,
-        triton: bool = True,
+        self, shape: tuple[int, ...], device: str, kind: str, dtype: Any, triton: bool = True
     ):
         from generate_contenders import glm_config
 
         from glmkit.generation.graphs import GraphDecoder
         from glmkit.generation.runner import TorchRunner
         from glmkit.model import GLMForConditionalGeneration
+        from glmkit.model.int8 import to_int8
 
         self.device, self.vocabulary, self.positions = device, shape[3], shape[4]
-        self.model = model or made_on(
-            device, dtype, lambda: GLMForConditionalGeneration(glm_config(shape))
-        )
+        self.model = made_on(device, dtype, lambda: GLMForConditionalGeneration(glm_config(shape)))
+        if kind == "int8":
+            self.model = to_int8(self.model, device)
         gpu = device != "cpu"
         self.decoder = (
-            GraphDecoder(self.model, captures=gpu, use_triton=gpu and triton)
-            if runner == "graphs"
-            else None
+            None
+            if kind == "torch"
+            else GraphDecoder(self.model, captures=gpu, use_triton=gpu and triton)
         )
         self.make_runner = (
             self.decoder.make_runner if self.decoder else lambda: TorchRunner(self.model)
@@ -127,13 +121,22 @@ class Glmkit:
         ]
         return replayed(steps[0]._graph) if steps else None
 
+    def prompt_seconds(self) -> float | None:
+        """Returns what the pass over prompts that was captured last takes on the device by itself, or None if there is none."""
+        passes = [
+            one
+            for workspace in (self.decoder._idle if self.decoder else [])
+            for one in workspace._prompts.values()
+        ]
+        return replayed(passes[-1]._graph) if passes else None
+
     def facts(self) -> dict[str, Any]:
-        """Returns with whose operations steps are computed."""
-        if self.decoder is None:
+        """Returns with whose operations is computed: of Triton's which kernels, and for how many tokens' matrices."""
+        stepper = self.decoder._stepper if self.decoder else None
+        if stepper is None:
             return {}
-        triton = self.decoder._stepper is not None and self.decoder._stepper.kernels is not None
-        chosen = [step.fused for one in self.decoder._idle for (size, _), step in one._steps.items() if size == 1]  # fmt: skip
-        return {"triton": triton, "triton_matrices": chosen[0] if chosen else None}
+        used = {"triton": stepper.kernels, "prefill": stepper.prefill, "int8": stepper.int8}
+        return {**{name: one is not None for name, one in used.items()}, "fuses": stepper.fuses}
 
     def free(self) -> None:
         """Gives back what is kept for the next call."""

@@ -76,9 +76,8 @@ def pack(weights: torch.Tensor, format: str) -> Packed:
     if format == "bfloat16":
         return Packed(format, (rows, columns), _blocks(full.to(torch.bfloat16), 2))
     if format == "int8":
-        scales = full.abs().amax(1) / 127
-        steps = (full / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round()
-        return Packed(format, (rows, columns), _blocks(steps.to(torch.int8), 4), scales)
+        steps, scales = rounded_rows(full)
+        return Packed(format, (rows, columns), _blocks(steps, 4), scales)
     grouped = full.view(full.shape[0], -1, GROUP)
     scales, zeros = _grids(grouped)
     steps = _steps(grouped, scales, zeros).to(torch.uint8).view(*full.shape)
@@ -102,8 +101,8 @@ def unpack(packed: Packed) -> torch.Tensor:
     if packed.format in ("float32", "bfloat16"):
         full = _rows(packed.data, n_rows, {"float32": 1, "bfloat16": 2}[packed.format]).float()
     elif packed.format == "int8":
-        assert packed.scales is not None
-        full = _rows(packed.data, n_rows, 4).float() * packed.scales[:, None]
+        steps, scales = int8_rows(packed)
+        return steps.float() * scales[:, None]
     else:
         assert packed.scales is not None
         assert packed.zeros is not None
@@ -113,6 +112,23 @@ def unpack(packed: Packed) -> torch.Tensor:
         scales = _rows(packed.scales, n_rows, 1).float()
         full = (scales[..., None] * (steps - zeros[..., None])).reshape(n_rows, n_columns)
     return full[:rows, :columns].contiguous()
+
+
+def rounded_rows(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns float32 [R, C] as int8 of the same shape and the scale of each row, float32 [R]."""
+    scales = weights.abs().amax(1) / 127
+    steps = (weights / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round()
+    return steps.to(torch.int8), scales
+
+
+@torch.no_grad()
+def int8_rows(packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns an int8 matrix row by row, [rows, columns], and the scale of each row, float32 [rows]."""
+    assert packed.scales is not None
+    assert packed.format == "int8"
+    rows, columns = packed.shape
+    steps = _rows(packed.data, rows + -rows % ROWS, 4)[:rows, :columns]
+    return steps.contiguous(), packed.scales[:rows].clone()
 
 
 def is_whole(packed: Packed) -> bool:

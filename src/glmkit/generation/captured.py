@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from glmkit.generation.rows import Rows, StaticRows
+from glmkit.generation.prefill import LARGEST, QUERIES, Layout, bucket, fill, read
+from glmkit.generation.rows import Row, Rows, StaticRows
 from glmkit.generation.runner import Feed
 from glmkit.generation.steps import Stepper, likeliest
 
@@ -25,7 +26,30 @@ logger = logging.getLogger(__name__)
 BARRED = 16
 """Sets of tokens that may not be chosen which are held at a time; a request has one or two."""
 
+PROMPTS = 48
+"""Sizes of passes over prompts that stay captured; of more, those that were not needed for longest are forgotten."""
+
 _capturing = threading.Lock()
+
+
+def captured(
+    work: Callable[[], Any], device: torch.device, pool: Any, tries: int
+) -> tuple[Any, Any]:
+    """Returns a CUDA graph of a piece of work, and the tensors that it fills; runs the work `tries` times before."""
+    with _capturing, torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(
+                tries
+            ):  # what libraries set up at their first call is not to be captured
+                work()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            outputs = work()
+    return graph, outputs
 
 
 class CapturedStep:
@@ -48,7 +72,7 @@ class CapturedStep:
         self._inputs = self._staged.to(device)
         self._graph: Any = None
         if gpu:
-            self._capture()
+            self._graph, self._outputs = captured(self._run, device, workspace.pool, 2)
 
     def __call__(self, columns: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Reads tokens.
@@ -91,21 +115,60 @@ class CapturedStep:
         )
         return logits, likeliest(logits, workspace.barred, self._inputs[5])
 
-    def _capture(self) -> None:
-        with _capturing, torch.cuda.device(self._workspace.device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                self._run()  # what libraries set up at their first call is not to be captured
-                self._run()
-            torch.cuda.current_stream().wait_stream(side)
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(
-                graph, pool=self._workspace.pool, capture_error_mode="thread_local"
-            ):
-                self._outputs = self._run()
-            self._graph = graph
+
+class PromptPass:
+    """A pass over up to T tokens of prompts: called one by one the first time, and captured before the second.
+
+    Args:
+        workspace: Whose rows it fills.
+        tokens: T.
+        blocks: B, of one text's tokens each (`prefill`).
+        wanted: W, tokens whose logits may be wanted.
+        captures: Whether it is to be captured now.
+    """
+
+    def __init__(self, workspace: Workspace, tokens: int, blocks: int, wanted: int, captures: bool):
+        self._workspace, layout = workspace, Layout(tokens, blocks, wanted)
+        gpu = workspace.device.type == "cuda"
+        self._staged = torch.zeros(layout.numbers, dtype=torch.long, pin_memory=gpu)
+        self._numpy = layout.parts(self._staged.numpy())
+        self._inputs = self._staged.to(workspace.device)
+        self._parts = layout.parts(self._inputs)
+        self._graph: Any = None
+        if captures:
+            fill(*self._numpy[:3], [], [], workspace.rows.spare)
+            self._inputs.copy_(self._staged)
+            self._graph, self._outputs = captured(self._run, workspace.device, workspace.pool, 0)
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether it is a CUDA graph."""
+        return self._graph is not None
+
+    def __call__(
+        self, feeds: Sequence[Feed], rows: Sequence[Row], barred: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reads prompts; returns logits [W, V] and what `likeliest` returns, both until the next call.
+
+        Args:
+            feeds: What is read.
+            rows: Of each feed.
+            barred: For each place that is wanted its row of barred tokens.
+        """
+        fill(*self._numpy[:3], feeds, rows, self._workspace.rows.spare)
+        self._numpy[3][:] = 0
+        self._numpy[3][: len(barred)] = barred
+        self._inputs.copy_(self._staged, non_blocking=True)
+        if self._graph is None:
+            return self._run()
+        self._graph.replay()
+        return self._outputs
+
+    def _run(self) -> tuple[torch.Tensor, torch.Tensor]:
+        workspace = self._workspace
+        tokens, blocks, wanted, barred = self._parts
+        logits = read(workspace.stepper, tokens, blocks, wanted, workspace.rows.buffers)
+        return logits, likeliest(logits, workspace.barred, barred)
 
 
 class Workspace:
@@ -117,19 +180,18 @@ class Workspace:
         self.device: torch.device = model.device
         self.rows = StaticRows(model.config.num_layers)
         self.barred = torch.zeros(BARRED, model.config.vocab_size, dtype=torch.bool, device=self.device)  # fmt: skip
+        self.captures_prompts = captures
         self.usable = True
         self.pool: Any = None
         self._size = (0, 0)
         self._steps: dict[tuple[int, int], CapturedStep] = {}
+        self._prompts: dict[tuple[int, int, int], PromptPass] = {}
+        self._met: set[tuple[int, int, int]] = set()
         self._known: list[np.ndarray] = []
 
     def step(self, tokens: int, longest: int) -> CapturedStep:
         """Returns the step for so many tokens at places below `longest`; captures it where it is the first."""
-        if self._size != self.rows.size:
-            self._steps.clear()  # they know the addresses that were
-            self.pool = torch.cuda.graph_pool_handle() if self.captures else None
-            self.rows.settle(self._like())
-            self._size = self.rows.size
+        self._settle()
         tokens = 1 << (tokens - 1).bit_length()
         # Triton's attention goes as far as each row does; torch's reads as far as is said when it is captured.
         limit = 0 if self.stepper.kernels else min(self._size[1], max(128, 1 << (longest - 1).bit_length()))  # fmt: skip
@@ -137,23 +199,68 @@ class Workspace:
             self._steps[tokens, limit] = self._captured(tokens, limit)
         return self._steps[tokens, limit]
 
+    def prompts(self, tokens: int, texts: int, wanted: int) -> PromptPass:
+        """Returns the pass for so many tokens of so many texts; captures it the second time that it is asked for.
+
+        Args:
+            tokens: Of all texts.
+            texts: How many.
+            wanted: Tokens whose logits are wanted.
+        """
+        self._settle()
+        texts, wanted = (1 << max(0, one - 1).bit_length() for one in (texts, wanted))
+        size = bucket(tokens), texts, wanted
+        found = self._prompts.pop(size, None)
+        if found is None:
+            found = self._new_pass(size)
+        if found.is_captured:
+            self._prompts[size] = found  # the last one needed
+            while len(self._prompts) > PROMPTS:
+                del self._prompts[next(iter(self._prompts))]
+        return found
+
+    def _new_pass(self, size: tuple[int, int, int]) -> PromptPass:
+        captures = self.captures_prompts and size in self._met and size[0] <= LARGEST
+        self._met.add(size)
+        tokens, texts, wanted = size
+        sizes = tokens, -(-tokens // QUERIES) + texts, wanted
+        try:
+            return PromptPass(self, *sizes, captures)
+        except RuntimeError as error:  # no memory for what it would keep, among others
+            if not captures:
+                raise
+            self.captures_prompts = False
+            logger.warning("prompts are read without CUDA graphs: %s", str(error).strip().splitlines()[0])  # fmt: skip
+            return PromptPass(self, *sizes, False)
+
+    def _settle(self) -> None:
+        """Makes rows what was reserved; whatever was captured knows the addresses that were."""
+        if self._size != self.rows.size:
+            self._steps.clear()
+            self._prompts.clear()
+            self.pool = torch.cuda.graph_pool_handle() if self.captures else None
+            self.rows.settle(self._like())
+            self._size = self.rows.size
+
     def _captured(self, tokens: int, limit: int) -> CapturedStep:
-        """Returns a step; that of one token multiplies with Triton's kernel if it is the faster one here."""
-        if tokens > 1 or self.stepper.kernels is None:
+        """Returns a step; that of one token, or of weights of 8 bits, multiplies with Triton's kernels if they are faster here."""
+        stepper = self.stepper
+        if stepper.kernels is None or not (tokens == 1 or stepper.int8 is not None):
             return CapturedStep(self, tokens, limit, False)
-        if self.stepper.fuses is None and not self.captures:
-            self.stepper.fuses = True
-        if self.stepper.fuses is not None:
-            return CapturedStep(self, tokens, limit, self.stepper.fuses)
+        if tokens not in stepper.fuses and not self.captures:
+            stepper.fuses[tokens] = True
+        if tokens in stepper.fuses:
+            return CapturedStep(self, tokens, limit, stepper.fuses[tokens])
         pair = [CapturedStep(self, tokens, limit, fused) for fused in (False, True)]
         seconds = [one.seconds() for one in pair]
-        logger.debug("a step of one token: %.3g s with torch's matrices, %.3g s with Triton's", *seconds)  # fmt: skip
-        self.stepper.fuses = seconds[1] <= seconds[0]
-        return pair[self.stepper.fuses]
+        logger.debug("a step of %d: %.3g s with torch's matrices, %.3g s with Triton's", tokens, *seconds)  # fmt: skip
+        stepper.fuses[tokens] = seconds[1] <= seconds[0]
+        return pair[stepper.fuses[tokens]]
 
     def discard(self) -> None:
         """Gives all memory back at once, also where a runner without sequences still knows the rows."""
         self._steps.clear()
+        self._prompts.clear()
         Rows.free(self.rows)
         self._size = self.rows.size
 
@@ -180,6 +287,6 @@ class Workspace:
         return rows
 
     def _like(self) -> torch.Tensor:
-        config, weight = self.stepper.model.config, self.stepper.model.glm.word_embeddings.weight
+        config, weight = self.stepper.model.config, self.stepper.model.glm.transformer.position_embeddings.weight  # fmt: skip
         heads = config.num_attention_heads
         return weight.new_empty(1, heads, 1, config.hidden_size // heads)

@@ -1,9 +1,10 @@
 """A `Runner` for GPUs: a static cache of keys and values, and decode steps captured once as CUDA graphs and played again.
 
 In: a `GLMForConditionalGeneration` on a GPU. Out: a runner that answers as `TorchRunner` does, and that can choose the likeliest
-token where the logits are. Part A is read as `TorchRunner` reads it; all that comes later, a token or a few for each sequence, is
-one flat list of tokens, each with its row and its place there, so that no sequence waits for a longer one and one graph for each
-number of tokens (1, 2, 4 …) does for all. Without a GPU the same steps run uncaptured, which is how they are tested.
+token where the logits are. All that is read, prompts (`prefill`) or later a token or a few for each sequence (`steps`), is one flat
+list of tokens, each with its row and its place there, so that no sequence waits for a longer one and one graph for each
+number of tokens (1, 2, 4 …; of prompts eight between each two of these) does for all. Prompts with media are read as `TorchRunner`
+reads them, and so are all where Triton is not. Without a GPU the same steps run uncaptured, which is how they are tested.
 
 Shapes: T tokens of a step, V vocabulary.
 """
@@ -23,10 +24,12 @@ import torch
 from torch import nn
 
 from glmkit.errors import GenerationError
+from glmkit.generation import prefill
 from glmkit.generation.captured import BARRED, Workspace
 from glmkit.generation.rows import Row
 from glmkit.generation.runner import Answer, Feed, Runner, TorchRunner
 from glmkit.generation.steps import Stepper, likeliest, triton_kernels
+from glmkit.model.int8 import Int8Linear, has_int8
 from glmkit.special_tokens import FIRST_MEDIA_ID
 
 logger = logging.getLogger(__name__)
@@ -100,6 +103,11 @@ class GraphRunner(TorchRunner):
         if sum(len(feeds[i].ids) for i in short) > LARGEST:
             short = []
         chosen = set(short)
+        if self._decoder.reads_prompts:
+            prompts = [i for i, feed in enumerate(feeds) if i not in chosen and feed.media is None]
+            chosen.update(prompts)
+            for group in _passes_of(prompts, [len(feed.ids) for feed in feeds]):
+                yield group, self._read([feeds[i] for i in group], [rows[i] for i in group])
         rest = [i for i in range(len(feeds)) if i not in chosen]
         for group, answers in super()._passes([feeds[i] for i in rest], [rows[i] for i in rest]):
             yield [rest[i] for i in group], answers
@@ -126,6 +134,16 @@ class GraphRunner(TorchRunner):
         places = [range(end - feed.num_logits, end) for feed, end in zip(feeds, ends.tolist(), strict=True)]  # fmt: skip
         return _answers(feeds, places, logits, best)
 
+    def _read(self, feeds: Sequence[Feed], rows: Sequence[Row]) -> Iterator[Answer]:
+        """Reads prompts, or whatever else is long, at once."""
+        workspace, counts = self._workspace, [len(feed.ids) for feed in feeds]
+        assert workspace is not None
+        longest = max(row.length + count for row, count in zip(rows, counts, strict=True))
+        workspace.rows.reserve(len(self._rows), longest)
+        work = workspace.prompts(sum(counts), len(feeds), sum(feed.num_logits for feed in feeds))
+        logits, best = work(feeds, rows, workspace.barred_rows(feeds, everywhere=False))
+        return _answers(feeds, _places(feeds), logits, best)
+
     def _answers(self, feeds: Sequence[Feed], logits: torch.Tensor) -> Iterable[Answer]:
         assert self._workspace is not None
         best = None
@@ -134,18 +152,34 @@ class GraphRunner(TorchRunner):
             best = likeliest(
                 logits, self._workspace.barred, torch.tensor(which, device=logits.device)
             )
-        ends = np.cumsum([feed.num_logits for feed in feeds]).tolist()
-        places = [range(end - feed.num_logits, end) for feed, end in zip(feeds, ends, strict=True)]
-        return _answers(feeds, places, logits, best)
+        return _answers(feeds, _places(feeds), logits, best)
 
     def _no_memory(self) -> str:
         rows, capacity = self._workspace.rows.size if self._workspace else (0, 0)
-        config, weight = self.model.config, self.model.glm.word_embeddings.weight
-        size = 2 * config.num_layers * config.hidden_size * weight.element_size() * rows * capacity
+        config = self.model.config
+        size = 2 * config.num_layers * config.hidden_size * _dtype(self.model).itemsize * rows * capacity  # fmt: skip
         return (
             f"the GPU has no memory left: the cache of {len(self._sequences)} texts was to have {rows} rows of {capacity} tokens, "
             f"{size / 2**30:.1f} GiB beside the weights; lower batch_size, max_new_tokens or (in an engine) max_batch and max_tokens"
         )
+
+
+def _passes_of(places: Sequence[int], counts: Sequence[int]) -> Iterator[list[int]]:
+    """Yields places in groups of no more than `prefill.LARGEST` tokens, or of one."""
+    group: list[int] = []
+    for place in places:
+        if group and sum(counts[one] for one in group) + counts[place] > prefill.LARGEST:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
+
+
+def _places(feeds: Sequence[Feed]) -> list[range]:
+    """Returns where the logits of each feed are among those of all that are wanted."""
+    ends = np.cumsum([feed.num_logits for feed in feeds]).tolist()
+    return [range(end - feed.num_logits, end) for feed, end in zip(feeds, ends, strict=True)]
 
 
 def _check(feed: Feed, vocabulary: int, limit: int) -> None:
@@ -182,6 +216,29 @@ def _answers(
             yield [(int(tokens[place]), values[place]) for place in where]
         else:
             yield next(taken)
+
+
+def _tensors(model: Any) -> Iterator[torch.Tensor]:
+    """Yields a model's weights; `parameters` would take a millisecond to find them."""
+    transformer = model.glm.transformer
+    modules = [model.glm.word_embeddings, transformer.position_embeddings, transformer.final_layernorm]  # fmt: skip
+    if model.config.block_position_encoding:
+        modules.append(transformer.block_position_embeddings)
+    for layer in transformer.layers:
+        modules += layer.input_layernorm, layer.post_attention_layernorm, *_linears(layer)
+    for module in modules:
+        yield from module._parameters.values()
+        yield from module._buffers.values()
+
+
+def _linears(layer: Any) -> tuple[Any, ...]:
+    attention, mlp = layer.attention, layer.mlp
+    return attention.query_key_value, attention.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h
+
+
+def _dtype(model: Any) -> torch.dtype:
+    """Returns the number type of activations, also where weights have 8 bits."""
+    return model.glm.transformer.position_embeddings.weight.dtype
 
 
 class GraphDecoder:
@@ -227,17 +284,23 @@ class GraphDecoder:
 
     def take(self) -> Workspace:
         """Returns a workspace that nobody uses."""
-        weights = tuple((one.data_ptr(), one.dtype, one.device) for one in self.model.parameters())
+        weights = tuple((one.data_ptr(), one.dtype, one.device) for one in _tensors(self.model))
         with self._lock:
             if self._stepper is None or weights != self._weights:
                 self._discard()
                 self._weights, self._stepper = weights, self._make_stepper()
             if self._idle:
                 return self._idle.pop()
-            captures = self._captures
-            if captures is None:
-                captures = self.model.device.type == "cuda"
-            return Workspace(self._stepper, captures)
+            return Workspace(self._stepper, self._captured)
+
+    @property
+    def _captured(self) -> bool:
+        return self.model.device.type == "cuda" if self._captures is None else self._captures
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether prompts are read as one list of tokens too."""
+        return self._stepper is not None and self._stepper.prefill is not None
 
     def give_back(self, workspace: Workspace) -> None:
         """Takes a workspace that is not used any more."""
@@ -257,12 +320,23 @@ class GraphDecoder:
             self._idle.pop().discard()
 
     def _make_stepper(self) -> Stepper:
-        model, use = self.model, self._use_triton
-        config, dtype = model.config, model.glm.word_embeddings.weight.dtype
+        model, use, config = self.model, self._use_triton, self.model.config
         sizes = (config.num_attention_heads, config.hidden_size // config.num_attention_heads, config.hidden_act)  # fmt: skip
         if use is None:
             use = model.device.type == "cuda"
-        return Stepper(model, triton_kernels(model.device, dtype, sizes) if use else None)
+
+        def kernels(name: str) -> Any:
+            return triton_kernels(name, model.device, _dtype(model), sizes) if use else None
+
+        steps = kernels("kernels")
+        # Without Triton reading prompts asks the device for numbers, which cannot be captured and is no faster.
+        plain = None if self._captured else prefill.PlainPrefill
+        return Stepper(
+            model,
+            steps,
+            None if use and steps is None else kernels("prefill_kernels") or plain,
+            kernels("int8_kernels") if steps is not None and has_int8(model) else None,
+        )
 
 
 def release(model: Any) -> None:
@@ -280,13 +354,12 @@ def why_not(model: Any, captures: bool = True) -> str | None:
         return "it has an adapter's virtual tokens"
     if model.config._attn_implementation == "eager":
         return "it was loaded with attn_implementation='eager'"
-    devices = {parameter.device for parameter in model.parameters()}
+    devices = {tensor.device for tensor in _tensors(model)}
     if len(devices) > 1 or hasattr(model, "hf_device_map"):
         return f"its weights are on {len(devices)} devices"
     for layer in model.glm.transformer.layers:
-        attention, mlp = layer.attention, layer.mlp
-        for one in (attention.query_key_value, attention.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h):  # fmt: skip
-            if type(one) is not nn.Linear:
+        for one in _linears(layer):
+            if type(one) not in (nn.Linear, Int8Linear):
                 return f"its layers have {type(one).__name__} in the place of Linear (an adapter, quantization)"
     if captures and next(iter(devices)).type != "cuda":
         return f"CUDA graphs are for GPUs of NVIDIA or AMD, the model is on {next(iter(devices))}"

@@ -17,9 +17,22 @@ import triton.language as tl
 
 
 @triton.jit
+def activate(value, ACT: tl.constexpr):
+    """Returns an activation of float32 numbers; `ACT` is a configuration's `hidden_act`, or "" for none."""
+    if ACT == "gelu":
+        value = 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))
+    if ACT == "gelu_new":  # tanh(y) = 2 sigmoid(2 y) - 1
+        inner = 0.7978845608028654 * (value + 0.044715 * value * value * value)
+        value = value * tl.sigmoid(2.0 * inner)
+    if ACT == "relu":
+        value = tl.maximum(value, 0.0)
+    return value
+
+
+@triton.jit
 def _matvec(
-    vector, gain, offset, matrix, bias, residual, out, rows, epsilon,
-    WIDTH: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr,
+    vector, gain, offset, matrix, scales, bias, residual, out, rows, epsilon,
+    WIDTH: tl.constexpr, NORM: tl.constexpr, SCALED: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr,
     ROWS: tl.constexpr, STEP: tl.constexpr, FULL: tl.constexpr,
 ):  # fmt: skip
     """Each program computes ROWS numbers of act(matrix · norm(vector) + bias) + residual."""
@@ -42,20 +55,16 @@ def _matvec(
             by = tl.load(gain + at, mask=inside, other=0.0).to(tl.float32)
             plus = tl.load(offset + at, mask=inside, other=0.0).to(tl.float32)
             value = (value - mean) * scale * by + plus
-            value = value.to(matrix.dtype.element_ty).to(tl.float32)  # as LayerNorm stores it
+            value = value.to(vector.dtype.element_ty).to(tl.float32)  # as LayerNorm stores it
         place = matrix + row[:, None].to(tl.int64) * WIDTH + at[None, :]
-        part = tl.load(place, mask=is_row[:, None] & inside[None, :], other=0.0)
+        part = tl.load(place, mask=is_row[:, None] & inside[None, :], other=0)
         sums += part.to(tl.float32) * value[None, :]
     result = tl.sum(sums, 1)
+    if SCALED:
+        result *= tl.load(scales + row, mask=is_row, other=0.0)
     if BIAS:
         result += tl.load(bias + row, mask=is_row, other=0.0).to(tl.float32)
-    if ACT == "gelu":
-        result = 0.5 * result * (1.0 + tl.erf(result * 0.7071067811865476))
-    if ACT == "gelu_new":  # tanh(y) = 2 sigmoid(2 y) - 1
-        inner = 0.7978845608028654 * (result + 0.044715 * result * result * result)
-        result = result * tl.sigmoid(2.0 * inner)
-    if ACT == "relu":
-        result = tl.maximum(result, 0.0)
+    result = activate(result, ACT)
     if RESIDUAL:
         result += tl.load(residual + row, mask=is_row, other=0.0).to(tl.float32)
     tl.store(out + row, result.to(out.dtype.element_ty), mask=is_row)
@@ -125,6 +134,7 @@ def matvec(
     matrix: torch.Tensor,
     bias: torch.Tensor | None = None,
     *,
+    scales: torch.Tensor | None = None,
     norm: torch.nn.LayerNorm | None = None,
     act: str = "",
     residual: torch.Tensor | None = None,
@@ -133,7 +143,8 @@ def matvec(
 
     Args:
         vector: [1, K].
-        matrix: [M, K].
+        matrix: [M, K], of the vector's number type, or int8 with `scales`.
+        scales: float32 [M], what each row of whole numbers is multiplied by.
         bias: [M].
         norm: Applied first.
         act: A configuration's `hidden_act`, or "" for none.
@@ -148,6 +159,7 @@ def matvec(
         vector if norm is None else norm.weight,
         vector if norm is None else norm.bias,
         matrix,
+        vector if scales is None else scales,
         vector if bias is None else bias,
         vector if residual is None else residual,
         out,
@@ -155,6 +167,7 @@ def matvec(
         0.0 if norm is None else norm.eps,
         WIDTH=width,
         NORM=norm is not None,
+        SCALED=scales is not None,
         BIAS=bias is not None,
         RESIDUAL=residual is not None,
         ACT=act,

@@ -9,8 +9,10 @@ Shapes: T tokens, H hidden, N heads, D head size, R rows and C capacity of the c
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -18,9 +20,14 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.activations import ACT2FN
 
+from glmkit.generation.prefill import QUERIES, PlainPrefill
+from glmkit.model.int8 import Int8Matrix
 from glmkit.model.modeling import KERNELS
 
 logger = logging.getLogger(__name__)
+
+FEW = 64
+"""Vectors that are multiplied by weights of 8 bits as they are; for more, torch multiplies by them written out."""
 
 
 class PlainKernels:
@@ -32,15 +39,34 @@ class PlainKernels:
         matrix: torch.Tensor,
         bias: torch.Tensor | None = None,
         *,
+        scales: torch.Tensor | None = None,
         norm: nn.LayerNorm | None = None,
         act: str = "",
         residual: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Returns act(norm(vector) · matrixᵀ + bias) + residual; of any number of vectors [T, K]."""
+        """Returns act(norm(vector) · (scales · matrix)ᵀ + bias) + residual; of any number of vectors [T, K]."""
+        if scales is not None:
+            matrix = PlainKernels.widened(matrix, scales, vector.dtype)
         result = F.linear(vector if norm is None else norm(vector), matrix, bias)
         if act:
             result = _activation(act)(result)
         return result if residual is None else residual + result
+
+    @staticmethod
+    def product(
+        vectors: torch.Tensor,
+        matrix: torch.Tensor,
+        scales: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        **options: Any,
+    ) -> torch.Tensor:
+        """See `int8_kernels.product`."""
+        return PlainKernels.matvec(vectors, matrix, bias, scales=scales, **options)
+
+    @staticmethod
+    def widened(matrix: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """See `int8_kernels.widened`."""
+        return (matrix * scales[:, None]).to(dtype)
 
     @staticmethod
     def attend(
@@ -70,25 +96,27 @@ def _activation(name: str) -> Any:
     return ACT2FN[KERNELS.get(name, name)]
 
 
-def triton_kernels(device: torch.device, dtype: torch.dtype, sizes: tuple[int, int, str]) -> Any:
-    """Returns the module of Triton kernels if it is there and computes here what torch computes, else None, and says why.
+def triton_kernels(
+    name: str, device: torch.device, dtype: torch.dtype, sizes: tuple[int, int, str]
+) -> Any:
+    """Returns a module of Triton kernels if it is there and computes here what torch computes, else None, and says why.
 
     Args:
+        name: A key of `CHECKS`.
         device: Where.
-        dtype: Of weights and cache.
+        dtype: Of activations and cache.
         sizes: Heads, head size and activation of the model.
     """
     try:
-        from glmkit.generation import kernels
-
+        kernels = import_module(f"glmkit.generation.{name}")
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            difference = _difference(kernels, device, dtype, *sizes)
+            difference = CHECKS[name](kernels, device, dtype, *sizes)
         allowed = 0.01 if dtype == torch.float32 else 0.05  # a product of matrices may be in TF32
         if not difference <= allowed:
             raise ArithmeticError(f"their results are {difference:.2g} off")
     except Exception as error:  # no Triton, no compiler, a device too old: torch's operations do
         why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-        logger.warning("decoding without Triton kernels (%s), by torch's operations", why)
+        logger.warning("computing without Triton's %s (%s), by torch's operations", name, why)
         return None
     return kernels
 
@@ -98,15 +126,8 @@ def _difference(
     kernels: Any, device: torch.device, dtype: torch.dtype, heads: int, size: int, act: str
 ) -> float:
     """Returns the largest difference between kernels and torch's operations, on a few random tensors of the model's widths."""
-    draw = torch.Generator(device).manual_seed(0)
-    width, worst = heads * size, 0.0
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=draw, device=device).to(dtype)
-
-    norm = nn.LayerNorm(width, device=device, dtype=dtype)
-    norm.weight.copy_(random(width))
-    norm.bias.copy_(random(width))
+    random, width, worst = _random(device, dtype), heads * size, 0.0
+    norm = _norm(random, width)
     wide = random(4 * width, width) / width**0.5
     narrow = random(width, 4 * width) / (4 * width) ** 0.5
     vector, longer, bias = random(1, width), random(1, 4 * width), random(4 * width)
@@ -116,35 +137,114 @@ def _difference(
         ((vector, wide), {"norm": norm}),
     ]
     for given, options in calls:
-        pair = [one.matvec(*given, **options).float() for one in (kernels, PlainKernels)]
-        worst = max(worst, float((pair[0] - pair[1]).abs().max() / pair[1].abs().max()))
+        worst = max(
+            worst, _off(*(one.matvec(*given, **options) for one in (kernels, PlainKernels)))
+        )
     cache = random(2, 4, heads, 256, size)
     for slots, places in (([2], [200]), ([1], [0]), ([0, 2, 2, 2, 1], [3, 129, 130, 131, 255])):
         at = [torch.tensor(one, device=device) for one in (slots, places)]
         mixed, both = random(len(slots), 3 * width), [cache.clone(), cache.clone()]
         pair = [
-            one.attend(mixed, *held, *at, 256).float()
+            one.attend(mixed, *held, *at, 256)
             for one, held in zip((kernels, PlainKernels), both, strict=True)
         ]
-        worst = max(worst, float((pair[0] - pair[1]).abs().max() / pair[1].abs().max()))
+        worst = max(worst, _off(*pair))
         if not torch.equal(*both):
             return torch.inf
     return worst
 
 
+@torch.inference_mode()
+def _prefill_difference(
+    kernels: Any, device: torch.device, dtype: torch.dtype, heads: int, size: int, act: str
+) -> float:
+    """As `_difference`, of `prefill_kernels`: two texts, of 70 tokens of which 69 are part A, and of 9 more of another."""
+    random, width = _random(device, dtype), heads * size
+    norm, cache = _norm(random, width), random(2, 3, heads, 256, size)
+    hidden, delta = random(7, width), random(7, width)
+    pairs = zip(
+        *(one.add_norm(hidden, delta, norm) for one in (kernels, PlainPrefill)), strict=True
+    )
+    worst = max(_off(*pair) for pair in pairs)
+    mixed, both = random(80, 3 * width), [cache.clone(), cache.clone()]
+    slots = torch.tensor([1] * 70 + [0] * 9 + [2], device=device)
+    places = torch.tensor([*range(70), *range(130, 139), 0], device=device)
+    blocks = torch.tensor([[1, 0, QUERIES, 0, 69], [1, QUERIES, 70 - QUERIES, QUERIES, 69], [0, 70, 9, 130, 0], [0] * 5], device=device).T.contiguous()  # fmt: skip
+    pair = [
+        one.attend(mixed, *held, slots, places, blocks)[:79]
+        for one, held in zip((kernels, PlainPrefill), both, strict=True)
+    ]
+    return max(worst, _off(*pair)) if torch.equal(*both) else torch.inf
+
+
+@torch.inference_mode()
+def _int8_difference(
+    kernels: Any, device: torch.device, dtype: torch.dtype, heads: int, size: int, act: str
+) -> float:
+    """As `_difference`, of `int8_kernels` and of `kernels.matvec` with weights of 8 bits."""
+    matvec = import_module("glmkit.generation.kernels").matvec
+    random, width, worst = _random(device, dtype), heads * size, 0.0
+    norm, bias = _norm(random, width), random(4 * width)
+    wide = (30 * random(4 * width, width).float()).clamp(-127, 127).to(torch.int8)
+    narrow = (30 * random(width, 4 * width).float()).clamp(-127, 127).to(torch.int8)
+    scales = random(4 * width).float().abs() / 30 / width**0.5
+    if _off(kernels.widened(wide, scales, dtype), PlainKernels.widened(wide, scales, dtype)) > 0.01:
+        return torch.inf
+    for tokens in (1, 3, 40):
+        vectors, longer = random(tokens, width), random(tokens, 4 * width)
+        for given, options in (
+            ((vectors, wide, scales, bias), {"act": act}),
+            ((longer, narrow, scales[:width], bias[:width]), {"residual": vectors}),
+            ((vectors, wide, scales), {}),
+        ):
+            expected = PlainKernels.product(*given, **options)
+            worst = max(worst, _off(kernels.product(*given, **options), expected))
+    first, options = vectors[:1], {"norm": norm, "act": act, "scales": scales}
+    pair = [one(first, wide, bias, **options) for one in (matvec, PlainKernels.matvec)]
+    return max(worst, _off(*pair))
+
+
+CHECKS: dict[str, Callable[..., float]] = {
+    "kernels": _difference,
+    "prefill_kernels": _prefill_difference,
+    "int8_kernels": _int8_difference,
+}
+"""Module of Triton kernels -> how far they are from torch's operations."""
+
+
+def _random(device: torch.device, dtype: torch.dtype) -> Callable[..., torch.Tensor]:
+    """Returns what draws a tensor of a shape."""
+    draw = torch.Generator(device).manual_seed(0)
+    return lambda *shape: torch.randn(shape, generator=draw, device=device).to(dtype)
+
+
+def _norm(random: Callable[..., torch.Tensor], width: int) -> nn.LayerNorm:
+    norm = nn.LayerNorm(width)
+    norm.weight, norm.bias = nn.Parameter(random(width)), nn.Parameter(random(width))
+    return norm
+
+
+def _off(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Returns the largest difference in units of the largest number."""
+    found, expected = found.float(), expected.float()
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
 class Stepper:
-    """A model's decode step.
+    """A model's passes.
 
     Args:
         model: A `GLMForConditionalGeneration` whose weights stay where they are.
-        kernels: What `triton_kernels` returned.
+        kernels: `kernels`, or None for torch's operations.
+        prefill: `prefill_kernels` or `PlainPrefill`; None where prompts are read otherwise.
+        int8: `int8_kernels`, or None.
     """
 
-    def __init__(self, model: Any, kernels: Any = None):
+    def __init__(self, model: Any, kernels: Any = None, prefill: Any = None, int8: Any = None):
         self.model = model
-        self.kernels = kernels
-        # Whether one token's matrices are left to them; None until both were tried.
-        self.fuses: bool | None = None
+        self.kernels, self.prefill, self.int8 = kernels, prefill, int8
+        # By number of tokens, whether their matrices are left to Triton: as soon as both were tried.
+        self.fuses: dict[int, bool] = {}
 
     def logits(
         self, inputs: torch.Tensor, cache: list[Any], limit: int, fused: bool
@@ -155,28 +255,72 @@ class Stepper:
             inputs: int64 [5 or more, T]: id, position, block position, row of the cache, place in the row.
             cache: Keys and values of each layer, [R, N, C, D] one after the other; the new tokens' are added.
             limit: No place is at or beyond it.
-            fused: Whether matrices too are left to `kernels`, which multiply by one vector: T must be 1.
+            fused: Whether matrices too are left to Triton: T is 1, or weights have 8 bits.
         """
         ids, positions, blocks, slots, places = inputs[:5].unbind()
-        glm = self.model.glm
-        transformer, act = glm.transformer, self.model.config.hidden_act
-        assert not fused or len(ids) == 1
-        matvec = (self.kernels if fused else PlainKernels).matvec
+        transformer, act = self.model.glm.transformer, self.model.config.hidden_act
         attend: Any = (PlainKernels if self.kernels is None else self.kernels).attend
-        hidden = glm.word_embeddings(ids) + transformer.position_embeddings(positions)
-        if self.model.config.block_position_encoding:
-            hidden = hidden + transformer.block_position_embeddings(blocks)
+
+        def multiply(vectors: torch.Tensor, module: Any, **options: Any) -> torch.Tensor:
+            return self.multiply(vectors, module, fused=fused, **options)
+
+        hidden = self.embed(ids, positions, blocks)
         for number, layer in enumerate(transformer.layers):
             attention, mlp = layer.attention, layer.mlp
-            first, out = attention.query_key_value, attention.dense
-            mixed = matvec(hidden, first.weight, first.bias, norm=layer.input_layernorm)
+            mixed = multiply(hidden, attention.query_key_value, norm=layer.input_layernorm)
             context = attend(mixed, *cache[2 * number : 2 * number + 2], slots, places, limit)
-            hidden = matvec(context, out.weight, out.bias, residual=hidden)
-            up, down = mlp.dense_h_to_4h, mlp.dense_4h_to_h
-            wide = matvec(hidden, up.weight, up.bias, norm=layer.post_attention_layernorm, act=act)
-            hidden = matvec(wide, down.weight, down.bias, residual=hidden)
-        words = glm.word_embeddings.weight
-        return matvec(hidden, words, norm=transformer.final_layernorm)
+            hidden = multiply(context, attention.dense, residual=hidden)
+            wide = multiply(hidden, mlp.dense_h_to_4h, norm=layer.post_attention_layernorm, act=act)
+            hidden = multiply(wide, mlp.dense_4h_to_h, residual=hidden)
+        return multiply(hidden, self.model.glm.word_embeddings, norm=transformer.final_layernorm)
+
+    def embed(
+        self, ids: torch.Tensor, positions: torch.Tensor, blocks: torch.Tensor
+    ) -> torch.Tensor:
+        """Returns the sum of a token's embedding and those of its two positions, [T, H]."""
+        transformer = self.model.glm.transformer
+        hidden = self.model.glm.word_embeddings(ids) + transformer.position_embeddings(positions)
+        if self.model.config.block_position_encoding:
+            hidden = hidden + transformer.block_position_embeddings(blocks)
+        return hidden
+
+    def multiply(
+        self,
+        vectors: torch.Tensor,
+        module: Any,
+        *,
+        norm: nn.LayerNorm | None = None,
+        act: str = "",
+        residual: torch.Tensor | None = None,
+        fused: bool | None = None,
+    ) -> torch.Tensor:
+        """Returns act(norm(vectors) · weightᵀ + bias) + residual, [T, M].
+
+        Args:
+            vectors: [T, K].
+            module: A Linear or an embedding, of 8 bits or more.
+            norm: Applied first.
+            act: A configuration's `hidden_act`, or "" for none.
+            residual: [T, M].
+            fused: Whether Triton multiplies; by default where weights have 8 bits and vectors are few.
+        """
+        bias: Any = getattr(module, "bias", None)
+        options: Any = {"act": act, "residual": residual}
+        int8 = isinstance(module, Int8Matrix)
+        matrix, scales = (module.steps, module.scales) if int8 else (module.weight, None)
+        if fused is None:
+            fused = int8 and self.int8 is not None and len(vectors) <= FEW
+        if fused and len(vectors) == 1:
+            return self.kernels.matvec(vectors, matrix, bias, scales=scales, norm=norm, **options)
+        if norm is not None:
+            vectors = norm(vectors)
+        if int8 and self.int8 is not None:
+            if fused:
+                return self.int8.product(vectors, matrix, scales, bias, **options)
+            matrix, scales = self.int8.widened(matrix, scales, vectors.dtype), None
+        if act == "gelu_new" and scales is None and vectors.is_cuda and vectors.dtype != torch.float32:  # fmt: skip
+            return torch._addmm_activation(bias, vectors, matrix.t(), use_gelu=True)
+        return PlainKernels.matvec(vectors, matrix, bias, scales=scales, **options)
 
 
 def likeliest(logits: torch.Tensor, barred: torch.Tensor, which: torch.Tensor) -> torch.Tensor:

@@ -179,8 +179,8 @@ def embed(words: nn.Embedding, ids: Any, media: torch.Tensor | None) -> torch.Te
         return words(ids)
     place = (ids - FIRST_MEDIA_ID).clamp(min=0)
     is_medium = ids >= FIRST_MEDIA_ID
-    found = media.to(words.weight.dtype)[place]
-    return torch.where(is_medium[..., None], found, words(ids.masked_fill(is_medium, 0)))
+    read = words(ids.masked_fill(is_medium, 0))
+    return torch.where(is_medium[..., None], media.to(read.dtype)[place], read)
 
 
 class GLMTransformer(nn.Module):

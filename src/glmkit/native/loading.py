@@ -4,7 +4,7 @@ In: a folder in any known format, or one that `quantize` wrote; device, number t
 a `GLMForConditionalGeneration`.
 
     on a CPU, in float32 or bfloat16, or quantized    the native decoder, where glmkit was installed with it
-    on a GPU of NVIDIA or AMD                         torch, which writes by steps captured as CUDA graphs
+    on a GPU of NVIDIA or AMD                         torch, which writes by steps captured as CUDA graphs; int8 weights stay so
     else, or with backend="torch"                     torch; quantized weights are unpacked
 """
 
@@ -26,6 +26,7 @@ from glmkit.checkpoint.reading import CONFIG
 from glmkit.errors import CheckpointError, ConfigError, nearest
 from glmkit.model import GLMConfig
 from glmkit.model.adapters import MEDIA_FOLDER, load_merged, media_folder
+from glmkit.model.int8 import int8_model, to_int8
 from glmkit.native.library import NativeError, why_not
 from glmkit.native.model import NativeModel, unpacked
 from glmkit.whole_files import copy_matching
@@ -63,7 +64,8 @@ def load_model(
         **options: Of `GLMForConditionalGeneration.from_pretrained`; with any the model is a torch one.
 
     Raises:
-        ConfigError: An unknown quantization or backend; quantization on a device that is no CPU; graphs on one that is no GPU.
+        ConfigError: An unknown quantization or backend; a quantization that the device does not have (a CPU has both, a GPU of
+            NVIDIA or AMD "int8"); graphs on a device that is no GPU.
         NativeError: `backend="native"` where the native decoder is not.
         CheckpointError: The weights cannot be read.
     """
@@ -75,9 +77,14 @@ def load_model(
     refusal = _why_torch(device, format, options)
     if backend == "native" and refusal is not None:
         raise NativeError(refusal)
-    if quantization is not None and device.type != "cpu":
+    if (
+        quantization is not None
+        and device.type != "cpu"
+        and (device.type, quantization) != ("cuda", "int8")
+    ):
         raise ConfigError(
             f"quantization={quantization!r} is for the CPU, the device is {device}; leave it out, or pass device='cpu'"
+            + (", or take 'int8'" if device.type == "cuda" else "")
         )
     native = backend in (None, "native") and refusal is None
     if weights is None:
@@ -87,6 +94,8 @@ def load_model(
             native = False
         if not native and quantization is None:
             return _on(device, model, backend)
+        if device.type == "cuda":
+            return _on(device, to_int8(model, device).to(dtype), backend)
         weights = NativeWeights.of(model.config, model.state_dict(), format)
         config = model.config
         del model  # before its weights are needed twice
@@ -100,7 +109,8 @@ def load_model(
             refusal,
             format,
         )
-    return _on(device, unpacked(config, weights).to(dtype), backend)  # type: ignore[arg-type]
+    made: Any = int8_model if device.type == "cuda" and format == "int8" else unpacked
+    return _on(device, made(config, weights).to(dtype), backend)
 
 
 def _check_given(device: torch.device, quantization: str | None, backend: str | None) -> None:

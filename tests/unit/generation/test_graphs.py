@@ -269,22 +269,6 @@ def test_room_grows_in_large_steps():
     assert static.cache == 5 * 384 * 2 * config.num_layers * config.hidden_size * 2
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_triton_kernels_compute_what_torch_does(dtype, monkeypatch):
-    """In Triton's interpreter where there is no GPU (it has to be told before it is imported: TRITON_INTERPRET=1)."""
-    import os
-
-    pytest.importorskip("triton")
-    if os.environ.get("TRITON_INTERPRET") != "1":
-        pytest.skip("TRITON_INTERPRET=1 is not set")
-    from glmkit.generation import kernels
-    from glmkit.generation.steps import _difference
-
-    for sizes in ((2, 8, "gelu"), (3, 20, "gelu_new"), (2, 64, "relu")):
-        found = _difference(kernels, torch.device("cpu"), dtype, *sizes)
-        assert found <= (1e-5 if dtype == torch.float32 else 0.02)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_graphs_on_a_gpu(dtype):
