@@ -136,7 +136,7 @@ class Glmkit:
         if stepper is None:
             return {}
         used = {"triton": stepper.kernels, "prefill": stepper.prefill, "int8": stepper.int8}
-        return {**{name: one is not None for name, one in used.items()}, "fuses": stepper.fuses}
+        return {**{name: one is not None for name, one in used.items()}, "ways": stepper.ways}
 
     def free(self) -> None:
         """Gives back what is kept for the next call."""

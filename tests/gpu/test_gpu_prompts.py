@@ -13,6 +13,7 @@ import glmkit
 from glmkit.generation.graphs import GraphDecoder, GraphRunner
 from glmkit.generation.prefill import PlainPrefill, bucket
 from glmkit.generation.runner import Feed, TorchRunner
+from glmkit.generation.steps import WAYS
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.model.int8 import has_int8, to_int8
 
@@ -127,6 +128,31 @@ def test_the_likeliest_token_after_each_prompt(model, device):
             assert score == pytest.approx(float(row.max()), abs=1e-3)
         for handle in handles[0]:
             runner.close(handle)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_of_one_token_however_its_matrices_are_multiplied(model, device, way):
+    """Which is the fastest is chosen by measuring; each is to write the same, however soon a kernel begins."""
+    if (
+        way == "early"
+        and device.type == "cuda"
+        and torch.cuda.get_device_capability(device) < (9, 0)
+    ):
+        pytest.skip("kernels begin early from Hopper on")
+    for eight_bits in (False, True):
+        used = to_int8(copy.deepcopy(model), device) if eight_bits else model
+        decoder, found = decoder_of(used), []
+        for runner in (decoder.make_runner(), TorchRunner(used)):
+            rng = Random(2)
+            handle = runner.open()
+            if decoder._stepper is not None:
+                decoder._stepper.ways[1] = way
+            answers = runner.forward([feed(rng, handle, 70)])
+            for _ in range(40):
+                answers += runner.forward([feed(rng, handle, 1, prefix=0)])
+            runner.close(handle)
+            found.append(answers)
+        check(*found, 1e-3)
 
 
 def test_more_tokens_than_a_pass_reads(model, device, monkeypatch):

@@ -19,7 +19,7 @@ import torch
 from glmkit.generation.prefill import LARGEST, QUERIES, Layout, bucket, fill, read
 from glmkit.generation.rows import Row, Rows, StaticRows
 from glmkit.generation.runner import Feed
-from glmkit.generation.steps import Stepper, likeliest
+from glmkit.generation.steps import Stepper, likeliest, off
 
 logger = logging.getLogger(__name__)
 
@@ -55,16 +55,16 @@ def captured(
 class CapturedStep:
     """A step of T tokens at fixed addresses: a CUDA graph, or the same operations called one by one."""
 
-    def __init__(self, workspace: Workspace, tokens: int, limit: int, fused: bool):
+    def __init__(self, workspace: Workspace, tokens: int, limit: int, way: str):
         """Prepares the step; on a GPU it runs twice on the spare row to be captured.
 
         Args:
             workspace: Whose rows it reads.
             tokens: T.
-            limit: As `Stepper.logits` takes it, and so is `fused`.
-            fused: Whether Triton multiplies by the matrices.
+            limit: As `Stepper.logits` takes it, and so is `way`.
+            way: One of `steps.WAYS`.
         """
-        self.fused = fused
+        self.way = way
         self._workspace, self._limit = workspace, limit
         device, gpu = workspace.device, workspace.captures
         self._staged = torch.zeros(6, tokens, dtype=torch.long, pin_memory=gpu)
@@ -111,7 +111,7 @@ class CapturedStep:
     def _run(self) -> tuple[torch.Tensor, torch.Tensor]:
         workspace = self._workspace
         logits = workspace.stepper.logits(
-            self._inputs, workspace.rows.buffers, self._limit, self.fused
+            self._inputs, workspace.rows.buffers, self._limit, self.way
         )
         return logits, likeliest(logits, workspace.barred, self._inputs[5])
 
@@ -243,19 +243,33 @@ class Workspace:
             self._size = self.rows.size
 
     def _captured(self, tokens: int, limit: int) -> CapturedStep:
-        """Returns a step; that of one token, or of weights of 8 bits, multiplies with Triton's kernels if they are faster here."""
+        """Returns a step, the fastest here of those that there are: by Triton's matrices for one token or weights of 8 bits."""
         stepper = self.stepper
         if stepper.kernels is None or not (tokens == 1 or stepper.int8 is not None):
-            return CapturedStep(self, tokens, limit, False)
-        if tokens not in stepper.fuses and not self.captures:
-            stepper.fuses[tokens] = True
-        if tokens in stepper.fuses:
-            return CapturedStep(self, tokens, limit, stepper.fuses[tokens])
-        pair = [CapturedStep(self, tokens, limit, fused) for fused in (False, True)]
-        seconds = [one.seconds() for one in pair]
-        logger.debug("a step of %d: %.3g s with torch's matrices, %.3g s with Triton's", tokens, *seconds)  # fmt: skip
-        stepper.fuses[tokens] = seconds[1] <= seconds[0]
-        return pair[stepper.fuses[tokens]]
+            return CapturedStep(self, tokens, limit, "torch")
+        if tokens not in stepper.ways and not self.captures:
+            stepper.ways[tokens] = "triton"
+        if tokens in stepper.ways:
+            return CapturedStep(self, tokens, limit, stepper.ways[tokens])
+        tried = {way: CapturedStep(self, tokens, limit, way) for way in ("torch", "triton")}
+        if tokens == 1 and torch.cuda.get_device_capability(self.device) >= (9, 0):
+            self._try_early(tried, limit)
+        seconds = {way: one.seconds() for way, one in tried.items()}
+        logger.debug("seconds of a step of %d, by how its matrices are multiplied: %s", tokens, seconds)  # fmt: skip
+        stepper.ways[tokens] = way = min(seconds, key=lambda one: seconds[one])
+        return tried[way]
+
+    def _try_early(self, tried: dict[str, CapturedStep], limit: int) -> None:
+        """Adds the step whose kernels begin early, if it can be captured and computes what the other one does."""
+        try:
+            early = CapturedStep(self, 1, limit, "early")
+            columns = np.array([[1], [1], [1], [self.rows.spare], [0], [0]])
+            found, expected = (one(columns)[0].clone() for one in (early, tried["triton"]))
+            if not (difference := off(found, expected)) < 0.01:
+                raise ArithmeticError(f"its logits are {difference:.2g} off")
+            tried["early"] = early
+        except Exception as error:  # an older Triton or driver: the others do
+            logger.warning("no kernels that begin early (%s: %s)", type(error).__name__, str(error).strip().splitlines()[0])  # fmt: skip
 
     def discard(self) -> None:
         """Gives all memory back at once, also where a runner without sequences still knows the rows."""

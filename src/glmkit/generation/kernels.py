@@ -15,6 +15,11 @@ import torch
 import triton
 import triton.language as tl
 
+try:
+    from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+except ImportError:  # an older Triton: `early` is not for it
+    gdc_launch_dependents = gdc_wait = None
+
 
 @triton.jit
 def activate(value, ACT: tl.constexpr):
@@ -33,11 +38,17 @@ def activate(value, ACT: tl.constexpr):
 def _matvec(
     vector, gain, offset, matrix, scales, bias, residual, out, rows, epsilon,
     WIDTH: tl.constexpr, NORM: tl.constexpr, SCALED: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr,
-    ROWS: tl.constexpr, STEP: tl.constexpr, FULL: tl.constexpr,
+    ROWS: tl.constexpr, STEP: tl.constexpr, FULL: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Each program computes ROWS numbers of act(matrix · norm(vector) + bias) + residual."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     is_row = row < rows
+    begin = tl.arange(0, STEP)
+    place = matrix + row[:, None].to(tl.int64) * WIDTH + begin[None, :]
+    part = tl.load(place, mask=is_row[:, None] & (begin < WIDTH)[None, :], other=0)
+    if EARLY:  # weights wait for nothing, the vector for the kernel before
+        gdc_launch_dependents()
+        gdc_wait()
     mean = 0.0
     scale = 1.0
     if NORM:
@@ -48,7 +59,7 @@ def _matvec(
         scale = tl.rsqrt(tl.sum(centred * centred, 0) / WIDTH + epsilon)
     sums = tl.zeros((ROWS, STEP), tl.float32)
     for first in range(0, WIDTH, STEP):
-        at = first + tl.arange(0, STEP)
+        at = first + begin
         inside = at < WIDTH
         value = tl.load(vector + at, mask=inside, other=0.0).to(tl.float32)
         if NORM:
@@ -56,9 +67,11 @@ def _matvec(
             plus = tl.load(offset + at, mask=inside, other=0.0).to(tl.float32)
             value = (value - mean) * scale * by + plus
             value = value.to(vector.dtype.element_ty).to(tl.float32)  # as LayerNorm stores it
-        place = matrix + row[:, None].to(tl.int64) * WIDTH + at[None, :]
-        part = tl.load(place, mask=is_row[:, None] & inside[None, :], other=0)
+        # The next weights are on their way while these are multiplied.
+        there = is_row[:, None] & (at + STEP < WIDTH)[None, :]
+        following = tl.load(place + first + STEP, mask=there, other=0)
         sums += part.to(tl.float32) * value[None, :]
+        part = following
     result = tl.sum(sums, 1)
     if SCALED:
         result *= tl.load(scales + row, mask=is_row, other=0.0)
@@ -73,7 +86,7 @@ def _matvec(
 @triton.jit
 def _attend(
     mixed, keys, values, slots, places, out, heads, scale, slot_stride, head_stride,
-    APPEND: tl.constexpr, SIZE: tl.constexpr, FULL: tl.constexpr, STEP: tl.constexpr,
+    APPEND: tl.constexpr, SIZE: tl.constexpr, FULL: tl.constexpr, STEP: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Each program does one head of one token: softmax over what its row has read, and itself."""
     token, head = tl.program_id(0), tl.program_id(1)
@@ -83,6 +96,9 @@ def _attend(
     real = dim < SIZE
     width = heads * SIZE
     own = mixed + token * 3 * width + head * SIZE + dim
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     query = tl.load(own, mask=real, other=0.0).to(tl.float32) * scale
     key = tl.load(own + width, mask=real, other=0.0)
     value = tl.load(own + 2 * width, mask=real, other=0.0)
@@ -138,6 +154,7 @@ def matvec(
     norm: torch.nn.LayerNorm | None = None,
     act: str = "",
     residual: torch.Tensor | None = None,
+    early: bool = False,
 ) -> torch.Tensor:
     """Returns act(matrix · norm(vector) + bias) + residual, [1, M].
 
@@ -149,6 +166,7 @@ def matvec(
         norm: Applied first.
         act: A configuration's `hidden_act`, or "" for none.
         residual: [1, M].
+        early: Whether to begin with the weights before the kernel before is done (programmatic dependent launch, from Hopper on).
     """
     rows, width = matrix.shape
     out = vector.new_empty(1, rows)
@@ -174,9 +192,15 @@ def matvec(
         ROWS=together,
         STEP=min(1024, triton.next_power_of_2(width)),
         FULL=triton.next_power_of_2(width),
+        EARLY=early,
         num_warps=4,
+        **_launched(early),
     )
     return out
+
+
+def _launched(early: bool) -> dict[str, bool]:
+    return {"launch_pdl": True} if early else {}
 
 
 def attend(
@@ -186,6 +210,7 @@ def attend(
     slots: torch.Tensor,
     places: torch.Tensor,
     limit: int,
+    early: bool = False,
 ) -> torch.Tensor:
     """Adds new tokens to the cache and returns what each attends to: all of its row before it, and itself.
 
@@ -196,6 +221,7 @@ def attend(
         slots: int64 [T], each token's row.
         places: int64 [T], its place there; tokens of one row stand side by side.
         limit: No place is beyond it; not needed here.
+        early: As in `matvec`; for one token.
 
     Returns:
         [T, H].
@@ -221,6 +247,8 @@ def attend(
         SIZE=size,
         FULL=full,
         STEP=max(16, min(128, 8192 // full)),
+        EARLY=early,
         num_warps=4,
+        **_launched(early),
     )
     return out

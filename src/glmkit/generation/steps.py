@@ -137,9 +137,7 @@ def _difference(
         ((vector, wide), {"norm": norm}),
     ]
     for given, options in calls:
-        worst = max(
-            worst, _off(*(one.matvec(*given, **options) for one in (kernels, PlainKernels)))
-        )
+        worst = max(worst, off(*(one.matvec(*given, **options) for one in (kernels, PlainKernels))))
     cache = random(2, 4, heads, 256, size)
     for slots, places in (([2], [200]), ([1], [0]), ([0, 2, 2, 2, 1], [3, 129, 130, 131, 255])):
         at = [torch.tensor(one, device=device) for one in (slots, places)]
@@ -148,7 +146,7 @@ def _difference(
             one.attend(mixed, *held, *at, 256)
             for one, held in zip((kernels, PlainKernels), both, strict=True)
         ]
-        worst = max(worst, _off(*pair))
+        worst = max(worst, off(*pair))
         if not torch.equal(*both):
             return torch.inf
     return worst
@@ -165,7 +163,7 @@ def _prefill_difference(
     pairs = zip(
         *(one.add_norm(hidden, delta, norm) for one in (kernels, PlainPrefill)), strict=True
     )
-    worst = max(_off(*pair) for pair in pairs)
+    worst = max(off(*pair) for pair in pairs)
     mixed, both = random(80, 3 * width), [cache.clone(), cache.clone()]
     slots = torch.tensor([1] * 70 + [0] * 9 + [2], device=device)
     places = torch.tensor([*range(70), *range(130, 139), 0], device=device)
@@ -174,7 +172,7 @@ def _prefill_difference(
         one.attend(mixed, *held, slots, places, blocks)[:79]
         for one, held in zip((kernels, PlainPrefill), both, strict=True)
     ]
-    return max(worst, _off(*pair)) if torch.equal(*both) else torch.inf
+    return max(worst, off(*pair)) if torch.equal(*both) else torch.inf
 
 
 @torch.inference_mode()
@@ -188,7 +186,7 @@ def _int8_difference(
     wide = (30 * random(4 * width, width).float()).clamp(-127, 127).to(torch.int8)
     narrow = (30 * random(width, 4 * width).float()).clamp(-127, 127).to(torch.int8)
     scales = random(4 * width).float().abs() / 30 / width**0.5
-    if _off(kernels.widened(wide, scales, dtype), PlainKernels.widened(wide, scales, dtype)) > 0.01:
+    if off(kernels.widened(wide, scales, dtype), PlainKernels.widened(wide, scales, dtype)) > 0.01:
         return torch.inf
     for tokens in (1, 3, 40):
         vectors, longer = random(tokens, width), random(tokens, 4 * width)
@@ -198,10 +196,10 @@ def _int8_difference(
             ((vectors, wide, scales), {}),
         ):
             expected = PlainKernels.product(*given, **options)
-            worst = max(worst, _off(kernels.product(*given, **options), expected))
+            worst = max(worst, off(kernels.product(*given, **options), expected))
     first, options = vectors[:1], {"norm": norm, "act": act, "scales": scales}
     pair = [one(first, wide, bias, **options) for one in (matvec, PlainKernels.matvec)]
-    return max(worst, _off(*pair))
+    return max(worst, off(*pair))
 
 
 CHECKS: dict[str, Callable[..., float]] = {
@@ -224,10 +222,14 @@ def _norm(random: Callable[..., torch.Tensor], width: int) -> nn.LayerNorm:
     return norm
 
 
-def _off(found: torch.Tensor, expected: torch.Tensor) -> float:
+def off(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Returns the largest difference in units of the largest number."""
     found, expected = found.float(), expected.float()
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+WAYS = ("torch", "triton", "early")
+"""How a step's matrices are multiplied: by torch, by Triton's kernels, or by those beginning before what they wait for is done."""
 
 
 class Stepper:
@@ -243,32 +245,33 @@ class Stepper:
     def __init__(self, model: Any, kernels: Any = None, prefill: Any = None, int8: Any = None):
         self.model = model
         self.kernels, self.prefill, self.int8 = kernels, prefill, int8
-        # By number of tokens, whether their matrices are left to Triton: as soon as both were tried.
-        self.fuses: dict[int, bool] = {}
+        # By number of tokens, which of `WAYS` their matrices are multiplied: as soon as those that there are were tried.
+        self.ways: dict[int, str] = {}
 
-    def logits(
-        self, inputs: torch.Tensor, cache: list[Any], limit: int, fused: bool
-    ) -> torch.Tensor:
+    def logits(self, inputs: torch.Tensor, cache: list[Any], limit: int, way: str) -> torch.Tensor:
         """Reads one token at each place and returns logits [T, V] after each, in the model's number type.
 
         Args:
             inputs: int64 [5 or more, T]: id, position, block position, row of the cache, place in the row.
             cache: Keys and values of each layer, [R, N, C, D] one after the other; the new tokens' are added.
             limit: No place is at or beyond it.
-            fused: Whether matrices too are left to Triton: T is 1, or weights have 8 bits.
+            way: One of `WAYS`; Triton's if T is 1 or weights have 8 bits, "early" if T is 1.
         """
         ids, positions, blocks, slots, places = inputs[:5].unbind()
         transformer, act = self.model.glm.transformer, self.model.config.hidden_act
         attend: Any = (PlainKernels if self.kernels is None else self.kernels).attend
+        early = {"early": True} if way == "early" else {}
 
         def multiply(vectors: torch.Tensor, module: Any, **options: Any) -> torch.Tensor:
-            return self.multiply(vectors, module, fused=fused, **options)
+            return self.multiply(vectors, module, way=way, **options)
 
         hidden = self.embed(ids, positions, blocks)
         for number, layer in enumerate(transformer.layers):
             attention, mlp = layer.attention, layer.mlp
             mixed = multiply(hidden, attention.query_key_value, norm=layer.input_layernorm)
-            context = attend(mixed, *cache[2 * number : 2 * number + 2], slots, places, limit)
+            context = attend(
+                mixed, *cache[2 * number : 2 * number + 2], slots, places, limit, **early
+            )
             hidden = multiply(context, attention.dense, residual=hidden)
             wide = multiply(hidden, mlp.dense_h_to_4h, norm=layer.post_attention_layernorm, act=act)
             hidden = multiply(wide, mlp.dense_4h_to_h, residual=hidden)
@@ -292,7 +295,7 @@ class Stepper:
         norm: nn.LayerNorm | None = None,
         act: str = "",
         residual: torch.Tensor | None = None,
-        fused: bool | None = None,
+        way: str | None = None,
     ) -> torch.Tensor:
         """Returns act(norm(vectors) · weightᵀ + bias) + residual, [T, M].
 
@@ -302,20 +305,22 @@ class Stepper:
             norm: Applied first.
             act: A configuration's `hidden_act`, or "" for none.
             residual: [T, M].
-            fused: Whether Triton multiplies; by default where weights have 8 bits and vectors are few.
+            way: One of `WAYS`; by default Triton's where weights have 8 bits and vectors are few.
         """
         bias: Any = getattr(module, "bias", None)
         options: Any = {"act": act, "residual": residual}
         int8 = isinstance(module, Int8Matrix)
         matrix, scales = (module.steps, module.scales) if int8 else (module.weight, None)
-        if fused is None:
-            fused = int8 and self.int8 is not None and len(vectors) <= FEW
-        if fused and len(vectors) == 1:
-            return self.kernels.matvec(vectors, matrix, bias, scales=scales, norm=norm, **options)
+        if way is None:
+            few = int8 and self.int8 is not None and len(vectors) <= FEW
+            way = "triton" if few else "torch"
+        if way != "torch" and len(vectors) == 1:
+            early = way == "early"
+            return self.kernels.matvec(vectors, matrix, bias, scales=scales, norm=norm, early=early, **options)  # fmt: skip
         if norm is not None:
             vectors = norm(vectors)
         if int8 and self.int8 is not None:
-            if fused:
+            if way != "torch":
                 return self.int8.product(vectors, matrix, scales, bias, **options)
             matrix, scales = self.int8.widened(matrix, scales, vectors.dtype), None
         if act == "gelu_new" and scales is None and vectors.is_cuda and vectors.dtype != torch.float32:  # fmt: skip
