@@ -466,14 +466,15 @@ def load(
     """Loads a GLM in any known format, with its tokenizer.
 
     On a CPU the native decoder (`glmkit.native`) runs it, where glmkit was installed with one; what that cannot do, torch does. On a
-    GPU torch writes with steps captured as CUDA graphs (`glmkit.generation.graphs`).
+    GPU torch reads prompts and writes with passes captured as CUDA graphs (`glmkit.generation.graphs`).
 
     Args:
         name_or_path: "glm-mini", the model that comes with glmkit (no download), or a glmkit, hub-format or
             training folder, a training file, a hub name, or the folder of an adapter, which is merged into its base.
         device: "cpu", "cuda" …; by default the best one here.
         dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on a GPU, float32 on a CPU.
-        quantization: Weights of 8 or 4 bits, on a CPU; a folder that `glmkit convert --quantize` wrote needs no telling.
+        quantization: Weights of 8 or 4 bits on a CPU, of 8 on a GPU of NVIDIA or AMD; a folder that `glmkit convert --quantize` wrote
+            needs no telling.
         backend: "native", "graphs" or "torch", instead of the fastest one that is here.
         assistant_model: A smaller model of the same vocabulary, which guesses the next tokens; this one checks them in one pass. What is
             written stays the same (`generation.assistant`). One loaded already may have settings of its own.

@@ -42,6 +42,10 @@ class InferenceMemory:
     peak: int
 
 
+PASS = 8192
+"""Tokens of prompts that `generation.prefill` reads at a time, unless one text is longer."""
+
+
 def static_rows(texts: int) -> int:
     """Returns the rows of a static cache: a power of two, and one that takes what belongs nowhere."""
     return (1 << (max(1, texts) - 1).bit_length()) + 1
@@ -75,7 +79,8 @@ def inference_memory(
         output_tokens: G, of all its blanks.
         dtype: See `WEIGHT_BYTES`.
         static: With the cache of `generation.graphs`: its rows and their room are rounded up and there from the first
-            prompt on; nothing is copied, but steps of up to B tokens are captured, each with logits of its own.
+            prompt on; nothing is copied, but steps of up to B tokens are captured, each with logits of its own, and prompts are
+            read `PASS` tokens at a time, without a mask.
 
     Raises:
         ConfigError: An unknown number type, or a size below 1.
@@ -97,10 +102,11 @@ def inference_memory(
     reading = read * (6 * hidden + 2 * mlp) * number + batch_size * input_tokens**2 * number
     writing = written * hidden * number + batch_size * config.vocab_size * (number + 4)
     if static:
+        at_once = max(input_tokens, min(read, PASS))
         read = written = static_rows(batch_size) * static_capacity(input_tokens + output_tokens)
-        writing = (
-            batch_size * config.vocab_size * (2 * number + 9)
-        )  # with scores in float32 twice, and what is barred
+        # Logits with scores in float32 twice, and what is barred; what passes over prompts work with is kept, and has no mask.
+        writing = batch_size * config.vocab_size * (2 * number + 9)
+        reading = writing = writing + at_once * (6 * hidden + 2 * mlp) * number
     return InferenceMemory(
         weights=weights,
         cache=written * per_token,

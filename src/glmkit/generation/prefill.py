@@ -17,13 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from glmkit.generation.memory import PASS
 from glmkit.generation.rows import Row
 from glmkit.generation.runner import Feed
 
 QUERIES = 64
 """Tokens of a block at the most."""
 
-LARGEST = 8192
+LARGEST = PASS
 """Tokens of a pass, unless one text is longer: more at once are no faster, and what they are computed with is kept."""
 
 
