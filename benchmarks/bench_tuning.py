@@ -2,10 +2,12 @@
 
     python benchmarks/bench_tuning.py DATA --plain runs/text-only/model --work runs/tuning [--jobs few] [--smoke] [--write]
 
-In: a folder with NAME.train.jsonl.gz and NAME.valid.jsonl.gz; glm-mini, which has seen the labelled train splits in its
+In: a folder with NAME.train.jsonl[.gz] and NAME.valid.jsonl[.gz]; glm-mini, which has seen the labelled train splits in its
 pretraining; and for the few-shot curves `--plain`, a model that has read plain text alone. Each job's numbers are kept in
-`--work` as soon as they are there: called again, it goes on. Prints a table, then one JSON line; --write makes the page and its
-picture under docs/results. The weights that are kept are chosen on a fifth of the records to train on; `valid` is measured alone.
+`--work` as soon as they are there: called again, it goes on; called several times at once, each process takes the next job that
+is free. Prints a table, then one JSON line; --write makes the page and its picture under docs/results. The weights that are kept
+are those with the lowest loss on a tenth of the records to train on, which are not learnt from; of up to 256 records all are
+learnt from and the last weights are kept, as a few records cannot choose. `valid` is measured alone.
 """
 
 from __future__ import annotations
@@ -18,34 +20,45 @@ import shutil
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results_page import RESULTS, environment, write_table_page
+import torch
+from results_page import RESULTS, environment, processor, write_table_page
 
 import glmkit
 from glmkit.config import from_values
+from glmkit.evaluation.provenance import weights_fingerprint
 from glmkit.evaluation.tasks import evaluate_task
 from glmkit.tasks.task import load_task
 from glmkit.training.finetune import finetune
 from glmkit.training.finetune_settings import FinetuneConfig
-from glmkit.whole_files import write_text
+from glmkit.whole_files import locked, write_text
 
 WAYS: dict[str, tuple[dict[str, Any], float]] = {
-    "full": ({}, 3e-4),
-    "lora": ({"lora": {"rank": 16}}, 2e-3),
-    "qlora": ({"lora": {"rank": 16, "quantize": "nf4"}}, 2e-3),
+    "full": ({}, 2e-4),
+    "lora": ({"lora": {"rank": 16}}, 1e-3),
+    "qlora": ({"lora": {"rank": 16, "quantize": "nf4"}}, 1e-3),
     "prefix": ({"virtual": {"tokens": 16}}, 1e-2),
     "ptuning": ({"virtual": {"tokens": 16, "kind": "ptuning"}}, 3e-3),
-    "head": ({"method": "head"}, 3e-4),
+    "head": ({"method": "head"}, 2e-4),
 }
 """Name -> sections of the recipe, learning rate for a model of some million weights."""
 
-ROWS = 8
+FEW = 256
+"""Up to so many records, nothing is set apart to choose the weights by."""
+
+ALL = 16_807
+"""Reviews to train on."""
+
 METRIC = {"sentiment": "accuracy", "topics": "accuracy", "qa": "f1", "summary": "rougeL", "dialogue": "perplexity"}  # fmt: skip
+SHORT = {"sentiment", "topics"}
+"""Tasks of short texts."""
+
 FILES = {"summary": "summaries", "dialogue": "dialogues"}
 """Task -> beginning of its files' names, where that differs."""
 
@@ -60,7 +73,8 @@ class Job:
         way: One of `WAYS`, or "none".
         tasks: Trained jointly; each is measured.
         records: To train on, of each task.
-        steps: At least; and one pass at least.
+        steps: Of training.
+        rows: Samples of a step.
         seed: Of everything.
     """
 
@@ -70,6 +84,7 @@ class Job:
     tasks: tuple[str, ...]
     records: int
     steps: int
+    rows: int = 16
     seed: int = 1
 
     @property
@@ -87,91 +102,130 @@ def jobs(part: str, smoke: bool) -> Iterator[Job]:
         return
     if part == "few":
         yield Job(part, "plain", "none", ("sentiment",), 0, 0)
-        for records, seeds in ((16, 3), (64, 3), (256, 3), (2000, 1)):
-            for seed in range(1, seeds + 1):
+        for seed in (1, 2, 3):
+            for records, steps, rows in ((ALL, 500, 32), (256, 150, 16), (64, 100, 8), (16, 100, 8)):  # fmt: skip
                 for way in ("full", "head"):
-                    yield Job(part, "plain", way, ("sentiment",), records, 80, seed)
+                    yield Job(part, "plain", way, ("sentiment",), records, steps, rows, seed)
     elif part == "tasks":
         for task in METRIC:
             yield Job(part, "mini", "none", (task,), 0, 0)
+        for way in WAYS:
             ways = {"sentiment": WAYS, "topics": ("full", "lora", "head")}
-            records, steps = (480, 60) if task == "sentiment" else (240, 40)
-            for way in ways.get(task, ("full", "lora")):
-                yield Job(part, "mini", way, (task,), records, steps)
+            for task in METRIC:
+                if way in ways.get(task, ("full", "lora")):
+                    yield Job(part, "mini", way, (task,), 1500, 150)
     else:  # as many records and steps of each task as alone
-        yield Job(part, "mini", "full", ("topics", "qa", "summary"), 240, 120)
+        yield Job(part, "mini", "full", ("topics", "qa", "summary"), 1500, 450)
 
 
-def read(path: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Returns the first `count` records of one order, so that fewer are a part of more."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        known = [json.loads(line) for line in file]
-    return [known[index] for index in np.random.default_rng(seed).permutation(len(known))[:count]]
+def read(folder: Path, task: str, split: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Returns the first `count` records of one order, so that fewer are a part of more; of few, the classes in turn."""
+    path = folder / f"{FILES.get(task, task)}.{split}.jsonl"
+    packed = path.with_name(f"{path.name}.gz")
+    data = gzip.decompress(packed.read_bytes()) if packed.is_file() else path.read_bytes()
+    known = [json.loads(line) for line in data.decode("utf-8").splitlines()]
+    order = [known[index] for index in np.random.default_rng(seed).permutation(len(known))]
+    if count <= FEW and "label" in order[0]:
+        classes: dict[Any, list[dict[str, Any]]] = {}
+        for one in order:
+            classes.setdefault(one["label"], []).append(one)
+        order = [one for turn in zip(*classes.values(), strict=False) for one in turn]
+    return order[:count]
+
+
+def recipe(job: Job, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Writes the records that a job trains on; returns its settings."""
+    sections, rate = WAYS[job.way]
+    tasks = {}
+    few = job.records <= FEW
+    for task in job.tasks:
+        found = read(options.data, task, "train", job.records + 16 * few, job.seed)
+        paths = [folder.parent / f"{job.name}-{task}.{part}.jsonl" for part in ("train", "valid")]
+        for path, part in zip(paths, (found[: job.records], found[job.records :]), strict=True):
+            write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in part))
+        tasks[task] = {"train": [str(paths[0])], "valid_ratio": 0.1, "valid_limit": 150}
+        if (
+            few
+        ):  # something must be held out; evaluated once, after the last step, it chooses nothing
+            tasks[task]["valid"] = [str(paths[1])]
+        if task == "dialogue":  # of a conversation each reply is a sample
+            tasks[task]["limit"] = job.records
+    return {
+        "model": {"from": str(options.plain if job.base == "plain" else options.mini)},
+        "tasks": tasks,
+        "max_length": options.short if set(job.tasks) <= SHORT else options.max_length,
+        "best": {"metric": "loss"},
+        "trainer": {
+            "output_dir": str(folder),
+            "learning_rate": rate,
+            "max_steps": job.steps,
+            "eval_steps": job.steps if few else max(1, job.steps // 4),
+            "save_steps": job.steps,
+            "per_device_train_batch_size": job.rows,
+            "seed": job.seed,
+            "use_cpu": options.device == "cpu",
+            "bf16": "auto",
+        },
+        **sections,
+    }
 
 
 def run(job: Job, options: argparse.Namespace) -> dict[str, Any]:
     """Trains and measures."""
     began = time.monotonic()
-    base = options.plain if job.base == "plain" else options.mini
     folder, trained, samples = options.work / "run" / job.name, 0, 0
-    model: Any = base
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    model: Any = options.plain if job.base == "plain" else options.mini
     if job.way != "none":
-        sections, rate = WAYS[job.way]
-        tasks = {}
-        for task in job.tasks:
-            found = read(options.data / f"{FILES.get(task, task)}.train.jsonl.gz", job.records, job.seed)  # fmt: skip
-            text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            path = folder.parent / f"{job.name}-{task}.jsonl"
-            write_text(path, text)
-            # Of a conversation each reply is a sample.
-            limit = {"limit": job.records} if task == "dialogue" else {}
-            tasks[task] = {"train": [str(path)], "valid_ratio": 0.2, "valid_limit": 100, **limit}
-        steps = max(job.steps, math.ceil(0.8 * job.records * len(job.tasks) / ROWS))
-        values = {
-            "model": {"from": str(base)},
-            "tasks": tasks,
-            "max_length": options.max_length,
-            "trainer": {
-                "output_dir": str(folder),
-                "learning_rate": rate,
-                "max_steps": steps,
-                "eval_steps": max(1, steps // 4),
-                "per_device_train_batch_size": ROWS,
-                "seed": job.seed,
-                "use_cpu": True,
-                "bf16": "auto",
-            },
-            **sections,
-        }
-        report = finetune(from_values(FinetuneConfig, values))
+        report = finetune(from_values(FinetuneConfig, recipe(job, options, folder)))
         model, trained = report.model, report.trained_parameters
         samples = sum(train for train, _ in report.samples.values())
-    glm = glmkit.load(model, device="cpu")
-    seconds, found = time.monotonic() - began, {}
+    seconds = time.monotonic() - began
+    # Capturing graphs takes longer than so few answers.
+    glm = glmkit.load(model, device=options.device, backend=None if options.device == "cpu" else "torch")  # fmt: skip
+    found = {}
     for task in job.tasks:
         count = options.valid if METRIC[task] == "accuracy" else options.answers
-        path = options.data / f"{FILES.get(task, task)}.valid.jsonl.gz"
-        records = [(one, f"valid:{number}") for number, one in enumerate(read(path, count))]
+        records = [(one, f"valid:{number}") for number, one in enumerate(read(options.data, task, "valid", count))]  # fmt: skip
         asked = replace(load_task(task), metric=METRIC[task])
         asked = glm.tasks.get(task, asked) if METRIC[task] == "accuracy" else asked
         result, _ = evaluate_task(glm, asked, records)
         number = result.metrics[METRIC[task]]
         found[task] = {"value": number.value, "low": number.low, "high": number.high, "examples": result.examples}  # fmt: skip
+    weights = ""
+    if job.way == "none":  # as float32, whatever the device
+        weights = weights_fingerprint(glmkit.load(model, device="cpu", backend="torch").model)
     shutil.rmtree(folder, ignore_errors=True)
-    return {**asdict(job), "trained": trained, "samples": samples, "seconds": round(seconds), "found": found}  # fmt: skip
+    return {**asdict(job), "trained": trained, "samples": samples, "seconds": round(seconds), "weights": weights, "hardware": hardware(options.device), "found": found}  # fmt: skip
+
+
+def hardware(device: str) -> str:
+    """Returns a device's name."""
+    return processor() if device == "cpu" else torch.cuda.get_device_name()
 
 
 def collect(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Returns a row for each job, made now or before."""
-    rows = []
+    """Returns a row for each job that is done, now or before; jobs that another process is at are left to it."""
     options.work.mkdir(parents=True, exist_ok=True)
+    about = options.work / "environment.json"
+    if not about.is_file():
+        values = environment()
+        if options.device != "cpu":
+            values["hardware"] = f"{hardware(options.device)}, {values['hardware']}"
+        write_text(about, json.dumps(values, indent=1) + "\n")
+    rows = []
     for job in (one for part in options.jobs for one in jobs(part, options.smoke)):
         path = options.work / f"{job.name}.json"
-        if options.done and not path.is_file():
-            continue
+        with locked(path.with_suffix(".lock"), wait=False) as mine:
+            if mine and not options.done and not path.is_file():
+                try:
+                    write_text(path, json.dumps(run(job, options), indent=1) + "\n")
+                except Exception:
+                    if not options.go_on:
+                        raise
+                    traceback.print_exc()
         if not path.is_file():
-            write_text(path, json.dumps(run(job, options), indent=1) + "\n")
+            continue
         rows.append(json.loads(path.read_text(encoding="utf-8")))
         shown = ", ".join(f"{task} {METRIC[task]} {one['value']:.3f}" for task, one in rows[-1]["found"].items())  # fmt: skip
         print(f"{job.name:60} {rows[-1]['seconds']:5} s  {shown}", flush=True)
@@ -197,13 +251,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in (one for one in rows if one["part"] != "few"):
         for task, one in row["found"].items():
             way = row["way"] if row["part"] == "tasks" else f"{row['way']}, jointly with {len(row['tasks']) - 1} more"  # fmt: skip
-            lines.append(f"| {task} | {METRIC[task]} | {way} | {row['records']} | {row['trained']:,} | {one['examples']} | {interval(one)} | {row['seconds']} |")  # fmt: skip
+            way += "" if row["hardware"] == rows[0]["hardware"] else f" (on {row['hardware']})"
+            lines.append(f"| {task} | {METRIC[task]} | {way} | {row['samples']:,} | {row['trained']:,} | {one['examples']} | {interval(one)} | {row['seconds']} |")  # fmt: skip
     few = [one for one in rows if one["part"] == "few"]
     if few:
         lines += ["", "| records | cloze | head |", "|---:|---|---|"]
         for records in sorted({row["records"] for row in few}):
             cells = [_mean(few, records, ways) for ways in (("full", "none"), ("head",))]
-            lines.append(f"| {records} | {' | '.join(cells)} |")
+            lines.append(f"| {records:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -257,13 +312,13 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 INTRODUCTION = """
-What to read out of it: glm-mini has seen the *labelled* train splits of all five tasks in its pretraining, so that the first
-table shows how the ways of training compare on a model that knows the tasks, not how much one learns from these records. The
-few-shot curves begin with a model of the same code that has read poems and encyclopedia paragraphs alone ({plain}) and
-has never seen a review: one label in two is right by chance. "none" is the model as it is. Measured on `valid`, which chose nothing; intervals are bootstraps over its
-records. Steps of 8 rows: sentiment 60, other tasks 40 (jointly 40 each), the curves 80, or one pass where that is more; max_length
-{max_length}. Seconds are of training and
-loading, on a core shared with other work.
+What to read out of it: glm-mini (weights {mini}) has seen the *labelled* train splits of all five tasks in its pretraining, so that
+the first table shows how the ways of training compare on a model that knows the tasks, not how much one learns from these records.
+The few-shot curves begin with {about_plain}, which has read plain text alone and never a labelled review. "none" is the model as it
+is. Measured on `valid`, which chose nothing; intervals are bootstraps over its records, ranges are of seeds. "records" are those
+learnt from (of dialogue, replies; of tasks trained jointly, all of them). 150 steps of 16 rows (jointly 450); the curves 100 steps of
+8 rows up to 64 records, 150 of 16 for 256, 500 of 32 for all; Adam, with the learning rates of the benchmark's table; texts of up to
+{short} tokens in sentiment and topics, {max_length} in the others. Seconds are of training, beside other jobs on the same device.
 """
 
 
@@ -274,11 +329,15 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--plain", default="glm-mini", help="model that has read plain text alone")
     parser.add_argument("--about-plain", default="--plain", help="of that model, for the page")
     parser.add_argument("--work", type=Path, default=Path("runs/tuning"))
-    parser.add_argument("--jobs", nargs="+", choices=("few", "tasks", "joint"), default=["few", "tasks", "joint"])  # fmt: skip
-    parser.add_argument("--valid", type=int, default=400, help="held-out records with labels")
-    parser.add_argument("--answers", type=int, default=40, help="held-out records with answers")
-    parser.add_argument("--max-length", type=int, default=64)
+    parser.add_argument("--jobs", nargs="+", choices=("few", "tasks", "joint"), default=["tasks", "joint", "few"])  # fmt: skip
+    parser.add_argument("--valid", type=int, default=1100, help="held-out records with labels")
+    parser.add_argument("--answers", type=int, default=200, help="held-out records with answers")
+    parser.add_argument("--max-length", type=int, default=320, help="of a sample, in tokens")
+    parser.add_argument("--short", type=int, default=128, help="the same, of sentiment and topics")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--hardware", default="cpu", help="for the page's name")
     parser.add_argument("--smoke", action="store_true", help="a run of three steps for each part")
+    parser.add_argument("--go-on", action="store_true", help="with the next job, if one fails")
     parser.add_argument(
         "--done", action="store_true", help="what is in --work alone, nothing is run"
     )
@@ -286,15 +345,17 @@ def main(given: list[str] | None = None) -> None:
     options = parser.parse_args(given)
     rows = collect(options)
     seconds = sum(row["seconds"] for row in rows)
-    values = {"environment": environment(), "seconds": seconds, "rows": rows}
+    about = json.loads((options.work / "environment.json").read_text(encoding="utf-8"))
+    values = {"environment": about, "seconds": seconds, "rows": rows}
     text = table(rows)
     print(text, file=sys.stderr)
     if options.write:
-        introduction = INTRODUCTION.format(plain=options.about_plain, max_length=options.max_length)  # fmt: skip
+        weights = next((row["weights"] for row in rows if row["base"] == "mini" and row["weights"]), "")  # fmt: skip
+        introduction = INTRODUCTION.format(mini=weights[:12], **vars(options))
         introduction += missing(rows, options)
-        picture = f"finetune_cpu_{values['environment']['date'][:7]}.png"
-        command = f"python benchmarks/bench_tuning.py DATA --plain MODEL --valid {options.valid} --answers {options.answers} --write"  # fmt: skip
-        write_table_page("finetune", "Fine-tuning: tasks, ways of training, few records", introduction, f"{text}\n\n![Few-shot curves and ways of training]({picture})", values, command)  # fmt: skip
+        picture = f"finetune_{options.hardware}_{about['date'][:7]}.png"
+        command = "python benchmarks/bench_tuning.py DATA --plain MODEL --write"
+        write_table_page("finetune", "Fine-tuning: tasks, ways of training, few records", introduction, f"{text}\n\n![Few-shot curves and ways of training]({picture})", values, command, options.hardware)  # fmt: skip
         draw(rows, RESULTS / picture)
     print(json.dumps(values))
 

@@ -8,23 +8,33 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from glmkit import __version__
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
 def environment() -> dict[str, str]:
     """Returns date, processor, versions and commit, for the head of a page."""
-    names = ("glmkit", "numpy", "torch", "transformers", "scikit-learn", "rouge-score", "sacrebleu")
+    names = ("numpy", "torch", "transformers", "scikit-learn", "rouge-score", "sacrebleu")
     return {
         "date": datetime.date.today().isoformat(),
         "hardware": f"{os.cpu_count()} cores of {processor()}",
         "python": platform.python_version(),
-        **{name: version(name) for name in names},
+        "glmkit": __version__,
+        **{name: found for name in names if (found := _version(name))},
         "commit": commit(),
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def processor() -> str:

@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all: written under a temporary name beside their own, then renamed."""
+"""Files that appear whole or not at all: written under a temporary name beside their own, then renamed; and their locks."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,33 @@ def write_figure(path: Path, figure: Figure) -> None:
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     figure.savefig(temporary)
     temporary.rename(path)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Holds a file's lock, which a process that ends lets go, however it ends.
+
+    Args:
+        path: A file that is made for it, and stays.
+        wait: Wait while another process holds it, instead of yielding False.
+
+    Yields:
+        Whether no other process holds it. Always true where files cannot be locked: on Windows, and on some network drives.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    with path.open("a") as file:
+        mine = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            mine = False
+        except OSError:
+            pass  # a drive without locks
+        yield mine
 
 
 def copy_matching(source: Path, target: Path, patterns: Iterable[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -20,11 +21,14 @@ from glmkit.comparison.measuring import classification
 from glmkit.comparison.models import build_peer
 from glmkit.comparison.pretraining import pretrain_family
 from glmkit.comparison.questions import labelled
+from glmkit.comparison.report import ComparisonReport
 from glmkit.comparison.settings import OBJECTIVES, TASKS, ClassificationSettings, TuningSettings
 from glmkit.comparison.tuning import Classifier, tune
-from glmkit.errors import ConfigError
+from glmkit.errors import ConfigError, DataError
+from glmkit.training import runs
 from glmkit.training.building import model_config
 from glmkit.training.pretrain import build_trainer, training_arguments
+from glmkit.whole_files import locked
 
 
 @pytest.mark.slow  # its parts are tested in tests/unit/evaluation/test_comparison.py
@@ -123,6 +127,51 @@ def test_seeds_may_be_added(tmp_path):
     report = compare_objectives(comparison(tmp_path, seeds=[1, 2], **tasks))
     assert set(report.found["gpt"]) == {1, 2}
     assert report.found["gpt"][1] == before.found["gpt"][1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # the processes import torch anew
+def test_several_processes_share_the_runs(tmp_path, capfd):
+    """Each run is made once, and its numbers are those of one process."""
+    tasks = {"objectives": ["gpt", "bert"], "tasks": ["generation"]}
+    report = compare_objectives(comparison(tmp_path, **tasks), said=say, processes=2)
+    said = capfd.readouterr().out.split()
+    assert sorted(said) == sorted(
+        f"{one}/1/{task}" for one in ("gpt", "bert") for task in ("pretraining", "generation")
+    )
+    other = comparison(tmp_path, output_dir=str(tmp_path / "other"), **tasks)
+    assert _measured(report) == _measured(compare_objectives(other))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # the processes import torch anew
+def test_an_error_in_one_of_several_processes_is_raised(tmp_path):
+    files = {"train": [str(tmp_path / "labelled.jsonl")], "valid": [str(tmp_path / "none.jsonl")]}
+    with pytest.raises(DataError, match=r"none\.jsonl"):
+        compare_objectives(comparison(tmp_path, classification=files), processes=2)
+
+
+def test_a_run_of_another_process_is_left_to_it(tmp_path):
+    config = comparison(tmp_path, objectives=["gpt"])
+    runs.claim(config, config.output_dir, set())
+    folder = config.folder("gpt", 1)
+    folder.mkdir(parents=True)
+    with locked(folder / runs.LOCK):
+        assert compare_objectives(config).found == {}
+
+
+def say(name: str, numbers: dict[str, float] | None) -> None:
+    sys.stdout.write(name.replace(", seed ", "/").replace(", ", "/") + "\n")
+    sys.stdout.flush()
+
+
+def _measured(report: ComparisonReport) -> dict[str, list]:
+    return {
+        objective: [
+            {**numbers, "seconds": 0} for parts in seeds.values() for numbers in parts.values()
+        ]
+        for objective, seeds in report.found.items()
+    }
 
 
 @pytest.mark.slow

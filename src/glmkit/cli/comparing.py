@@ -41,6 +41,17 @@ def bench(
         Path | None,
         typer.Option("--output", "--out", "-o", help=say("Folder of the results.", "结果目录。")),
     ] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            "--processes",
+            min=1,
+            help=say(
+                "Runs at the same time; small models leave a GPU idle between their steps.",
+                "同时进行的训练数；小模型单独训练用不满 GPU。",
+            ),
+        ),
+    ] = 1,
     as_json: Annotated[
         bool, typer.Option("--json", help=say("Print JSON.", "输出 JSON。"))
     ] = False,
@@ -55,7 +66,7 @@ def bench(
 
     config = _config(given or [], smoke, output)
     with step_progress(say("pretraining", "预训练")) as progress:
-        report = compare_objectives(config, progress=progress, said=_say_done)
+        report = compare_objectives(config, progress=progress, said=_say_done, processes=processes)
     if as_json:
         typer.echo(json.dumps(results.as_json(report), ensure_ascii=False))
         return

@@ -2,13 +2,18 @@
 
 In: a checked `ObjectivesConfig`. Out: in its folder, `OBJECTIVE/seed-N/{pretraining/, TASK.json}`, `results.json`,
 `results.md`, `results.png`. A finished run or task is never made again, an interrupted pretraining goes on from its
-checkpoint; seeds and objectives may be added to a finished comparison.
+checkpoint; seeds and objectives may be added to a finished comparison. Several processes may work in one folder: each takes
+the next run that no other one is at.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import set_seed
 
 from glmkit.comparison import measuring
@@ -27,12 +33,14 @@ from glmkit.comparison.report import ComparisonReport
 from glmkit.comparison.settings import OBJECTIVES, ObjectivesConfig, check_comparison
 from glmkit.comparison.tuning import Classifier, tune
 from glmkit.config import to_values
+from glmkit.errors import ConfigError, UserError
 from glmkit.evaluation.provenance import commit
 from glmkit.tokens.store import TokenStore
 from glmkit.tokens.tokenizer import GLMTokenizer
 from glmkit.training import runs
+from glmkit.training.interruption import TrainingStopped
 from glmkit.training.logs import Progress, environment
-from glmkit.whole_files import write_text
+from glmkit.whole_files import locked, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -47,26 +55,115 @@ Said = Callable[[str, dict[str, float] | None], None]
 
 
 def compare_objectives(
-    config: ObjectivesConfig, *, progress: Progress | None = None, said: Said | None = None
+    config: ObjectivesConfig,
+    *,
+    progress: Progress | None = None,
+    said: Said | None = None,
+    processes: int = 1,
 ) -> ComparisonReport:
     """Runs what is not done yet of a comparison; writes the results after each seed.
 
+    Called at the same time in several processes with one `output_dir`, each runs a part, and reports what is done so far.
+
     Args:
         config: See `glmkit.config.load_config(ObjectivesConfig, recipe, overrides)`.
-        progress: For a progress bar of each pretraining run.
-        said: Told each task that is done.
+        progress: For a progress bar of each pretraining run, in one process.
+        said: Told each task that is done. With several processes a function that can be pickled.
+        processes: Runs at the same time, each in a process of its own: small models leave a GPU idle between their steps.
 
     Raises:
         ConfigError: Contradictions, before anything is trained; or the folder holds another comparison.
         DataError: A file that cannot be used, before anything is trained.
         CheckpointError, NonFiniteLossError, TrainingStopped, MissingDependencyError: As in pretraining.
     """
+    if processes < 1:
+        raise ConfigError(f"processes = {processes} must be at least 1")
     config = check_comparison(config)
-    runs.claim(config, config.output_dir, _MAY_CHANGE)
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    with locked(config.output_dir / runs.LOCK):
+        runs.claim(config, config.output_dir, _MAY_CHANGE)
+    if processes == 1:
+        _take_runs(config, progress, said or _silent)
+    else:
+        _in_processes(config, said or _silent, processes)
+    return _save(config)
+
+
+def _take_runs(
+    config: ObjectivesConfig, progress: Progress | None, said: Said, saves: bool = True
+) -> None:
+    """Does all runs that are not done and that no other process is at."""
     asker = _Asker(config)
     for seed in config.seeds:
         for objective in config.objectives:
-            _run(config, objective, seed, asker, progress, said or (lambda *_: None))
+            folder = config.folder(objective, seed)
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder / runs.LOCK, wait=False) as mine:
+                if mine:
+                    _run(config, objective, seed, asker, progress, said)
+        if saves:
+            _save(config)
+
+
+def _in_processes(config: ObjectivesConfig, said: Said, count: int) -> None:
+    """Does all runs in so many processes; a signal to this one ends them, and what fails in one is raised here."""
+    context = multiprocessing.get_context("spawn")
+    errors = context.SimpleQueue()
+    workers = [
+        context.Process(target=_worker, args=(config, said, count, errors)) for _ in range(count)
+    ]
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _stop) if main else None
+    try:
+        for one in workers:
+            one.start()
+        for one in workers:
+            one.join()
+    finally:
+        for one in workers:
+            if one.is_alive():
+                one.terminate()
+                one.join()
+        if main:
+            signal.signal(signal.SIGTERM, before)
+    if not errors.empty():
+        raise errors.get()
+    for one in workers:
+        if one.exitcode:
+            raise TrainingStopped(f"a process ended with exit code {one.exitcode}; run the same command again to go on")  # fmt: skip
+
+
+def _worker(config: ObjectivesConfig, said: Said, count: int, errors: Any) -> None:
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // count)))
+    try:
+        _take_runs(config, None, _OnlyNew(said), saves=False)
+    except UserError as error:
+        errors.put(error)
+        raise SystemExit(1) from error
+
+
+def _stop(*_: Any) -> None:
+    raise TrainingStopped("stopped by a signal; run the same command again to go on")
+
+
+def _silent(*_: Any) -> None:
+    pass
+
+
+class _OnlyNew:
+    """Says what is done now, and not what each of several processes finds done before."""
+
+    def __init__(self, said: Said):
+        self._said = said
+
+    def __call__(self, name: str, numbers: dict[str, float] | None) -> None:
+        if numbers is not None:
+            self._said(name, numbers)
+
+
+def _save(config: ObjectivesConfig) -> ComparisonReport:
+    """Writes and returns the report of what is done so far."""
+    with locked(config.output_dir / runs.LOCK):
         report = collect(config)
         report.save()
     return report

@@ -18,6 +18,9 @@ from glmkit.errors import CheckpointError, ConfigError, missing_dependency
 from glmkit.training import checkpoints
 from glmkit.training.interruption import StopOnSignal, TrainingStopped
 
+LOCK = ".lock"
+"""A file by which several processes agree on who does what (`whole_files.locked`)."""
+
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -55,7 +58,7 @@ def claim(
         if (run / "report.json").is_file():
             return True
         checkpoints.clean(run)
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+    elif run.exists() and (not run.is_dir() or any(one.name != LOCK for one in run.iterdir())):
         raise ConfigError(
             f"trainer.output_dir = {str(run)!r} is not empty and holds no run; choose a folder of its own"
         )
