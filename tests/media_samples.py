@@ -205,6 +205,12 @@ def clip_bytes(frames=None, rate: int = 8, kind: str = "mp4", codec: str = "mpeg
     return file.getvalue()
 
 
+def write_sound_and_clip(folder: Path) -> None:
+    """Writes `a.wav`, of 1.4 seconds, and `a.mp4`, of five pictures."""
+    (folder / "a.wav").write_bytes(wav_bytes(tone(500, 1.4)))
+    (folder / "a.mp4").write_bytes(clip_bytes(clip_frames(5)))
+
+
 def bomb(width: int, height: int) -> bytes:
     """Returns a small PNG of very many pixels, written without ever holding them."""
 

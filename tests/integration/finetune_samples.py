@@ -63,6 +63,16 @@ def write_model(folder: Path, **fields) -> Path:
     return folder
 
 
+def base_model(**fields):
+    """Returns a module's fixture: the folder of a model of `write_model(**fields)`."""
+
+    @pytest.fixture(scope="module")
+    def base(tmp_path_factory) -> Path:
+        return write_model(tmp_path_factory.mktemp("base"), **fields)
+
+    return base
+
+
 def kill_at(step: int, config: FinetuneConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fine-tunes up to the step after `step`, and ends as good as by a kill."""
     build = module.build_trainer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetune_samples import kill_at, make_config, reviews, write_jsonl, write_model
+from finetune_samples import base_model, kill_at, make_config, reviews, write_jsonl
 from pretrain_samples import curve
 
 import glmkit
@@ -27,10 +27,7 @@ from glmkit.training.finetune_report import FinetuneReport
 from glmkit.training.finetune_settings import TaskData
 from glmkit.training.finetune_trainer import read_weights
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("base"))
+base = base_model()
 
 
 @pytest.fixture(scope="module")

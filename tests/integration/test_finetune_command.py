@@ -6,16 +6,13 @@ import json
 
 import pytest
 import typer
-from finetune_samples import reviews, write_jsonl, write_model
+from finetune_samples import base_model, reviews, write_jsonl
 from typer.testing import CliRunner
 
 from glmkit.cli.main import build_app
 from glmkit.errors import UserError
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("base"))
+base = base_model()
 
 
 def run(*words):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetune_samples import make_config, reviews, write_jsonl, write_model
+from finetune_samples import base_model, make_config, reviews, write_jsonl
 from pretrain_samples import curve
 from process_samples import Runs, launch
 
@@ -18,7 +18,7 @@ from glmkit.training.finetune import read_media, read_tasks
 from glmkit.training.finetune_settings import check
 from glmkit.training.finetune_stream import FinetuneStream
 from glmkit.training.finetune_trainer import read_weights
-from media_samples import TINY, clip_bytes, clip_frames, image_bytes, picture, tone, wav_bytes
+from media_samples import TINY, image_bytes, picture, write_sound_and_clip
 
 pytest.importorskip("av")
 
@@ -36,17 +36,14 @@ KINDS = {
 """Name -> sections of the recipe."""
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("base"), initializer_range=0.2)
+base = base_model(initializer_range=0.2)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """Records of which half have no medium, and one a sound."""
     folder = tmp_path_factory.mktemp("data")
-    (folder / "a.wav").write_bytes(wav_bytes(tone(500, 1.4)))
-    (folder / "a.mp4").write_bytes(clip_bytes(clip_frames(5)))
+    write_sound_and_clip(folder)
     records: list[dict] = [
         {"audio": "a.wav", "text": "很快"},
         {"video": "a.mp4", "image": "0.png", "question": "今天？", "answer": "喜欢"},

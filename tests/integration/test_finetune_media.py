@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finetune_samples import kill_at, make_config, write_jsonl, write_model
+from finetune_samples import base_model, kill_at, make_config, write_jsonl
 from pretrain_samples import curve
 
 import glmkit
@@ -19,7 +19,7 @@ from glmkit.tasks.records import read_questions
 from glmkit.tasks.task import load_task
 from glmkit.training.finetune import finetune
 from glmkit.training.finetune_trainer import read_weights
-from media_samples import TINY, clip_bytes, clip_frames, image_bytes, picture, tone, wav_bytes
+from media_samples import TINY, image_bytes, picture, write_sound_and_clip
 
 RED, BLUE = "好吃", "很脏"
 
@@ -38,9 +38,7 @@ def pictures(folder: Path, count: int, seed: int, name: str) -> Path:
     return write_jsonl(folder / f"{name}.jsonl", records)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("base"), initializer_range=0.2)
+base = base_model(initializer_range=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +46,7 @@ def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     pictures(folder, 48, 0, "train")
     pictures(folder, 24, 1, "valid")
-    (folder / "a.wav").write_bytes(wav_bytes(tone(500, 1.4)))
-    (folder / "a.mp4").write_bytes(clip_bytes(clip_frames(5)))
+    write_sound_and_clip(folder)
     more = [
         {"audio": "a.wav", "text": "很快"},
         {"video": "a.mp4", "image": "train0.png", "question": "今天？", "answer": "喜欢"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from finetune_samples import write_jsonl, write_model
+from finetune_samples import base_model, write_jsonl
 
 import glmkit
 from benchmark_samples import QUESTIONS, RECORDS, other
@@ -19,9 +19,7 @@ PAPER = sorted((Path(__file__).parents[2] / "recipes" / "paper").glob("*.yaml"))
 QUICK = ("superglue-copa", "superglue-multirc", "clue-cmrc")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("base"), max_sequence_length=512)
+base = base_model(max_sequence_length=512)
 
 
 @pytest.mark.parametrize(

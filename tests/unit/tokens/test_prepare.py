@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -175,19 +176,25 @@ def test_large_files_are_divided(corpus, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_killed_and_run_again(corpus, tmp_path, workers):
-    """kill -9 when some parts are done: no store is there; the next run gives the uninterrupted run's bytes."""
+    """kill -9 when some parts are done: no store is there; the next run, beside the workers, gives the uninterrupted run's bytes."""
     prepare(corpus, tmp_path / "expected", TOKENIZER, valid_ratio=0.2)
     out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, prepare_samples.__file__, corpus, out, workers])
-    while not (out / ".work" / "parts" / "00001").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (out / "train").exists()
-    assert not (out / "report.json").exists()
-    kept = (out / ".work" / "parts" / "00001").stat().st_ino
-    prepare(corpus, out, InodeCheck(out / ".work" / "parts" / "00001", kept), valid_ratio=0.2)
+    command = [sys.executable, prepare_samples.__file__, corpus, out, workers]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        while not (out / ".work" / "parts" / "00001").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (out / "train").exists()
+        assert not (out / "report.json").exists()
+        kept = (out / ".work" / "parts" / "00001").stat().st_ino
+        prepare(corpus, out, InodeCheck(out / ".work" / "parts" / "00001", kept), valid_ratio=0.2)
+    finally:
+        # Its workers end with their task; the process of datatrove's queue would stay.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert files_of(out) == files_of(tmp_path / "expected")
 
 
