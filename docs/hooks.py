@@ -6,6 +6,7 @@ In: the pages of docs/. Out: the same pages for a site that works from files, wi
 from __future__ import annotations
 
 import html
+import json
 import posixpath
 import re
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,9 +101,37 @@ def on_page_content(content: str, **_: Any) -> str:
     return FORMULA.sub(to_mathml, content)
 
 
+def on_post_page(output: str, page: Page, **_: Any) -> str:
+    """Tells Chinese pages that their folder is the site: where the theme looks for the search index."""
+    depth = page.file.dest_uri.count("/")
+    if not page.file.dest_uri.startswith("zh/"):
+        return output
+    root, chinese = ("/".join([".."] * up) or "." for up in (depth, depth - 1))
+    assert output.count(f'"base": "{root}"') == 1, page.file.dest_uri
+    return output.replace(f'"base": "{root}"', f'"base": "{chinese}"')
+
+
+@event_priority(-200)  # behind the plugins that write one index of all languages
 def on_post_build(config: MkDocsConfig) -> None:
-    """Copies the linked files of the repository, named .txt so that a browser shows them."""
+    """Copies the linked files of the repository, named .txt so that a browser shows them; divides the search index."""
     for path in sorted(_linked):
         target = Path(config.site_dir) / "sources" / f"{path}.txt"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, target)
+    _divide_search(Path(config.site_dir))
+
+
+def _divide_search(site: Path) -> None:
+    """Writes one index for English pages and one for Chinese pages, whose theme looks in their own folder."""
+    index = json.loads((site / "search" / "search_index.json").read_text("utf-8"))
+    parts: dict[str, list[dict[str, Any]]] = {"": [], "zh/": []}
+    for entry in index["docs"]:
+        part = "zh/" if entry["location"].startswith("zh/") else ""
+        parts[part].append({**entry, "location": entry["location"].removeprefix(part)})
+    for part, entries in parts.items():
+        text = json.dumps({**index, "docs": entries}, ensure_ascii=False, separators=(",", ":"))
+        folder = site / part / "search"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "search_index.json").write_text(text, "utf-8")
+        # What browsers read where pages are files.
+        (folder / "search_index.js").write_text(f"var __index = {text}", "utf-8")

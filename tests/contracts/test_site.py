@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from browser_samples import Person
 
 ROOT = Path(__file__).resolve().parents[2]
 FETCHED = re.compile(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+"')
@@ -55,10 +59,35 @@ def test_links_lead_to_files(site: Path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_chinese_can_be_searched(site: Path):
-    index = json.loads((site / "search" / "search_index.json").read_text("utf-8"))
-    found = [one for one in index["docs"] if one["location"].startswith("zh/tutorial/01-blanks")]
-    assert any("\u200b" in one["text"] for one in found), "Chinese is not divided into words"
+@pytest.mark.parametrize("served", [False, True])
+@pytest.mark.parametrize(
+    ("page", "words", "found"),
+    [
+        ("quickstart.html", "checkpoint", "/guides/convert.html"),
+        ("zh/guides/serve.html", "空白", "/zh/guides/control.html"),
+        ("zh/guides/serve.html", "GLMConfig", "/zh/api/model.html"),
+    ],
+)
+def test_a_page_finds_its_own_language(site: Path, tmp_path: Path, page: str, words: str, found: str, served: bool):  # fmt: skip
+    """The index had both languages, and that of pages that are files had Chinese alone."""
+    person = Person(tmp_path, "zh-CN")
+    handler = partial(SimpleHTTPRequestHandler, directory=site)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            root = f"http://127.0.0.1:{server.server_port}" if served else site.as_uri()
+            person.driver.get(f"{root}/{page}")
+            person.one(".md-search__input").click()
+            person.one(".md-search__input").send_keys(words)
+            person.wait(lambda: person.all(".md-search-result__link"))
+            links = [one.get_attribute("href").removeprefix(root) for one in person.all(".md-search-result__link")]  # fmt: skip
+            assert found in {link.partition("?")[0] for link in links}
+            assert {link.startswith("/zh/") for link in links} == {page.startswith("zh/")}
+            person.driver.get(root + links[0])
+            assert person.one("h1").text
+        finally:
+            person.driver.quit()
+            server.shutdown()
 
 
 def test_every_page_has_a_place_in_the_navigation(monkeypatch: pytest.MonkeyPatch):
