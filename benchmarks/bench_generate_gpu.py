@@ -346,8 +346,8 @@ def ratios(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_page(values: dict[str, Any], command: str) -> Path:
-    """Writes docs/results/generate_h100_….md, or what the device is."""
+def write_page(values: dict[str, Any], theme: str) -> Path:
+    """Writes docs/results/generate_h100_….md, or what theme and device are."""
     from results_page import write_table_page
 
     found, limits = values["check"], values["ceilings"]
@@ -374,7 +374,7 @@ Captured passes wrote what plain ones write in float32 ({found.get("by") or f"{f
         f"Milliseconds of reading prompts, beside the least that the device takes for the products and for the bytes of weights and cache:\n\n{floors(values)}"
     )
     title = "Generation on a GPU beside transformers"
-    return write_table_page("generate", title, introduction, text, values, command, values["hardware"])  # fmt: skip
+    return write_table_page(theme, title, introduction, text, values, values["command"], values["hardware"])  # fmt: skip
 
 
 def environment(device: str) -> dict[str, str]:
@@ -423,6 +423,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="*", help="only these numbers of texts")
     parser.add_argument("--out", type=Path, help="file for the numbers, as JSON")
     parser.add_argument("--save", action="store_true", help="write docs/results")
+    parser.add_argument("--theme", default="generate", help="first part of the page's name")
     parser.add_argument("--page", type=Path, help="write docs/results from a file that --out left")
     parser.add_argument("--without-triton", dest="triton", action="store_false")
     parser.add_argument("--check", action="store_true", help="only check, and print it as JSON")
@@ -461,7 +462,7 @@ def main() -> None:
     if arguments.page:
         values = json.loads(arguments.page.read_text(encoding="utf-8"))
         values["environment"]["commit"] = values["environment"]["commit"] or commit()
-        print(write_page(values, values["command"]))
+        print(write_page(values, arguments.theme))
         return
     for task in [task for task, (_, batch) in TASKS.items() if arguments.batches and batch not in arguments.batches]:  # fmt: skip
         del TASKS[task]
@@ -508,7 +509,7 @@ def main() -> None:
     paper.write()
     print(json.dumps({"benchmark": "generate-gpu", **{name: values[name] for name in ("check", "ceilings", "results", "facts", "matrices", "errors")}}))  # fmt: skip
     if arguments.save:
-        print(write_page(values, values["command"]))
+        print(write_page(values, arguments.theme))
 
 
 if __name__ == "__main__":

@@ -219,21 +219,21 @@ def _answers(
 
 
 def _tensors(model: Any) -> Iterator[torch.Tensor]:
-    """Yields a model's weights; `parameters` would take a millisecond to find them."""
-    transformer = model.glm.transformer
-    modules = [model.glm.word_embeddings, transformer.position_embeddings, transformer.final_layernorm]  # fmt: skip
-    if model.config.block_position_encoding:
-        modules.append(transformer.block_position_embeddings)
-    for layer in transformer.layers:
-        modules += layer.input_layernorm, layer.post_attention_layernorm, *_linears(layer)
+    """Yields a model's weights, past what makes `parameters` and attributes of modules slow: this is done for each runner."""
+    glm = model.glm._modules
+    transformer = glm["transformer"]._modules
+    modules = [glm["word_embeddings"], *(one for name, one in transformer.items() if name != "layers")]  # fmt: skip
+    for layer in transformer["layers"]._modules.values():
+        parts = layer._modules
+        modules += parts["input_layernorm"], parts["post_attention_layernorm"], *_linears(layer)
     for module in modules:
         yield from module._parameters.values()
         yield from module._buffers.values()
 
 
 def _linears(layer: Any) -> tuple[Any, ...]:
-    attention, mlp = layer.attention, layer.mlp
-    return attention.query_key_value, attention.dense, mlp.dense_h_to_4h, mlp.dense_4h_to_h
+    attention, mlp = (layer._modules[name]._modules for name in ("attention", "mlp"))
+    return attention["query_key_value"], attention["dense"], mlp["dense_h_to_4h"], mlp["dense_4h_to_h"]  # fmt: skip
 
 
 def _dtype(model: Any) -> torch.dtype:
@@ -284,7 +284,7 @@ class GraphDecoder:
 
     def take(self) -> Workspace:
         """Returns a workspace that nobody uses."""
-        weights = tuple((one.data_ptr(), one.dtype, one.device) for one in _tensors(self.model))
+        weights = tuple((one.data_ptr(), one.dtype) for one in _tensors(self.model))
         with self._lock:
             if self._stepper is None or weights != self._weights:
                 self._discard()
