@@ -14,7 +14,7 @@ from glmkit.generation.graphs import GraphDecoder
 from glmkit.generation.prefill import QUERIES, Layout, fill
 from glmkit.generation.rows import Row
 from glmkit.generation.runner import Feed
-from glmkit.generation.steps import CHECKS, triton_kernels
+from glmkit.generation.steps import CHECKS, off, triton_kernels
 
 
 def test_what_a_pass_is_told():
@@ -68,6 +68,13 @@ def test_kernels_that_are_wrong_are_not_used(monkeypatch, caplog):
     assert triton_kernels("steps", *given) is None
     monkeypatch.setitem(CHECKS, "steps", lambda *_: 1e-6)
     assert triton_kernels("steps", *given) is not None
+
+
+def test_a_number_that_is_none_is_far_off():
+    """The largest of several differences took NaN for nothing."""
+    expected = torch.tensor([1.0, -4.0])
+    assert off(torch.tensor([1.0, -3.0]), expected) == 0.25
+    assert max(0.0, off(torch.tensor([float("nan"), -4.0]), expected)) == float("inf")
 
 
 @pytest.mark.parametrize("name", CHECKS)
