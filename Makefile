@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-gpu check style docs figures ship-mini card-mini evaluate-mini baselines bench-generate clean
+.PHONY: help demo test test-all test-lowest test-gpu check style docs figures ship-mini card-mini evaluate-mini baselines bench-generate clean
 
 help:
 	@echo "make demo      install into .venv, then every application and a pretraining run, offline, about 2 minutes"
@@ -21,7 +21,16 @@ test: $(VENV)/.dev
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-all: $(VENV)/.dev
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu" --cov --cov-report=term-missing
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu" --timeout 600 --cov --cov-report=term-missing
+
+# The suite with the oldest dependencies that pyproject.toml allows, in an environment of its own.
+LOWEST := build/lowest
+test-lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet uv
+	$(LOWEST)/bin/uv pip compile --quiet --resolution lowest-direct --extra dev pyproject.toml -o $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet -c $(LOWEST)/constraints.txt -e ".[dev]"
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n 2 --dist loadfile
 
 # One process: its measurements of the GPU's memory are its own. Without CUDA they are skipped, or run on the CPU: GLMKIT_GPU_TESTS_ON=cpu.
 test-gpu: $(VENV)/.dev

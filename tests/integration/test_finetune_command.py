@@ -67,6 +67,6 @@ def test_help_is_in_both_languages(monkeypatch):
         command = typer.main.get_command(build_app()).commands["finetune"]
         verbs[language] = [
             command.help,
-            *(one.help for one in command.params if hasattr(one, "help")),
+            *(one.help for one in command.params if getattr(one, "help", None)),
         ]
     assert all(a != b for a, b in zip(verbs["en"], verbs["zh"], strict=True))

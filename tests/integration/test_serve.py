@@ -472,7 +472,7 @@ def test_the_command_serves_and_finishes_what_runs_when_it_is_told_to_stop(tmp_p
         process = subprocess.Popen(command, stderr=log, stdout=log, env=environment)
         try:
             written = lambda: (tmp_path / "log").read_text(encoding="utf-8")
-            assert until(lambda: "/v1, its page" in written(), 90)
+            assert until(lambda: "/v1, its playground" in written(), 90)
             address = re.findall(r"tiny at (http://127.0.0.1:\d+)/v1", written())[0]
             client = openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0)
             chunks = client.completions.create(

@@ -169,11 +169,12 @@ def block_mask(
     In front of the keys stand `virtual` more, which everyone sees.
     """
     if fields.dense is not None or past_length or key_length != query_length:
-        visible = dense_visibility(fields, batch_size, query_length, past_length, key_length)
+        # Without the axis of heads: until torch 2.10, no index may be a number here.
+        visible = dense_visibility(fields, batch_size, query_length, past_length, key_length)[:, 0]
         rows = visible.shape[0]
 
         def mask_mod(row: Any, head: Any, query: Any, key: Any) -> Any:
-            return visible[row if rows > 1 else row * 0, 0, query, key]
+            return visible[row if rows > 1 else row * 0, query, key]
 
     else:
 

@@ -175,7 +175,7 @@ class Gate:
         try:
             reading = self._bodies.read(declared, receive, media, place)
             return await asyncio.wait_for(reading, scope["state"]["deadline"] - began)
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             raise DeadlineExceeded from None
 
     def _is_page(self, scope: Scope) -> bool:

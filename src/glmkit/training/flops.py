@@ -95,12 +95,9 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
 def _uses_tf32() -> bool:
     """Returns whether float32 matrices are multiplied by tensor cores.
 
-    torch 2.9 has a new name for it and refuses to read the old one where the new one was set, as Trainer does with `torch_compile`.
+    torch refuses to read the old name of it (`allow_tf32`) where the new one was set, as Trainer does with `torch_compile`.
     """
-    matmul = torch.backends.cuda.matmul
-    if hasattr(matmul, "fp32_precision"):
-        return bool(matmul.fp32_precision == "tf32")
-    return matmul.allow_tf32
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
 @functools.lru_cache

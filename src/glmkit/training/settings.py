@@ -235,8 +235,6 @@ def choose_bf16(trainer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_dtype(model: dict[str, Any], trainer: dict[str, Any], problems: list[str]) -> None:
     """Adds what forbids weights in bfloat16."""
-    import torch
-
     dtype = model.get("dtype", "float32")
     if dtype not in DTYPES:
         problems.append(f"model.dtype = {dtype!r}; there are {', '.join(DTYPES)}")
@@ -255,10 +253,6 @@ def _check_dtype(model: dict[str, Any], trainer: dict[str, Any], problems: list[
         problems.append(
             "model.dtype = 'bfloat16' is for one process; on several use trainer.bf16=true (with distribution.shards the "
             "weights are float32 shards, and bfloat16 where they are used)"
-        )
-    if not hasattr(torch.Tensor, "grad_dtype"):
-        problems.append(
-            f"model.dtype = 'bfloat16' needs a torch that sums gradients in float32 (2.10 or later), this is {torch.__version__}"
         )
 
 
