@@ -28,6 +28,7 @@ from glmkit.model.configuration import GLMConfig
 
 HERE = Path(__file__).parent
 CARDS = {"en": "MODEL_CARD.md", "zh": "MODEL_CARD.zh.md"}
+FACTS = "training.json"
 SETTINGS = ("optim", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size", "seed")  # fmt: skip
 """Of `trainer:`, those that the card names."""
 
@@ -86,9 +87,20 @@ class TrainingFacts:
 
     @classmethod
     def of(cls, runs: Sequence[Path], hardware: str) -> TrainingFacts:
-        """Reads what runs recorded; errors of `read_run`."""
+        """Reads what runs recorded; a folder with facts, such as an asset that a run began with, stands for its runs.
+
+        Raises:
+            DataError: As `read_run`.
+        """
         versions = f"glmkit {glmkit.__version__}, torch {torch.__version__}, transformers {transformers.__version__}"
-        return cls(hardware, versions, [read_run(run) for run in runs])
+        stages = [
+            stage
+            for run in runs
+            for stage in (
+                cls.load(run / FACTS).stages if (run / FACTS).is_file() else [read_run(run)]
+            )
+        ]
+        return cls(hardware, versions, stages)
 
     def save(self, path: Path) -> None:
         """Writes the facts as JSON."""

@@ -17,16 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-TIMES = {
-    "wiki_zh": 2,
-    "articles_zh": 2,
-    "wiki_en": 2,
-    "sentiment": 1,
-    "topics": 1,
-    "summaries": 2,
-    "dialogues": 1,
-}
-"""How often each text comes in one pass over `text.jsonl`; poems come once. What the tasks read too needs no more."""
+PROSE = ("wiki_zh", "articles_zh", "wiki_en", "sentiment", "topics", "summaries", "dialogues")
+"""Read as text beside the poems, each once in a pass over `text.jsonl`."""
 
 POEMS_FOR_VOCABULARY = 12
 """One poem of so many shows the vocabulary which characters there are."""
@@ -98,17 +90,14 @@ def write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 
 
 def text_rows(data: Path) -> Iterator[dict[str, Any]]:
-    for text in texts(data, "poems"):
-        yield {"text": text}
-    for name, times in TIMES.items():
-        for _ in range(times):
-            for text in texts(data, name):
-                yield {"text": text}
+    for name in ("poems", *PROSE):
+        for text in texts(data, name):
+            yield {"text": text}
 
 
 def vocabulary_rows(data: Path) -> Iterator[dict[str, Any]]:
     """Modern text as it is; poems one character a line, so that no token joins two of their characters."""
-    for name in TIMES:
+    for name in PROSE:
         for number, text in enumerate(texts(data, name)):
             if name != "wiki_en" or number % 2 == 0:
                 yield {"text": text}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from card import TrainingFacts, write_cards
+from card import FACTS, TrainingFacts, write_cards
 
 from glmkit import load
 from glmkit.checkpoint import new_folder
@@ -29,7 +29,6 @@ from glmkit.native.loading import QUANTIZED, quantize
 ASSET = Path(__file__).resolve().parents[2] / "src" / "glmkit" / "assets" / "glm-mini"
 MAX_BYTES = 40_000_000
 CHECKSUMS = "SHA256SUMS"
-FACTS = "training.json"
 BESIDE_THE_WEIGHTS = ("calibration.json",)
 """Files of a model's folder that the loader reads and `convert` does not know."""
 UNLISTED = (CHECKSUMS, FACTS)
@@ -47,7 +46,7 @@ def weights(
         Path | None, typer.Option(help="Run with log.jsonl and config.yaml; by default RUN above.")
     ] = None,
     earlier: Annotated[
-        list[Path] | None, typer.Option(help="Runs that this one went on from, oldest first.")
+        list[Path] | None, typer.Option(help="Runs, or assets, that this one went on from, oldest first.")
     ] = None,
     hardware: Annotated[str, typer.Option(help="What it was trained on.")] = "not recorded",
     dtype: Annotated[str, typer.Option(help="Of the stored weights, or int8, int4.")] = "int8",
