@@ -46,7 +46,8 @@ def weights(
         Path | None, typer.Option(help="Run with log.jsonl and config.yaml; by default RUN above.")
     ] = None,
     earlier: Annotated[
-        list[Path] | None, typer.Option(help="Runs, or assets, that this one went on from, oldest first.")
+        list[Path] | None,
+        typer.Option(help="Runs, or assets, that this one went on from, oldest first."),
     ] = None,
     hardware: Annotated[str, typer.Option(help="What it was trained on.")] = "not recorded",
     dtype: Annotated[str, typer.Option(help="Of the stored weights, or int8, int4.")] = "int8",
