@@ -47,3 +47,13 @@ def nf4_options(compute_dtype: str) -> dict[str, Any]:
         llm_int8_skip_modules=[f"^{name.rstrip('.')}$" for name in HEADS],
     )
     return {"quantization_config": settings}
+
+
+def keep_layout(model: torch.nn.Module) -> None:
+    """Keeps a CPU with AVX-512 BF16 from laying out the weights of 4 bits for inference when a model in training is evaluated.
+
+    bitsandbytes does so for good, and a Linear laid out like that has no gradient (0.50, `Linear4bit.forward`).
+    """
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False

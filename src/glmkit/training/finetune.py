@@ -26,7 +26,7 @@ from glmkit.model import (
     GLMForTokenClassification,
 )
 from glmkit.model.adapters import add_lora, load_merged, train_head
-from glmkit.model.quantized import nf4_options
+from glmkit.model.quantized import keep_layout, nf4_options
 from glmkit.model.virtual_tokens import add_virtual_tokens
 from glmkit.multimodal.building import build_media
 from glmkit.multimodal.modeling import GLMForMultimodalGeneration, GLMMediaModel, load_media
@@ -241,6 +241,8 @@ def build_model(
     if config.lora.quantize:
         options |= nf4_options("bfloat16" if args.bf16 else "float16" if args.fp16 else "float32")
     model = load_merged(cls, source, dtype="float32", **options)
+    if config.lora.quantize:
+        keep_layout(model)
     given = config.model["from"]
     # An adapter finds its base again from any working directory.
     model.name_or_path = str(source.resolve()) if Path(given).exists() else given
