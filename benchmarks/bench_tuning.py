@@ -50,6 +50,9 @@ WAYS: dict[str, tuple[dict[str, Any], float]] = {
 }
 """Name -> sections of the recipe, learning rate for a model of some million weights."""
 
+PLAIN_RATE = 5e-4
+"""Of the few-shot curves, whose model is smaller."""
+
 FEW = 256
 """Up to so many records, nothing is set apart to choose the weights by."""
 
@@ -159,7 +162,7 @@ def recipe(job: Job, options: argparse.Namespace, folder: Path) -> dict[str, Any
         "best": {"metric": "loss"},
         "trainer": {
             "output_dir": str(folder),
-            "learning_rate": rate,
+            "learning_rate": PLAIN_RATE if job.base == "plain" else rate,
             "max_steps": job.steps,
             "eval_on_start": False,
             "eval_steps": job.steps if few else max(1, job.steps // 2),
@@ -233,7 +236,9 @@ def collect(options: argparse.Namespace) -> list[dict[str, Any]]:
         rows.append(json.loads(path.read_text(encoding="utf-8")))
         shown = ", ".join(f"{task} {METRIC[task]} {one['value']:.3f}" for task, one in rows[-1]["found"].items())  # fmt: skip
         print(f"{job.name:60} {rows[-1]['seconds']:5} s  {shown}", flush=True)
-    return rows
+    ways, tasks = ["none", *WAYS], list(METRIC)
+    # As a reader looks for them; jobs run in another order, all tasks by one way first.
+    return sorted(rows, key=lambda row: (options.jobs.index(row["part"]), tasks.index(row["tasks"][0]), ways.index(row["way"])))  # fmt: skip
 
 
 def missing(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
