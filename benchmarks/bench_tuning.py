@@ -321,13 +321,13 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 INTRODUCTION = """
-What to read out of it: glm-mini (weights {mini}) has seen the *labelled* train splits of all five tasks in its pretraining, so that
+What to read out of it: glm-mini (weights {weights}) has seen the *labelled* train splits of all five tasks in its pretraining, so that
 the first table shows how the ways of training compare on a model that knows the tasks, not how much one learns from these records.
-The few-shot curves begin with {about_plain}, which has read plain text alone and never a labelled review. "none" is the model as it
+The few-shot curves begin with {about_plain}, which has read plain text alone and never a review. "none" is the model as it
 is. Measured on `valid`, which chose nothing; intervals are bootstraps over its records, ranges are of seeds. "records" are those
 learnt from (of dialogue, replies; of tasks trained jointly, all of them). Steps of 8 rows: 60 in sentiment, 40 in the other
-tasks (jointly 120); the curves 80, 100 for 256 records, and 250 of 32 rows, half a pass, for all; Adam, with the learning rates of the benchmark's table; texts of up to
-{short} tokens in sentiment and topics, {max_length} in the others. Seconds are of training, beside other jobs on the same device.
+tasks (jointly 120); the curves 80, 100 for 256 records, and 250 of 32 rows, half a pass, for all; Adam, with the learning rates in the benchmark; texts of up to
+{short} tokens in sentiment and topics, {max_length} in the others. Seconds are of training, on cores shared with other work.
 """
 
 
@@ -361,7 +361,7 @@ def main(given: list[str] | None = None) -> None:
     print(text, file=sys.stderr)
     if options.write:
         weights = next((row["weights"] for row in rows if row["base"] == "mini" and row["weights"]), "")  # fmt: skip
-        introduction = INTRODUCTION.format(mini=weights[:12], **vars(options))
+        introduction = INTRODUCTION.format(weights=weights[:12], **vars(options))
         introduction += missing(rows, options)
         picture = f"finetune_{options.hardware}_{about['date'][:7]}.png"
         command = "python benchmarks/bench_tuning.py DATA --plain MODEL --write"
