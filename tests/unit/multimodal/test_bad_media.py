@@ -104,7 +104,7 @@ def test_a_cover_is_no_clip():
         cover = container.add_stream("mjpeg", rate=1)
         cover.width = cover.height = 32
         cover.pix_fmt = "yuvj420p"
-        cover.disposition = int(av.stream.Disposition.attached_pic)
+        cover.disposition = av.stream.Disposition.attached_pic.value
         frame = av.AudioFrame.from_ndarray((tone() * 32767).astype(np.int16)[None], "s16", "mono")
         frame.sample_rate = 16_000
         for one in (frame, None):
