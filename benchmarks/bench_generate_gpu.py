@@ -380,18 +380,15 @@ Captured passes wrote what plain ones write in float32 ({found.get("by") or f"{f
 def environment(device: str) -> dict[str, str]:
     """Returns date, device, versions and commit."""
     import datetime
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
 
     import torch
 
+    from glmkit.evaluation.provenance import versions
+
+    known = versions(("transformers", "triton"))
     found = {"date": datetime.date.today().isoformat(), "hardware": device_name(device)}
-    found |= {"python": platform.python_version(), "torch": torch.__version__}
-    for name in ("transformers", "triton"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "none"
+    found |= {"python": known["python"], "torch": torch.__version__}
+    found |= {name: known[name] or "none" for name in ("transformers", "triton")}
     try:
         found["commit"] = commit()
     except OSError:

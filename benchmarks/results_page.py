@@ -8,33 +8,24 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from glmkit import __version__
+from glmkit.evaluation.provenance import versions
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
 def environment() -> dict[str, str]:
     """Returns date, processor, versions and commit, for the head of a page."""
-    names = ("numpy", "torch", "transformers", "scikit-learn", "rouge-score", "sacrebleu")
+    found = versions(("numpy", "torch", "transformers", "scikit-learn", "rouge-score", "sacrebleu"))
     return {
         "date": datetime.date.today().isoformat(),
         "hardware": f"{os.cpu_count()} cores of {processor()}",
-        "python": platform.python_version(),
-        "glmkit": __version__,
-        **{name: found for name in names if (found := _version(name))},
+        "python": found["python"],
+        **{name: one for name, one in found.items() if one},
         "commit": commit(),
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
 
 
 def processor() -> str:

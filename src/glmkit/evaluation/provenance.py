@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ def facts_of(model: Any) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of glmkit, Python and `PACKAGES`; "" where one is not installed."""
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Returns the versions of glmkit, Python and packages; "" where one is not installed."""
     found = {"glmkit": glmkit.__version__, "python": platform.python_version()}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

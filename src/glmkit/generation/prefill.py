@@ -28,6 +28,20 @@ LARGEST = PASS
 """Tokens of a pass, unless one text is longer: more at once are no faster, and what they are computed with is kept."""
 
 
+def append(
+    mixed: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    slots: torch.Tensor,
+    places: torch.Tensor,
+) -> torch.Tensor:
+    """Adds new tokens to a layer's cache, arguments as of `prefill_kernels.attend`; returns their queries, [T, N, D]."""
+    query, key, value = mixed.unflatten(-1, (3, keys.shape[1], -1)).unbind(1)
+    keys[slots, :, places] = key
+    values[slots, :, places] = value
+    return query
+
+
 class PlainPrefill:
     """What `prefill_kernels` computes, in torch's operations, block by block: to check it, and where nothing is captured."""
 
@@ -49,9 +63,7 @@ class PlainPrefill:
         blocks: torch.Tensor,
     ) -> torch.Tensor:
         """See `prefill_kernels.attend`."""
-        query, key, value = mixed.unflatten(-1, (3, keys.shape[1], -1)).unbind(1)  # [T, N, D]
-        keys[slots, :, places] = key
-        values[slots, :, places] = value
+        query = append(mixed, keys, values, slots, places)
         out = torch.zeros_like(query)
         for slot, first, count, place, prefix in blocks.T.tolist():
             seen = (torch.arange(place + 1, place + count + 1, device=mixed.device)).clamp_min(prefix)  # fmt: skip
@@ -158,9 +170,7 @@ def read(
         attention, mlp = layer.attention, layer.mlp
         mixed = multiply(normed, attention.query_key_value)
         context = kernels.attend(mixed, *cache[2 * number : 2 * number + 2], slots, places, blocks)
-        if number + 1 == len(
-            transformer.layers
-        ):  # of the others keys and values are all that is needed
+        if number + 1 == len(transformer.layers):  # keys and values of the others are there
             hidden, context = hidden.index_select(0, wanted), context.index_select(0, wanted)
         more = multiply(context, attention.dense)
         hidden, normed = kernels.add_norm(hidden, more, layer.post_attention_layernorm)

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.activations import ACT2FN
 
-from glmkit.generation.prefill import QUERIES, PlainPrefill
-from glmkit.model.int8 import Int8Matrix
+from glmkit.generation.prefill import QUERIES, PlainPrefill, append
+from glmkit.model.int8 import Int8Matrix, widened
 from glmkit.model.modeling import KERNELS
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class PlainKernels:
     ) -> torch.Tensor:
         """Returns act(norm(vector) · (scales · matrix)ᵀ + bias) + residual; of any number of vectors [T, K]."""
         if scales is not None:
-            matrix = PlainKernels.widened(matrix, scales, vector.dtype)
+            matrix = widened(matrix, scales, vector.dtype)
         result = F.linear(vector if norm is None else norm(vector), matrix, bias)
         if act:
             result = _activation(act)(result)
@@ -64,11 +64,6 @@ class PlainKernels:
         return PlainKernels.matvec(vectors, matrix, bias, scales=scales, **options)
 
     @staticmethod
-    def widened(matrix: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """See `int8_kernels.widened`."""
-        return (matrix * scales[:, None]).to(dtype)
-
-    @staticmethod
     def attend(
         mixed: torch.Tensor,
         keys: torch.Tensor,
@@ -78,9 +73,7 @@ class PlainKernels:
         limit: int,
     ) -> torch.Tensor:
         """See `kernels.attend`; of each row the first `limit` places are read."""
-        query, key, value = mixed.unflatten(-1, (3, keys.shape[1], -1)).unbind(1)  # [T, N, D]
-        keys[slots, :, places] = key
-        values[slots, :, places] = value
+        query = append(mixed, keys, values, slots, places)
         seen = torch.arange(limit, device=mixed.device) <= places[:, None]
         context = F.scaled_dot_product_attention(
             query[:, :, None],
@@ -186,7 +179,7 @@ def _int8_difference(
     wide = (30 * random(4 * width, width).float()).clamp(-127, 127).to(torch.int8)
     narrow = (30 * random(width, 4 * width).float()).clamp(-127, 127).to(torch.int8)
     scales = random(4 * width).float().abs() / 30 / width**0.5
-    if off(kernels.widened(wide, scales, dtype), PlainKernels.widened(wide, scales, dtype)) > 0.01:
+    if off(kernels.widened(wide, scales, dtype), widened(wide, scales, dtype)) > 0.01:
         return torch.inf
     for tokens in (3, 40):
         vectors, longer = random(tokens, width), random(tokens, 4 * width)

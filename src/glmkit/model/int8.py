@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from glmkit.model.modeling import GLMForConditionalGeneration
 
 
+def widened(steps: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Returns rows of whole numbers, int8 […, K], times their scales, float32 […], in a number type."""
+    return (steps * scales[..., None]).to(dtype)
+
+
 class Int8Matrix(nn.Module):
     """A matrix as whole numbers and a scale for each row.
 
@@ -45,7 +50,7 @@ class Int8Matrix(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """The matrix written out in the model's number type; made anew each time."""
-        return (self.steps * self.scales[:, None]).to(self.like.dtype)
+        return widened(self.steps, self.scales, self.like.dtype)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         scales = self.scales
@@ -82,7 +87,7 @@ class Int8Embedding(Int8Matrix):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """int64 […] -> […, K]."""
-        return (self.steps[ids] * self.scales[ids][..., None]).to(self.like.dtype)
+        return widened(self.steps[ids], self.scales[ids], self.like.dtype)
 
 
 def has_int8(model: Any) -> bool:
