@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
@@ -36,7 +36,7 @@ QUESTIONS = {"train": 4, "valid": 4, "heldout": 4}
 SPLITS = tuple(QUESTIONS)
 
 
-class Format(StrEnum):
+class Format(str, Enum):
     """Lines of JSON that name files, or tables of Parquet that contain them."""
 
     jsonl = "jsonl"
