@@ -1,12 +1,12 @@
 """Encoders that see and hear before a GLM asks them: trained on what each place of a picture, each moment of a sound contains.
 
-    python recipes/multimodal/pretrain_encoders.py DATA FOLDER image
-    python recipes/multimodal/pretrain_encoders.py DATA FOLDER audio
+    python recipes/multimodal/pretrain_encoders.py DATA FOLDER image [PROCESSES]
+    python recipes/multimodal/pretrain_encoders.py DATA FOLDER audio [PROCESSES]
 
 Reads `{image,audio}.{train,valid}.jsonl` of `make_data.py`; writes FOLDER/image and FOLDER/audio as checkpoints of transformers, with which
 `media.image.encoder=FOLDER/image` begins. An encoder that learns through a GLM's answers alone gets one word of gradient for a whole picture:
 after 1,700 steps of descriptions shapes and timbres were still at chance. Here every cell and every frame has its own targets; the linear
-heads that tell them are thrown away. About 5 minutes each on one core.
+heads that tell them are thrown away. About 5 minutes each on one core, half a minute on a GPU; PROCESSES decode the media.
 """
 
 from __future__ import annotations
@@ -21,17 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from decoded import decode
 from encoders import save_encoder
-from PIL import Image
 from scenes import COLOURS, PIXELS, SHAPES
 from sounds import INTERVALS, PITCHES, TIMBRES
 from torch import nn
 
 from glmkit.multimodal.building import SMALL
 from glmkit.multimodal.configuration import GLMMediaConfig
-from glmkit.multimodal.media import as_medium
 from glmkit.multimodal.modeling import GLMMediaModel
-from glmkit.multimodal.processor import MediaProcessor
 
 EPOCHS = {"image": 5, "audio": 5}
 BATCH = 64
@@ -142,35 +140,24 @@ class Learner(nn.Module):
 
 
 def prepared(
-    learner: Learner, data: Path, split: str
+    learner: Learner, data: Path, split: str, processes: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Returns what the encoder reads, and all targets."""
-    kind, lines = learner.kind, records(data / f"{learner.kind}.{split}.jsonl")
-    truth, values = [], []
-    processor = MediaProcessor.of(learner.media)
-    grid = learner.encoder.grid
-    for start in range(0, len(lines), 256):
-        some = lines[start : start + 256]
-        if kind == "image":  # as the processor prepares them, and kept as bytes
-            values += [torch.from_numpy(np.array(Image.open(data / one["image"]))) for one in some]
-            truth += [cells(one["scene"], grid[0]) for one in some]
-        else:
-            media = [as_medium("audio", str(data / one["audio"])) for one in some]
-            (tensor,) = processor(media).tensors.values()
-            values += list(tensor.half())
-            truth += [frames(one["scene"], grid[0], SMALL["audio"].seconds) for one in some]
+    """Returns what the encoder reads (half precision), and all targets."""
+    kind, grid = learner.kind, learner.encoder.grid
+    lines = records(data / f"{kind}.{split}.jsonl")
+    values = decode(learner.media, kind, [data / one[kind] for one in lines], processes).values
+    if kind == "image":
+        truth = [cells(one["scene"], grid[0]) for one in lines]
+    else:
+        truth = [frames(one["scene"], grid[0], SMALL["audio"].seconds) for one in lines]
     targets = {name: torch.from_numpy(np.stack([one[name] for one in truth])) for name in truth[0]}
-    return torch.stack(values), targets
+    return torch.from_numpy(values), targets
 
 
-def ready(kind: str, values: torch.Tensor) -> torch.Tensor:
-    """Returns a batch as the encoder reads it."""
-    return values.permute(0, 3, 1, 2).float() / 127.5 - 1 if kind == "image" else values.float()
-
-
-def batches(count: int, epochs: int) -> Iterator[torch.Tensor]:
+def batches(count: int, epochs: int, device: torch.device) -> Iterator[torch.Tensor]:
     for _ in range(epochs):
-        yield from (part for part in torch.randperm(count).split(BATCH) if len(part) == BATCH)
+        order = torch.randperm(count).to(device)
+        yield from (part for part in order.split(BATCH) if len(part) == BATCH)
 
 
 @torch.inference_mode()
@@ -179,7 +166,7 @@ def accuracy(
 ) -> dict[str, float]:
     """Returns the share of right answers at the places where there is something to tell."""
     learner.eval()
-    told = learner(ready(learner.kind, values))
+    told = learner(values.float())
     learner.train()
     found = {}
     for name in learner.heads:
@@ -191,20 +178,26 @@ def accuracy(
 
 
 def main() -> None:
-    if len(sys.argv) != 4 or sys.argv[3] not in CLASSES:
+    if len(sys.argv) not in (4, 5) or sys.argv[3] not in CLASSES:
         sys.exit(__doc__)
     data, target, kind = Path(sys.argv[1]), Path(sys.argv[2]) / sys.argv[3], sys.argv[3]
+    processes = int(sys.argv[4]) if len(sys.argv) == 5 else 1
     torch.manual_seed(0)
-    learner = Learner(kind)
-    values, targets = prepared(learner, data, "train")
-    valid = prepared(learner, data, "valid")
+    learner: Any = Learner(kind)
+    sides = [prepared(learner, data, split, processes) for split in ("train", "valid")]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    learner.to(device)
+    (values, targets), valid = (
+        (one.to(device), {name: some.to(device) for name, some in truth.items()})
+        for one, truth in sides
+    )
     steps = EPOCHS[kind] * (len(values) // BATCH)
     optimizer = torch.optim.AdamW(learner.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
     begun = time.process_time()
-    for step, part in enumerate(batches(len(values), EPOCHS[kind]), start=1):
-        batch = ready(kind, values[part])
-        some = {name: one[part].clone() for name, one in targets.items()}
+    for step, part in enumerate(batches(len(values), EPOCHS[kind], device), start=1):
+        batch = values[part].float()
+        some = {name: one[part] for name, one in targets.items()}
         if kind == "image":
             mirrored(batch, some)
         loss = learner.loss(batch, some)
@@ -216,7 +209,7 @@ def main() -> None:
         if step % 200 == 0 or step == steps:
             seconds = time.process_time() - begun
             sys.stderr.write(f"{step}/{steps}  loss {loss.item():.3f}  {accuracy(learner, *valid)}  {seconds:.0f} s\n")  # fmt: skip
-    save_encoder(learner.media, kind, target)
+    save_encoder(learner.media.cpu(), kind, target)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""A GLM of 2 million random weights with glm-mini's vocabulary, to learn pictures and sounds from nothing on a CPU.
+"""A GLM of random weights with a small vocabulary of its own, to learn pictures and sounds from nothing.
 
-python recipes/multimodal/small_glm.py FOLDER
+    python recipes/multimodal/small_glm.py DATA FOLDER [WIDTH] [LAYERS]
+
+A million weights, as they are (128, 4), learn on a CPU.
 """
 
 from __future__ import annotations
@@ -33,17 +35,18 @@ def texts(data: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4, 5):
         sys.exit(__doc__)
+    width, layers = (int(n) for n in (*sys.argv[3:], *("128", "4")[len(sys.argv) - 3 :]))
     tokenizer = train_tokenizer(texts(Path(sys.argv[1])), vocab_size=1024, kind="bpe")
     torch.manual_seed(0)
     config = GLMConfig(
         vocab_size=padded_rows(tokenizer_rows(tokenizer)),
-        hidden_size=128,
-        num_layers=4,
-        num_attention_heads=4,
+        hidden_size=width,
+        num_layers=layers,
+        num_attention_heads=width // 32,
         max_sequence_length=192,
-        initializer_range=0.08,  # about width^-0.5: with 0.02 attention of so narrow a model begins by seeing nothing
+        initializer_range=0.9 * width**-0.5,  # with 0.02 attention of a narrow model sees nothing
         embedding_dropout_prob=0.0,
         attention_dropout_prob=0.0,
         output_dropout_prob=0.0,

@@ -64,9 +64,15 @@ class Tower(nn.Module):
         encoder = self.encoder or frames_of
         assert encoder is not None
         if self.times is None:
-            return self.projector(encoder(values))
+            return self.rows_of(encoder(values), None)
+        return self.rows_of(encoder(values.flatten(0, 1)).unflatten(0, values.shape[:2]), times)
+
+    def rows_of(self, features: torch.Tensor, times: torch.Tensor | None) -> torch.Tensor:
+        """Returns [n, R, H] of what the encoder has made: [n, P, D], of video [n, F, P, D] and times [n, F]."""
+        if self.times is None:
+            return self.projector(features)
         assert times is not None
-        rows = self.projector(encoder(values.flatten(0, 1))).unflatten(0, values.shape[:2])
+        rows = self.projector(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         return (rows + self.times(times)[:, :, None]).flatten(1, 2)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
+
+import glmkit
+from glmkit.multimodal.modeling import GLMForMultimodalGeneration
 
 pytest.importorskip("PIL")
 RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "multimodal"
@@ -20,7 +26,16 @@ RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "multimodal"
 def recipe() -> Iterator[SimpleNamespace]:
     """The scripts, imported as they import each other."""
     sys.path.insert(0, str(RECIPE))
-    names = ("scenes", "sounds", "describe", "pretrain_encoders")
+    names = (
+        "scenes",
+        "sounds",
+        "describe",
+        "pretrain_encoders",
+        "make_data",
+        "small_glm",
+        "lessons",
+        "decoded",
+    )
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     sys.path.remove(str(RECIPE))
 
@@ -107,7 +122,7 @@ def test_an_encoder_learns_and_is_read_as_a_checkpoint(recipe, kind, tmp_path):
     learner = lessons.Learner(kind)
     if kind == "image":
         image = recipe.scenes.draw(recipe.scenes.sample(np.random.default_rng(0)), np.random.default_rng(0))  # fmt: skip
-        values = lessons.ready(kind, torch.from_numpy(np.array(image))[None])
+        values = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
         truth = lessons.cells(SCENE, 4)
     else:
         values, truth = torch.randn(1, 64, 200), lessons.frames(BEEPS, 100, 2.0)
@@ -125,3 +140,78 @@ def test_an_encoder_learns_and_is_read_as_a_checkpoint(recipe, kind, tmp_path):
     assert prepared
     for name, one in learner.encoder.model.state_dict().items():
         assert torch.equal(encoder.state_dict()[name], one)
+
+
+@pytest.fixture(scope="module")
+def taught(recipe, tmp_path_factory) -> Path:
+    """A folder with data, encoders, a small GLM and what it learnt in a few steps."""
+    pytest.importorskip("av")
+    folder = tmp_path_factory.mktemp("taught")
+    counts = ("--images", 8, "--sounds", 8, "--clips", 4, "--valid", 4, "--heldout", 3)
+    runner = CliRunner()
+    runner.invoke(recipe.make_data.app, [str(folder / "data"), *map(str, counts)])
+    for script, arguments in (
+        ("describe", ["data"]),
+        ("small_glm", ["data", "small", "64", "1"]),
+        ("pretrain_encoders", ["data", "encoders", "image"]),
+        ("pretrain_encoders", ["data", "encoders", "audio"]),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(sys, "argv", [script, *arguments])
+            patch.setattr(recipe.pretrain_encoders, "BATCH", 4)
+            patch.setitem(recipe.pretrain_encoders.EPOCHS, "image", 1)
+            patch.setitem(recipe.pretrain_encoders.EPOCHS, "audio", 1)
+            getattr(recipe, script).main()
+    return folder
+
+
+def teach(recipe, folder: Path, out: str, *options: object) -> str:
+    names = [str(folder / name) for name in ("small", "data", "encoders", out)]
+    result = CliRunner().invoke(recipe.lessons.app, [*names, *map(str, options)], catch_exceptions=False)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_lesson_teaches_what_the_model_then_answers(recipe, taught, monkeypatch):
+    monkeypatch.setattr(recipe.lessons, "WARMUP_STEPS", 5)
+    said = teach(recipe, taught, "model", "--steps", 80, "--rows", 24, "--learning-rate", 5e-3)
+    assert "weights learn" in said
+    # What was counted as right, token by token, is what the model writes.
+    glm = glmkit.load(taught / "model", device="cpu")
+    assert glm.media.kinds == ("image", "audio", "video")
+    data = taught / "data"
+    lessons = recipe.lessons
+    paths = lessons.paths_of(data, "video", "train")
+    read = lessons.read(data / "video.train.jsonl", "video", paths, str(taught / "model"), glm.media.model.rows("video"), 1)  # fmt: skip
+    decoded = lessons.decode(glm.media.model, "video", paths)
+    model = GLMForMultimodalGeneration.from_pretrained(taught / "model")
+    features = {"video.train": lessons.encoded(model.media, "video", decoded, torch.device("cpu"))}
+    learner = lessons.Learner(model, features, torch.optim.AdamW(model.parameters()), torch.device("cpu"))  # fmt: skip
+    counted = learner.right("video", "train", read)
+    lines = [json.loads(line) for line in (data / "video.train.jsonl").read_text().splitlines()]
+    written = defaultdict(list)
+    for line in lines:
+        for one in line["questions"]:
+            asks, answers = ("甲：", "乙：") if one["language"] == "zh" else ("A: ", "B: ")
+            text = f"<|video|>{asks}{one['question']}\n{answers}[sMASK]"
+            answer = glm.generate(text, videos=str(data / line["video"]), max_new_tokens=48)
+            written[one["kind"]].append(str(answer) == one["answer"])
+    assert {kind: round(float(np.mean(some)), 3) for kind, some in written.items()} == counted
+    assert max(counted.values()) > 0.2
+
+
+def test_a_lesson_of_an_adapter_changes_nothing_else(recipe, taught):
+    teach(recipe, taught, "adapter", "--steps", 3, "--rows", 4, "--only", "image", "--lora", 2)
+    names = {path.name for path in (taught / "adapter").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "media"} <= names
+    assert "model.safetensors" not in names
+    assert glmkit.load(taught / "adapter", device="cpu").media.kinds == ("image",)
+
+
+def test_the_rate_of_a_lesson_goes_up_and_down(recipe):
+    rate = recipe.lessons.rate_of
+    assert rate(0, 0.0, 3.0) == pytest.approx(0.01)
+    assert rate(5000, 0.5, 3.0) == 3.0
+    assert rate(5000, 0.85, 3.0) == pytest.approx(1.5)
+    assert rate(9000, 1.0, 3.0) == 0.0

@@ -1,0 +1,412 @@
+"""Both lessons, descriptions and questions, for a GLM whose encoders stay as they are: minutes on a GPU, hours on a CPU.
+
+    python recipes/multimodal/lessons.py small data encoders runs/multimodal/model --minutes 5 --processes 14
+    python recipes/multimodal/lessons.py glm-mini data encoders runs/eyes/model --only image --lora 16 --minutes 5
+
+In: a GLM, the media and questions of `make_data.py` and `describe.py`, the encoders of `pretrain_encoders.py`. Out: a multimodal model or adapter.
+`glmkit finetune` with scratch-dense.yaml and scratch.yaml learns the same. Here every medium goes through its encoder once, everything lies on
+the device, and a step, weights' update and all, is one captured CUDA graph: so small a model spends its time on launches, and needs many steps
+to learn where things are from each other.
+
+Shapes: N questions, B of a step, L tokens of a row, A tokens of the longest answer, n media, P features of one, D their width.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from decoded import Decoded, decode
+
+from glmkit import GLMForConditionalGeneration, GLMTokenizer
+from glmkit.blanks.layout import IGNORE_INDEX, collate
+from glmkit.checkpoint import resolve
+from glmkit.model.adapters import add_lora, load_merged, save_adapter
+from glmkit.multimodal.building import SMALL, build_media
+from glmkit.multimodal.configuration import MediumConfig
+from glmkit.multimodal.media import KINDS
+from glmkit.multimodal.modeling import GLMForMultimodalGeneration
+from glmkit.special_tokens import FIRST_MEDIA_ID
+from glmkit.tasks.encoding import decode_sample, encode_record
+from glmkit.tasks.records import read_questions
+from glmkit.tasks.rendering import expand
+from glmkit.tasks.task import load_task
+
+LENGTH = 128
+"""Most tokens of a row."""
+
+DENSE_FIRST, DENSE_EVERY = 0.25, 5
+"""Descriptions alone at first, for this share of the run; then every so many steps."""
+
+WARMUP_STEPS, DECAY = 300, 0.3
+"""Steps in which the rate rises, and the share of the run at whose end it has fallen to nothing."""
+
+FRAME_MERGE = 2
+"""Of a clip's frames: 4 rows each. In one row, with 128 numbers, two shapes and their places do not fit."""
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions about the media of one kind.
+
+    Attributes:
+        tensors: int64 `input_ids` [N, L], `position_ids` [N, 2, L], `prefix_lengths` [N]; `places` [N, A] of predicted tokens, and
+            `targets` [N, A], `IGNORE_INDEX` where an answer is shorter; `medium` [N].
+        asked: What each asks for.
+    """
+
+    tensors: Tensors
+    asked: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def to(self, device: torch.device) -> Questions:
+        return Questions({name: one.to(device) for name, one in self.tensors.items()}, self.asked)
+
+
+# -- reading
+
+
+def paths_of(data: Path, kind: str, split: str) -> list[Path]:
+    lines = (data / f"{kind}.{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [data / json.loads(line)[kind] for line in lines]
+
+
+def read(
+    source: Path, kind: str, paths: Sequence[Path], tokenizer: str, rows: int, processes: int
+) -> Questions:
+    """Returns the questions of a file, encoded as `glmkit finetune` encodes them.
+
+    Args:
+        source: JSON lines.
+        kind: Of medium.
+        paths: Of the media, in their order.
+        tokenizer: Folder or name.
+        rows: That one medium takes.
+        processes: That read.
+    """
+    job = partial(_read_part, source, kind, tokenizer, rows, processes)
+    with get_context("fork").Pool(processes) as pool:
+        found = [one for part in pool.map(job, range(processes)) for one in part]
+    asked, names, examples = zip(*found, strict=True)
+    pad = GLMTokenizer.from_pretrained(resolve(tokenizer)).special_ids.pad
+    batch = collate(examples, pad, length=max(map(len, examples)))
+    predicted = batch["labels"] != IGNORE_INDEX
+    longest = int(predicted.sum(1).max())
+    places = np.argsort(~predicted, axis=1, kind="stable")[:, :longest]
+    index = {str(path): number for number, path in enumerate(paths)}
+    arrays = {name: batch[name] for name in ("input_ids", "position_ids", "prefix_lengths")} | {
+        "places": places,
+        "targets": np.take_along_axis(batch["labels"], places, 1),
+        "medium": np.array([index[name] for name in names]),
+    }
+    return Questions({k: torch.from_numpy(v) for k, v in arrays.items()}, np.array(asked))
+
+
+def _read_part(
+    source: Path, kind: str, name: str, rows: int, parts: int, part: int
+) -> list[tuple[str, str, Any]]:
+    task, tokenizer = load_task("multimodal"), GLMTokenizer.from_pretrained(resolve(name))
+    found = []
+    for number, (record, where) in enumerate(read_questions(task, source)):
+        for one in expand(task, record, where) if number % parts == part else ():
+            ids, media, _ = encode_record(task, one, tokenizer, LENGTH, where, lambda _: rows)
+            if ids is not None:
+                example = decode_sample(ids, tokenizer.special_ids)
+                found.append((str(one["kind"]), str(media[0].source), example))
+    return found
+
+
+# -- the model
+
+
+@dataclass
+class Learner:
+    """A model, what its encoders made of all media, and how it learns."""
+
+    model: Any
+    features: dict[str, Tensors]
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+
+    @property
+    def base(self) -> Any:
+        """The GLM with its media, whatever wraps it."""
+        wraps = hasattr(self.model, "get_base_model")
+        return self.model.get_base_model() if wraps else self.model
+
+    def logits(self, parts: Mapping[str, tuple[str, Tensors]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns logits [B, A, V] at the places of answers, and the targets [B, A].
+
+        Args:
+            parts: Kind of medium -> (split, questions of a step).
+        """
+        table, batch, first = [], defaultdict(list), 0
+        length = max(one["input_ids"].shape[1] for _, one in parts.values())
+        answer = max(one["targets"].shape[1] for _, one in parts.values())
+        for kind, (split, one) in parts.items():
+            tower = self.base.media.towers[kind]
+            made = self.features[f"{kind}.{split}"]
+            times = made["times"][one["medium"]] if "times" in made else None
+            table.append(
+                tower.rows_of(made["features"][one["medium"]].float(), times).flatten(0, 1)
+            )
+            ids = one["input_ids"]
+            begins = first + tower.rows * torch.arange(len(ids), device=ids.device)[:, None]
+            first += tower.rows * len(ids)
+            ids = torch.where(ids >= FIRST_MEDIA_ID, ids + begins, ids)
+            batch["input_ids"].append(F.pad(ids, (0, length - ids.shape[1])))
+            batch["position_ids"].append(F.pad(one["position_ids"], (0, length - ids.shape[1])))
+            batch["prefix_lengths"].append(one["prefix_lengths"])
+            missing = answer - one["targets"].shape[1]
+            batch["places"].append(F.pad(one["places"], (0, missing)))
+            batch["targets"].append(F.pad(one["targets"], (0, missing), value=IGNORE_INDEX))
+        whole = {name: torch.cat(some) for name, some in batch.items()}
+        places, targets = whole.pop("places"), whole.pop("targets")
+        half = self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
+            hidden = self.base.glm(**whole, media_embeds=torch.cat(table), use_cache=False)
+            picked = hidden.last_hidden_state.gather(
+                1, places[..., None].expand(-1, -1, hidden.last_hidden_state.shape[-1])
+            )
+            return self.base.lm_head(picked), targets
+
+    def update(self, parts: Mapping[str, tuple[str, Tensors]]) -> torch.Tensor:
+        """Takes a step; returns the loss, a mean over the answers' tokens."""
+        logits, targets = self.logits(parts)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        loss.backward()
+        learning = self.optimizer.param_groups[0]["params"]
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        self.optimizer.step()
+        return loss.detach()
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    @torch.inference_mode()
+    def right(self, kind: str, split: str, questions: Questions) -> dict[str, float]:
+        """Returns the share of answers that are written as they should be, greedily and to the character, by what is asked.
+
+        An answer whose every token is the likeliest after those before it is the one that greedy decoding writes.
+        """
+        self.model.eval()
+        right = []
+        for some in torch.arange(len(questions), device=self.device).split(512):
+            one = {name: values[some] for name, values in questions.tensors.items()}
+            logits, targets = self.logits({kind: (split, one)})
+            right.append(((logits.argmax(-1) == targets) | (targets == IGNORE_INDEX)).all(1).cpu())
+        self.model.train()
+        found = torch.cat(right).numpy()
+        return {
+            str(asked): round(float(found[questions.asked == asked].mean()), 3)
+            for asked in np.unique(questions.asked)
+        }
+
+
+class Lesson:
+    """Steps of one lesson, with questions about every kind of medium; on a GPU a captured graph.
+
+    Args:
+        learner: Who learns.
+        questions: Kind of medium -> questions.
+        rows: Of a step, shared by the kinds.
+    """
+
+    def __init__(self, learner: Learner, questions: Mapping[str, Questions], rows: int):
+        self.learner, self.questions = learner, questions
+        self.rows = {kind: rows // len(questions) for kind in questions}
+        self.chosen = {
+            kind: torch.zeros(count, dtype=torch.int64, device=learner.device)
+            for kind, count in self.rows.items()
+        }
+        self.orders = {kind: self._indices(kind) for kind in questions}
+        self.graph: Any = None
+        self.loss = torch.zeros((), device=learner.device)
+
+    def _indices(self, kind: str) -> Iterator[torch.Tensor]:
+        """Yields indices of questions for ever: all of them in random order, again and again."""
+        count, rows = len(self.questions[kind]), self.rows[kind]
+        while True:
+            order = torch.randperm(max(count, rows), device=self.learner.device) % count
+            yield from (part for part in order.split(rows) if len(part) == rows)
+
+    def _parts(self) -> dict[str, tuple[str, Tensors]]:
+        return {
+            kind: ("train", {name: one[self.chosen[kind]] for name, one in some.tensors.items()})
+            for kind, some in self.questions.items()
+        }
+
+    def step(self) -> None:
+        for kind, order in self.orders.items():
+            self.chosen[kind].copy_(next(order))
+        if self.graph is not None:
+            self.graph.replay()
+            return
+        self.learner.optimizer.zero_grad(set_to_none=True)
+        self.loss = self.learner.update(self._parts())
+
+    def capture(self) -> None:
+        """Captures a step, on a GPU; the three before it are steps like any other."""
+        if self.learner.device.type != "cuda":
+            return
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.step()
+        torch.cuda.current_stream().wait_stream(side)
+        self.learner.optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.loss = self.learner.update(self._parts())
+        self.graph = graph
+
+
+# -- putting it together
+
+
+@torch.inference_mode()
+def encoded(media: Any, kind: str, decoded: Decoded, device: torch.device) -> Tensors:
+    """Returns what the encoder makes of media: half-precision `features` [n, P, D], of clips [n, F, P, D] and `times` [n, F]."""
+    encoder = (media.towers[kind].encoder or media.towers["image"].encoder).to(device).eval()
+    found = []
+    for start in range(0, len(decoded), 256):
+        values = torch.from_numpy(np.asarray(decoded.values[start : start + 256])).to(device)
+        one = encoder(values.flatten(0, 1).float() if kind == "video" else values.float())
+        found.append((one.unflatten(0, values.shape[:2]) if kind == "video" else one).half())
+    made = {"features": torch.cat(found)}
+    if decoded.times is not None:
+        made["times"] = torch.from_numpy(decoded.times).to(device)
+    return {name: one.clone() for name, one in made.items()}
+
+
+def rate_of(step: int, share: float, rate: float) -> float:
+    """Returns the rate of a step when a share of the run has passed: up, constant, down."""
+    return rate * min(1.0, (step + 1) / WARMUP_STEPS, (1.0 - share) / DECAY)
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def teach(
+    model: Annotated[str, typer.Argument(help="The GLM: a folder or name.")],
+    data: Annotated[Path, typer.Argument(help="What make_data.py and describe.py wrote.")],
+    encoders: Annotated[Path, typer.Argument(help="What pretrain_encoders.py wrote.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the model or adapter; it is made.")],
+    minutes: Annotated[float, typer.Option(min=0.01, help="Ends after so long.")] = 60.0,
+    steps: Annotated[int, typer.Option(min=1, help="Ends after so many steps.")] = 1_000_000,
+    rows: Annotated[int, typer.Option(min=1, help="Questions of a step.")] = 384,
+    learning_rate: Annotated[float, typer.Option(help="The highest.")] = 1.5e-3,
+    lora: Annotated[int, typer.Option(min=0, help="Rank of an adapter; 0: everything learns.")] = 0,
+    only: Annotated[str, typer.Option(help="Kinds of media, with commas.")] = ",".join(KINDS),
+    processes: Annotated[int, typer.Option(min=1, help="Processes that read and decode.")] = 2,
+    valid: Annotated[int, typer.Option(min=1, help="Media of each kind in evaluations.")] = 500,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Teaches a GLM to describe media and to answer questions about them, its encoders frozen."""
+    torch.manual_seed(seed)
+    kinds = only.split(",")
+    glm = load_merged(GLMForConditionalGeneration, resolve(model), dtype="float32")
+    glm.name_or_path = model
+    given = {
+        kind: MediumConfig(encoder=str(encoders / kind), seconds=SMALL[kind].seconds, merge=SMALL[kind].merge)
+        for kind in kinds
+        if kind != "video"
+    }  # fmt: skip
+    if "video" in kinds:
+        given["video"] = MediumConfig(frames=SMALL["video"].frames, merge=FRAME_MERGE)
+    media = build_media(given, kinds, glm)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        typer.echo(f"{time.monotonic() - begun:6.1f} s  {text}")
+
+    questions: dict[str, dict[str, Questions]] = defaultdict(dict)
+    decoded = {}
+    for kind in kinds:
+        for split in ("train", "valid", "heldout"):
+            paths = paths_of(data, kind, split)
+            paths = paths if split == "train" else paths[:valid]
+            decoded[f"{kind}.{split}"] = decode(media, kind, paths, processes)
+            sources = {split: f"{kind}.{split}.jsonl"}
+            if split == "train":
+                sources["dense"] = f"{kind}.dense.train.jsonl"
+            for name, source in sources.items():
+                given_to = (kind, paths_of(data, kind, split), model, media.rows(kind), processes)
+                questions[name][kind] = _of_first(read(data / source, *given_to), len(paths))
+        say(f"{kind}: {len(questions['train'][kind]):,} questions, {len(questions['dense'][kind]):,} descriptions")  # fmt: skip
+    questions = {name: {kind: one.to(device) for kind, one in some.items()} for name, some in questions.items()}  # type: ignore[assignment]  # fmt: skip
+    features = {name: encoded(media, name.partition(".")[0], one, device) for name, one in decoded.items()}  # fmt: skip
+    say("every medium has gone through its encoder")
+
+    whole = GLMForMultimodalGeneration.of(glm, media)
+    wrapped = add_lora(whole, rank=lora) if lora else whole
+    media.train_parts(("projector",))
+    wrapped.to(device).train()
+    learning = [one for one in wrapped.parameters() if one.requires_grad]
+    on_gpu = device.type == "cuda"
+    rate: Any = torch.tensor(0.0, device=device) if on_gpu else 0.0
+    optimizer = torch.optim.AdamW(learning, lr=rate, weight_decay=0.05, fused=True, capturable=on_gpu)  # fmt: skip
+    learner = Learner(wrapped, features, optimizer, device)
+    describe, answer = (Lesson(learner, questions[name], rows) for name in ("dense", "train"))
+    describe.capture()
+    answer.capture()
+    say(f"{sum(one.numel() for one in learning):,} weights learn")
+
+    started, step, next_look = time.monotonic(), 0, 0.1
+    while True:
+        share = max(step / steps, (time.monotonic() - started) / (60 * minutes))
+        if share >= 1:
+            break
+        learner.set_rate(rate_of(step, share, learning_rate))
+        lesson = describe if share < DENSE_FIRST or step % DENSE_EVERY == 0 else answer
+        lesson.step()
+        step += 1
+        if share >= next_look:
+            losses = f"losses {float(describe.loss):.3f}, {float(answer.loss):.3f}"
+            scores = " ".join(f"{kind} {learner.right(kind, 'valid', one)}" for kind, one in questions["valid"].items())  # fmt: skip
+            say(f"step {step:,}: {losses}; {scores}")
+            next_look += 0.15
+    for split in ("valid", "heldout"):
+        for kind, one in questions[split].items():
+            say(f"{step:,} steps, {kind}, {split}: {learner.right(kind, split, one)}")
+    out.mkdir(parents=True, exist_ok=True)
+    wrapped.cpu().eval()
+    if lora:
+        save_adapter(wrapped, out)
+    else:
+        wrapped.save_pretrained(out)
+    GLMTokenizer.from_pretrained(resolve(model)).save_pretrained(out)
+    say(f"written to {out}")
+
+
+def _of_first(questions: Questions, count: int) -> Questions:
+    """Returns the questions about the first media alone."""
+    kept = questions.tensors["medium"] < count
+    tensors = {name: one[kept] for name, one in questions.tensors.items()}
+    return Questions(tensors, questions.asked[kept.numpy()])
+
+
+if __name__ == "__main__":
+    app()
