@@ -3,7 +3,8 @@
     python recipes/multimodal/lessons.py small data encoders runs/multimodal/model --minutes 5 --processes 14
     python recipes/multimodal/lessons.py glm-mini data encoders runs/eyes/model --only image --lora 16 --minutes 5
 
-In: a GLM, the media and questions of `make_data.py` and `describe.py`, the encoders of `pretrain_encoders.py`. Out: a multimodal model or adapter.
+In: a GLM, the media and questions of `make_data.py` and `describe.py`, the encoders of `pretrain_encoders.py`. Out: a multimodal model or adapter,
+written at each evaluation; given in the GLM's place it learns on, with the encoders that it has.
 `glmkit finetune` with scratch-dense.yaml and scratch.yaml learns the same. Here every medium goes through its encoder once, everything lies on
 the device, and a step, weights' update and all, is one captured CUDA graph: so small a model spends its time on launches, and needs many steps
 to learn where things are from each other.
@@ -28,15 +29,23 @@ import torch
 import torch.nn.functional as F
 import typer
 from decoded import Decoded, decode
+from safetensors.torch import load_file
 
 from glmkit import GLMForConditionalGeneration, GLMTokenizer
 from glmkit.blanks.layout import IGNORE_INDEX, collate
-from glmkit.checkpoint import resolve
-from glmkit.model.adapters import add_lora, load_merged, save_adapter
+from glmkit.checkpoint import new_folder, resolve
+from glmkit.model.adapters import (
+    add_lora,
+    base_of,
+    is_adapter,
+    load_merged,
+    save_adapter,
+    set_adapter_weights,
+)
 from glmkit.multimodal.building import SMALL, build_media
 from glmkit.multimodal.configuration import MediumConfig
 from glmkit.multimodal.media import KINDS
-from glmkit.multimodal.modeling import GLMForMultimodalGeneration
+from glmkit.multimodal.modeling import GLMForMultimodalGeneration, load_media
 from glmkit.special_tokens import FIRST_MEDIA_ID
 from glmkit.tasks.encoding import decode_sample, encode_record
 from glmkit.tasks.records import read_questions
@@ -46,8 +55,8 @@ from glmkit.tasks.task import load_task
 LENGTH = 128
 """Most tokens of a row."""
 
-DENSE_FIRST, DENSE_EVERY = 0.25, 5
-"""Descriptions alone at first, for this share of the run; then every so many steps."""
+DENSE_EVERY = 5
+"""Of so many steps one is of descriptions, after those that are of nothing else."""
 
 WARMUP_STEPS, DECAY = 300, 0.3
 """Steps in which the rate rises, and the share of the run at whose end it has fallen to nothing."""
@@ -142,6 +151,7 @@ class Learner:
     features: dict[str, Tensors]
     optimizer: torch.optim.Optimizer
     device: torch.device
+    bf16: bool = False
 
     @property
     def base(self) -> Any:
@@ -177,8 +187,8 @@ class Learner:
             batch["targets"].append(F.pad(one["targets"], (0, missing), value=IGNORE_INDEX))
         whole = {name: torch.cat(some) for name, some in batch.items()}
         places, targets = whole.pop("places"), whole.pop("targets")
-        half = self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
+        kind_of_device = self.device.type
+        with torch.autocast(kind_of_device, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
             hidden = self.base.glm(**whole, media_embeds=torch.cat(table), use_cache=False)
             picked = hidden.last_hidden_state.gather(
                 1, places[..., None].expand(-1, -1, hidden.last_hidden_state.shape[-1])
@@ -317,6 +327,12 @@ def teach(
     steps: Annotated[int, typer.Option(min=1, help="Ends after so many steps.")] = 1_000_000,
     rows: Annotated[int, typer.Option(min=1, help="Questions of a step.")] = 384,
     learning_rate: Annotated[float, typer.Option(help="The highest.")] = 1.5e-3,
+    dense: Annotated[
+        float, typer.Option(help="Share of the run that has descriptions alone.")
+    ] = 0.25,
+    bf16: Annotated[
+        bool, typer.Option(help="Matrix products in bfloat16.")
+    ] = torch.cuda.is_available(),
     lora: Annotated[int, typer.Option(min=0, help="Rank of an adapter; 0: everything learns.")] = 0,
     only: Annotated[str, typer.Option(help="Kinds of media, with commas.")] = ",".join(KINDS),
     processes: Annotated[int, typer.Option(min=1, help="Processes that read and decode.")] = 2,
@@ -326,16 +342,11 @@ def teach(
     """Teaches a GLM to describe media and to answer questions about them, its encoders frozen."""
     torch.manual_seed(seed)
     kinds = only.split(",")
-    glm = load_merged(GLMForConditionalGeneration, resolve(model), dtype="float32")
-    glm.name_or_path = model
-    given = {
-        kind: MediumConfig(encoder=str(encoders / kind), seconds=SMALL[kind].seconds, merge=SMALL[kind].merge)
-        for kind in kinds
-        if kind != "video"
-    }  # fmt: skip
-    if "video" in kinds:
-        given["video"] = MediumConfig(frames=SMALL["video"].frames, merge=FRAME_MERGE)
-    media = build_media(given, kinds, glm)
+    adapter = resolve(model) if is_adapter(resolve(model)) else None
+    base = model if adapter is None else base_of(adapter)
+    glm = load_merged(GLMForConditionalGeneration, resolve(base), dtype="float32")
+    glm.name_or_path = base
+    media = load_media(resolve(model)) or build_media(settings_of(kinds, encoders), kinds, glm)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     begun = time.monotonic()
 
@@ -353,7 +364,7 @@ def teach(
             if split == "train":
                 sources["dense"] = f"{kind}.dense.train.jsonl"
             for name, source in sources.items():
-                given_to = (kind, paths_of(data, kind, split), model, media.rows(kind), processes)
+                given_to = (kind, paths_of(data, kind, split), base, media.rows(kind), processes)
                 questions[name][kind] = _of_first(read(data / source, *given_to), len(paths))
         say(f"{kind}: {len(questions['train'][kind]):,} questions, {len(questions['dense'][kind]):,} descriptions")  # fmt: skip
     questions = {name: {kind: one.to(device) for kind, one in some.items()} for name, some in questions.items()}  # type: ignore[assignment]  # fmt: skip
@@ -361,14 +372,18 @@ def teach(
     say("every medium has gone through its encoder")
 
     whole = GLMForMultimodalGeneration.of(glm, media)
+    if adapter is not None:
+        lora = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
     wrapped = add_lora(whole, rank=lora) if lora else whole
+    if adapter is not None:
+        set_adapter_weights(wrapped, load_file(adapter / "adapter_model.safetensors"))
     media.train_parts(("projector",))
     wrapped.to(device).train()
     learning = [one for one in wrapped.parameters() if one.requires_grad]
     on_gpu = device.type == "cuda"
     rate: Any = torch.tensor(0.0, device=device) if on_gpu else 0.0
     optimizer = torch.optim.AdamW(learning, lr=rate, weight_decay=0.05, fused=True, capturable=on_gpu)  # fmt: skip
-    learner = Learner(wrapped, features, optimizer, device)
+    learner = Learner(wrapped, features, optimizer, device, bf16)
     describe, answer = (Lesson(learner, questions[name], rows) for name in ("dense", "train"))
     describe.capture()
     answer.capture()
@@ -380,25 +395,42 @@ def teach(
         if share >= 1:
             break
         learner.set_rate(rate_of(step, share, learning_rate))
-        lesson = describe if share < DENSE_FIRST or step % DENSE_EVERY == 0 else answer
+        lesson = describe if share < dense or step % DENSE_EVERY == 0 else answer
         lesson.step()
         step += 1
         if share >= next_look:
             losses = f"losses {float(describe.loss):.3f}, {float(answer.loss):.3f}"
             scores = " ".join(f"{kind} {learner.right(kind, 'valid', one)}" for kind, one in questions["valid"].items())  # fmt: skip
             say(f"step {step:,}: {losses}; {scores}")
+            save(wrapped, GLMTokenizer.from_pretrained(resolve(base)), out)
             next_look += 0.15
+    save(wrapped, GLMTokenizer.from_pretrained(resolve(base)), out)
     for split in ("valid", "heldout"):
         for kind, one in questions[split].items():
             say(f"{step:,} steps, {kind}, {split}: {learner.right(kind, split, one)}")
-    out.mkdir(parents=True, exist_ok=True)
-    wrapped.cpu().eval()
-    if lora:
-        save_adapter(wrapped, out)
-    else:
-        wrapped.save_pretrained(out)
-    GLMTokenizer.from_pretrained(resolve(model)).save_pretrained(out)
     say(f"written to {out}")
+
+
+def settings_of(kinds: Sequence[str], encoders: Path) -> dict[str, MediumConfig]:
+    """Returns how new media are read: by the encoders of `pretrain_encoders.py`."""
+    given = {
+        kind: MediumConfig(encoder=str(encoders / kind), seconds=SMALL[kind].seconds, merge=SMALL[kind].merge)
+        for kind in kinds
+        if kind != "video"
+    }  # fmt: skip
+    if "video" in kinds:
+        given["video"] = MediumConfig(frames=SMALL["video"].frames, merge=FRAME_MERGE)
+    return given
+
+
+def save(model: Any, tokenizer: GLMTokenizer, out: Path) -> None:
+    """Writes a model or adapter, whole or not at all."""
+    with new_folder(out, overwrite=True) as folder:
+        if hasattr(model, "get_base_model"):
+            save_adapter(model, folder)
+        else:
+            model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _of_first(questions: Questions, count: int) -> Questions:

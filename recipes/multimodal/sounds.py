@@ -21,17 +21,17 @@ SECONDS = 2.0
 PITCHES = {"low": (220.0, 400.0), "middle": (600.0, 1080.0), "high": (1500.0, 2500.0)}
 """Ranges of the notes' fundamental frequencies in Hz: a gap of half an octave lies between two."""
 
-TIMBRES = ("sine", "square", "saw", "noise", "bell", "trill")
+TIMBRES = ("sine", "square", "saw", "noise", "bell")
 BELL = {1.0: 1.0, 2.76: 0.6, 5.4: 0.35}
 """Partials of a bell, as those of a free bar lie: factor of the note's frequency -> loudness."""
-TRILL = 25.0
-"""Hz: a trill is a sine whose loudness falls to 0.4 and rises again so often."""
+NOISE_WIDTH = 0.3
+"""Octaves from the middle of a noise's band to where its loudness has fallen to 0.6."""
 SEQUENCES = ("rising", "falling", "flat")
 INTERVALS = {"fast": (0.17, 0.22), "medium": (0.27, 0.33), "slow": (0.39, 0.46)}
 """Tempos and the time from a beep to the next, in seconds."""
 
 HELD_OUT_TONES = frozenset({("middle", "square"), ("high", "noise")})
-"""Pairs (pitch, timbre), two of eighteen, that training never has; four timbres are heard at every pitch."""
+"""Pairs (pitch, timbre), two of fifteen, that training never has; three timbres are heard at every pitch."""
 
 HELD_OUT_MELODIES = frozenset({("falling", "medium")})
 """Pairs (sequence, tempo), one of nine, that training never has."""
@@ -137,7 +137,7 @@ def beep_samples(
     if timbre == "noise":
         spectrum = np.fft.rfft(rng.normal(0, 1, len(time)))
         octaves = np.log2(np.maximum(np.fft.rfftfreq(len(time), 1 / RATE), 1) / frequency)
-        wave_form = np.fft.irfft(spectrum * np.exp(-0.5 * (octaves / 0.15) ** 2), len(time))
+        wave_form = np.fft.irfft(spectrum * np.exp(-0.5 * (octaves / NOISE_WIDTH) ** 2), len(time))
     elif timbre == "bell":
         sounding = [(factor, loud) for factor, loud in BELL.items() if factor * frequency < HIGHEST]
         partials = [
@@ -147,12 +147,10 @@ def beep_samples(
         wave_form = np.sum(partials, axis=0) * np.exp(-time / length)
     else:
         # Fourier series of the square wave (odd harmonics) and of the saw (all of them)
-        step = {"square": 2, "saw": 1}.get(timbre, int(HIGHEST))
+        step = {"sine": int(HIGHEST), "square": 2, "saw": 1}[timbre]
         harmonics = np.arange(1, max(int(HIGHEST / frequency), 1) + 1, step)[:, None]
         phase = 2 * np.pi * frequency * harmonics * time + rng.uniform(0, 2 * np.pi)
         wave_form = (np.sin(phase) / harmonics).sum(axis=0)
-        if timbre == "trill":
-            wave_form = wave_form * (0.7 + 0.3 * np.cos(2 * np.pi * TRILL * time))
     edge = np.minimum(np.minimum(time, time[::-1]) / 0.008, 1)  # 8 ms: no click at either end
     wave_form = wave_form * edge
     return wave_form / np.abs(wave_form).max()

@@ -19,7 +19,7 @@ WORDS = {
         "yes": "有", "no": "没有",
         "1": "一", "2": "两", "3": "三", "4": "四",
         "low": "低音", "middle": "中音", "high": "高音",
-        "sine": "正弦波", "square wave": "方波", "saw": "锯齿波", "noise": "噪声", "bell": "铃声", "trill": "颤音",
+        "sine": "正弦波", "square wave": "方波", "saw": "锯齿波", "noise": "噪声", "bell": "铃声",
         "rising": "上升", "falling": "下降", "flat": "不变", "fast": "快", "medium": "中等", "slow": "慢",
         "still": "不动", "back and forth": "来回",
         "Chinese": "中文", "English": "英文",

@@ -44,6 +44,7 @@ _FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "adapter_config.json",
     *sorted({name for names in VOCABULARY_FILES.values() for name in names}),
 )
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -71,7 +72,7 @@ class GLMTokenizer(GLMInputsMixin, PreTrainedTokenizerFast):
     def from_pretrained(  # type: ignore[override]  # the hub's options are among **kwargs
         cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any
     ) -> GLMTokenizer:
-        """Loads the tokenizer of a folder or of a model on the hub; its kind is seen from the files.
+        """Loads the tokenizer of a folder or of a model on the hub; its kind is seen from the files. An adapter without one has its base's.
 
         Args:
             pretrained_model_name_or_path: A folder, "glm-mini", or a hub name such as "THUDM/glm-large-chinese".
@@ -92,6 +93,8 @@ class GLMTokenizer(GLMInputsMixin, PreTrainedTokenizerFast):
             settings["name_or_path"] = str(pretrained_model_name_or_path)
             return cls(tokenizer_object=backend, **{**settings, **kwargs})
         if not (folder / "tokenizer.json").is_file():
+            if (base := _base_of(folder)) is not None:
+                return cls.from_pretrained(base, *args, **kwargs, **hub_options)
             raise TokenizerError(
                 f"{folder} has no vocabulary: tokenizer.json (glmkit's own), cog-pretrain.model (Chinese), "
                 "vocab.json and merges.txt (GPT-2 or RoBERTa) or vocab.txt (BERT) was expected."
@@ -303,6 +306,11 @@ def _find_folder(name: str | Path, hub_options: dict[str, Any]) -> Path:
             f"and unset HF_HUB_OFFLINE; or, on a machine that is connected, run `hf download {name} --local-dir DIR`, "
             "copy DIR here and give its path."
         ) from error
+
+
+def _base_of(folder: Path) -> str | None:
+    """Returns the model to which a folder's adapter belongs; None where it has no adapter, or one that names none."""
+    return read_json(folder / "adapter_config.json").get("base_model_name_or_path")
 
 
 def _published_kind(folder: Path) -> str | None:

@@ -23,7 +23,7 @@ MEDIA = ("image", "audio", "video")
 
 ANSWERS = {
     "image": {"colour": 11, "shape": 6, "size": 2, "count": 4, "relation": 4, "exists": 2},
-    "audio": {"pitch": 3, "timbre": 6, "count": 4, "sequence": 3, "tempo": 3, "digit": 10, "language": 2},
+    "audio": {"pitch": 3, "timbre": 5, "count": 4, "sequence": 3, "tempo": 3, "digit": 10, "language": 2},
     "video": {"colour": 11, "shape": 6, "direction": 6, "speed": 2},
 }  # fmt: skip
 """Kinds of questions with answers of a word, and how many answers there are."""
@@ -306,9 +306,9 @@ def test_beeps_have_the_notes_and_times_of_their_truth(recipe):
             tone = (
                 np.arange(8001) @ power / power.sum() if sound.timbre == "noise" else power.argmax()
             )
-            assert tone == pytest.approx(note, rel=0.12 if sound.timbre == "noise" else 0.02)
+            assert tone == pytest.approx(note, rel=0.25 if sound.timbre == "noise" else 0.02)
             first, second = (power[round(k * note) - 8 : round(k * note) + 9].max() for k in (1, 2))
-            if sound.timbre in ("sine", "square", "saw", "trill"):
+            if sound.timbre in ("sine", "square", "saw"):
                 assert (second > 0.1 * first) == (sound.timbre == "saw")
         heard.add((sound.timbre, sound.sequence))
         steps = np.sign(np.diff(sound.notes))

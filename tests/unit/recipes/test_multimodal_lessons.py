@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import glmkit
@@ -166,8 +167,8 @@ def taught(recipe, tmp_path_factory) -> Path:
     return folder
 
 
-def teach(recipe, folder: Path, out: str, *options: object) -> str:
-    names = [str(folder / name) for name in ("small", "data", "encoders", out)]
+def teach(recipe, folder: Path, out: str, *options: object, model: str = "small") -> str:
+    names = [str(folder / name) for name in (model, "data", "encoders", out)]
     result = CliRunner().invoke(recipe.lessons.app, [*names, *map(str, options)], catch_exceptions=False)  # fmt: skip
     assert result.exit_code == 0, result.output
     return result.output
@@ -207,6 +208,15 @@ def test_a_lesson_of_an_adapter_changes_nothing_else(recipe, taught):
     assert {"adapter_model.safetensors", "adapter_config.json", "media"} <= names
     assert "model.safetensors" not in names
     assert glmkit.load(taught / "adapter", device="cpu").media.kinds == ("image",)
+    before = load_file(taught / "adapter" / "adapter_model.safetensors")
+    projector = load_file(taught / "adapter" / "media" / "model.safetensors")
+    taught_on = ("--steps", 2, "--rows", 4, "--only", "image", "--learning-rate", 0)
+    assert "weights learn" in teach(recipe, taught, "again", *taught_on, model="adapter")
+    after = load_file(taught / "again" / "adapter_model.safetensors")
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], one) for name, one in before.items())
+    again = load_file(taught / "again" / "media" / "model.safetensors")
+    assert all(torch.equal(again[name], one) for name, one in projector.items())
 
 
 def test_the_rate_of_a_lesson_goes_up_and_down(recipe):

@@ -229,6 +229,17 @@ def test_a_damaged_folder_is_named_in_the_error(damage, message: str, tmp_path: 
     assert str(folder) in str(error.value)
 
 
+def test_an_adapter_without_a_vocabulary_has_its_base_s(tmp_path: Path) -> None:
+    base, adapter = gpt2_folder(tmp_path / "base"), tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    own, found = (GLMTokenizer.from_pretrained(one) for one in (base, adapter))
+    assert found.get_vocab() == own.get_vocab()
+    (adapter / "adapter_config.json").write_text("{}")
+    with pytest.raises(TokenizerError, match="has no vocabulary"):
+        GLMTokenizer.from_pretrained(adapter)
+
+
 def test_added_tokens_of_a_fine_tuned_folder_are_kept(tmp_path: Path) -> None:
     folder = gpt2_folder(tmp_path)
     names = ("<|startofpiece|>", "<|endofpiece|>", "[CLS]", "[MASK]", "[SEP]", "[UNK]", "[gMASK]")
