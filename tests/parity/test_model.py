@@ -15,6 +15,7 @@ from glmkit.model import (
     GLMForSequenceClassification,
     GLMModel,
 )
+from glmkit.model.prompting import CACHE
 
 RELATIVE = 1e-5
 """Of an array's largest value: logits, hidden states, losses (golden/README.md, Tolerances)."""
@@ -221,7 +222,7 @@ def test_token_by_token_with_a_cache(golden):
                 use_cache=True,
             )
             parts.append(output.logits)
-        assert output.cache is cache
+        assert output[CACHE] is cache
         assert cache.get_seq_length() == length
         logits = torch.cat(parts, dim=1)
         assert_logits(golden, "mems/incremental", logits)
@@ -239,7 +240,7 @@ def test_a_separator_with_a_cache_sees_all_of_it(golden):
             position_ids=fields["position_ids"][:, :, :prefill],
             attention_mask=fields["attention_mask"][:, :, :prefill, :prefill],
             use_cache=True,
-        ).cache
+        )[CACHE]
         logits = model(
             input_ids=fields["input_ids"][:, prefill:],
             position_ids=fields["position_ids"][:, :, prefill:],

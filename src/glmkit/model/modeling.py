@@ -38,7 +38,7 @@ from glmkit.model.configuration import GLMConfig
 from glmkit.model.loading import GLMLoadableModel
 from glmkit.model.loss import head_loss
 from glmkit.model.masks import additive_mask, block_mask, dense_visibility, mask_fields
-from glmkit.model.prompting import GLMGenerationMixin
+from glmkit.model.prompting import CACHE, GLMGenerationMixin
 from glmkit.model.virtual_tokens import in_front
 from glmkit.special_tokens import FIRST_MEDIA_ID
 
@@ -282,8 +282,8 @@ class GLMModel(GLMPreTrainedModel):
             media_embeds: [M, H], what stands where ids are `FIRST_MEDIA_ID` and above: images, sounds, clips (`multimodal`).
 
         Returns:
-            `last_hidden_state` [B, S, H] after the final LayerNorm, `cache`, `hidden_states`
-            (num_layers + 1 tensors before it), `attentions` (num_layers tensors [B, N, S, K]).
+            `last_hidden_state` [B, S, H] after the final LayerNorm, `cache` (`past_key_values` before transformers 5.24),
+            `hidden_states` (num_layers + 1 tensors before it), `attentions` (num_layers tensors [B, N, S, K]).
 
         Raises:
             UserError: Neither or both of ids and embeddings, positions of a wrong shape, or a mask form that
@@ -326,9 +326,9 @@ class GLMModel(GLMPreTrainedModel):
                 all_weights.append(weights[..., count:])  # of the tokens that are there
         return BaseModelOutputWithPast(
             last_hidden_state=transformer.final_layernorm(hidden),
-            cache=cache if use_cache or use_cache is None else None,
             hidden_states=tuple(all_hidden) if output_hidden_states else None,
             attentions=tuple(all_weights) if output_attentions else None,
+            **{CACHE: cache if use_cache or use_cache is None else None},  # type: ignore[arg-type]
         )
 
     def _positions(
@@ -456,8 +456,8 @@ class GLMForConditionalGeneration(GLMGenerationMixin, GLMPreTrainedModel):
             **kwargs: `output_hidden_states`, `output_attentions`.
 
         Returns:
-            `loss` (float32), `logits` [B, S, V] or None, `token_losses` float32 [T] or None, `cache`,
-            `hidden_states`, `attentions`.
+            `loss` (float32), `logits` [B, S, V] or None, `token_losses` float32 [T] or None, and `cache`, `hidden_states`,
+            `attentions` as in `GLMModel.forward`.
         """
         outputs = self.glm(
             input_ids=input_ids,
@@ -490,9 +490,9 @@ class GLMForConditionalGeneration(GLMGenerationMixin, GLMPreTrainedModel):
             loss=loss,
             logits=logits,
             token_losses=token_losses,
-            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE: getattr(outputs, CACHE)},
         )
 
 

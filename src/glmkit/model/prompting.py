@@ -17,6 +17,7 @@ import torch
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMode, MaxLengthCriteria
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from glmkit.blanks.layout import Piece, collate, find_masks, lay_out
 from glmkit.errors import GenerationError
@@ -25,6 +26,9 @@ from glmkit.model.media import check_media
 from glmkit.special_tokens import FIRST_MEDIA_ID
 
 logger = logging.getLogger(__name__)
+
+CACHE = "cache" if hasattr(CausalLMOutputWithPast, "cache") else "past_key_values"
+"""What transformers calls the cache in outputs and in `generate`: `cache` since 5.24, which needs Python 3.11."""
 
 
 class GLMGenerationMixin(GenerationMixin):
@@ -86,6 +90,8 @@ class GLMGenerationMixin(GenerationMixin):
             kwargs["media_ids"] = ids
             # transformers' penalties look up the logits of every id that they see.
             ids = ids.masked_fill(ids >= FIRST_MEDIA_ID, self.config.pad_token_id or 0)
+        if "cache" in kwargs:
+            kwargs[CACHE] = kwargs.pop("cache")
         if prompt_in_length_penalty:
             kwargs["custom_generate"] = beam_search_with_prompt
         return super().generate(ids, **kwargs)
@@ -212,6 +218,7 @@ class GLMGenerationMixin(GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         media_embeds: torch.Tensor | None = None,
         media_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Returns the forward pass's arguments for the tokens that the cache has not seen."""
@@ -223,7 +230,7 @@ class GLMGenerationMixin(GenerationMixin):
         inputs: dict[str, Any] = {
             "input_ids": input_ids[:, first:].contiguous(),
             "position_ids": positions.contiguous(),
-            "cache": cache,
+            "cache": past_key_values if cache is None else cache,
             "use_cache": kwargs.get("use_cache"),
         }
         for name in ("output_attentions", "output_hidden_states", "logits_to_keep"):

@@ -175,7 +175,7 @@ class Gate:
         try:
             reading = self._bodies.read(declared, receive, media, place)
             return await asyncio.wait_for(reading, scope["state"]["deadline"] - began)
-        except TimeoutError:
+        except asyncio.TimeoutError:  # the built-in one since Python 3.11
             raise DeadlineExceeded from None
 
     def _is_page(self, scope: Scope) -> bool:

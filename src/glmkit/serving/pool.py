@@ -55,7 +55,7 @@ class Pool:
         future.add_done_callback(lambda done: _soon(loop, ended, done))
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), max(0.0, deadline - began))
-        except TimeoutError:
+        except asyncio.TimeoutError:  # the built-in one since Python 3.11
             raise DeadlineExceeded from None
 
     def close(self) -> None:

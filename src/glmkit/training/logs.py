@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class RunLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if (self._run / "log.jsonl").exists():
-            now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+            now = datetime.now(timezone.utc).isoformat(sep=" ", timespec="seconds")
             with (self._run / _RESUMES).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, "time": now}) + "\n")
         # Lines behind the checkpoint that the run goes on from are written again.

@@ -18,6 +18,7 @@ from glmkit.model import (
     GLMForSequenceClassification,
     GLMModel,
 )
+from glmkit.model.prompting import CACHE
 
 
 def examples(seed=0):
@@ -205,9 +206,9 @@ def test_default_positions_continue_a_cache():
     ids = torch.arange(8)[None]
     full = model(input_ids=ids).last_hidden_state
     first = model(input_ids=ids[:, :5], use_cache=True)
-    second = model(input_ids=ids[:, 5:], past_key_values=first.cache)
+    second = model(input_ids=ids[:, 5:], past_key_values=first[CACHE])
     close(second.last_hidden_state, full[:, 5:])
-    assert model(input_ids=ids, use_cache=False).cache is None
+    assert CACHE not in model(input_ids=ids, use_cache=False)
 
 
 def test_attention_maps():
