@@ -83,7 +83,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[corpus,train]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[corpus,train,peft]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python

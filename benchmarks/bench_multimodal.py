@@ -1,6 +1,6 @@
 """What a model sees and hears: questions about held-out pictures, sounds and clips, by what they ask for.
 
-    python benchmarks/bench_multimodal.py --model FOLDER --data FOLDER [--limit 500] [--run FOLDER] [--smoke] [--save]
+    python benchmarks/bench_multimodal.py --model FOLDER --data FOLDER [--limit 500] [--run FOLDER] [--smoke] [--save [THEME]]
 
 The data are those of `recipes/multimodal/make_data.py`. Two splits: `valid` (new media) and `heldout` (combinations that training never
 had, such as a red star; what is asked is about them). Answers are written greedily and count where they are right to the character.
@@ -20,6 +20,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from dataclasses import replace
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -210,7 +211,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="media of each file")
     parser.add_argument("--run", type=Path, help="the run's folder, for how long training took")
     parser.add_argument("--smoke", action="store_true", help="4 media of each")
-    parser.add_argument("--save", action="store_true", help="write docs/results")
+    parser.add_argument("--save", nargs="?", const="multimodal", metavar="THEME", help="write docs/results/THEME_….md")  # fmt: skip
     arguments = parser.parse_args()
     begun = time.perf_counter()
     glm = glmkit.load(arguments.model)
@@ -236,16 +237,19 @@ def main() -> None:
         )
         values["training"] = {name: report.get(name) for name in kept}
     if arguments.save:
-        draw(results, RESULTS / "multimodal_cpu_2026-11.png")
+        drawn = f"{arguments.save}_cpu_{date.today():%Y-%m}.png"
+        draw(results, RESULTS / drawn)
         introduction = (
             "Questions in Chinese and English about pictures, sounds and clips that training never had. *valid*: new ones of the same kinds; "
-            "*heldout*: combinations that training never had (six of the 66 pairs of colour and shape, such as a red star; two of the twelve pairs of "
+            "*heldout*: combinations that training never had (six of the 66 pairs of colour and shape, such as a red star; two of the fifteen pairs of "
             "pitch and timbre, one of the nine of melody and tempo; three of 15 voices), and questions about them. An answer counts where it is right to the "
             "character. *blind*: the same model, asked with a grey picture, silence or a grey clip; *guesser*: the most frequent answer to just this question in the "
-            "training data.\n\n![Right answers in green, wrong ones in red with the right one below](multimodal_cpu_2026-11.png)"
+            "training data.\n\n![Right answers in green, wrong ones in red with the right one below]("
+            + drawn
+            + ")"
         )
-        command = "python benchmarks/bench_multimodal.py --model run/model --data data --save"
-        write_table_page("multimodal", "What a GLM sees and hears", introduction, shown, values, command)  # fmt: skip
+        command = f"python benchmarks/bench_multimodal.py --model {Path(arguments.model).name} --data data --save {arguments.save}"
+        write_table_page(arguments.save, "What a GLM sees and hears", introduction, shown, values, command)  # fmt: skip
     print(json.dumps(values, ensure_ascii=False, default=str))
 
 

@@ -29,6 +29,10 @@ from glmkit.model.configuration import GLMConfig
 HERE = Path(__file__).parent
 CARDS = {"en": "MODEL_CARD.md", "zh": "MODEL_CARD.zh.md"}
 FACTS = "training.json"
+ASKED_FOR = {
+    "all but captions": "全部（不含描述）", "colour": "颜色", "count": "数目", "exists": "有没有", "relation": "方位", "shape": "形状", "size": "大小", "caption": "描述",
+}  # fmt: skip
+"""What is asked of a picture, in Chinese."""
 SETTINGS = ("optim", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size", "seed")  # fmt: skip
 """Of `trainer:`, those that the card names."""
 
@@ -162,6 +166,25 @@ def write_cards(asset: Path, facts: TrainingFacts, results: dict[str, Any] | Non
     for language, name in CARDS.items():
         template = Template((HERE / f"card.{language}.md").read_text(encoding="utf-8"))
         values = card_values(asset, facts, results, language)
+        (asset / name).write_text(template.substitute(values), encoding="utf-8")
+
+
+def write_vision_cards(asset: Path, results: dict[str, Any]) -> None:
+    """Renders both cards of the adapter that sees.
+
+    Args:
+        asset: Its folder.
+        results: Of `benchmarks/bench_multimodal.py`.
+    """
+    scores = results["accuracy"]["image"]
+    questions = f"{scores['all but captions']['valid']['questions']:,}"
+    for language, name in CARDS.items():
+        rows = [
+            f"| {ASKED_FOR[what] if language == 'zh' else what} | {one['valid']['seen']:.0%} | {one['valid']['blind']:.0%} | {one['heldout']['seen']:.0%} |"
+            for what, one in scores.items()
+        ]
+        template = Template((HERE / f"vision.{language}.md").read_text(encoding="utf-8"))
+        values = {"rows": "\n".join(rows), "questions": questions}
         (asset / name).write_text(template.substitute(values), encoding="utf-8")
 
 

@@ -15,7 +15,10 @@ logger = logging.getLogger(__name__)
 DEFAULT_MODEL = "glm-mini"
 """What `glmkit.load()` and the commands use where no model is named."""
 
-EMBEDDED = (DEFAULT_MODEL,)
+VISION_MODEL = "glm-mini-vision"
+"""An adapter of it that sees pictures of coloured shapes."""
+
+EMBEDDED = (DEFAULT_MODEL, VISION_MODEL)
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -34,13 +37,13 @@ def embedded_folder(name: str | Path) -> Path | None:
     folder = ASSETS / name
     if not is_here(name):
         raise CheckpointError(
-            f"{name!r} is the model that comes with glmkit, but this installation lacks it: {folder} is missing or "
+            f"{name!r} is a model that comes with glmkit, but this installation lacks it: {folder} is missing or "
             "empty. Install a release, or train and ship it (recipes/glm-mini/train.sh, make ship-mini), or give a "
             "model's folder or hub name (--model; GLMKIT_MODEL for all commands)."
         )
     if Path(name).exists():
         logger.warning(
-            "%r is the model that comes with glmkit; the folder of that name here is './%s'",
+            "%r is a model that comes with glmkit; the folder of that name here is './%s'",
             name,
             name,
         )

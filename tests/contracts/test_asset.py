@@ -1,4 +1,4 @@
-"""The embedded model is whole: what the checksums say, no larger than a package may be, loaded by the ordinary loader."""
+"""The embedded models are whole: what the checksums say, no larger than a package may be, loaded by the ordinary loader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import glmkit
-from glmkit.embedded import ASSETS, DEFAULT_MODEL
+from glmkit.embedded import ASSETS, DEFAULT_MODEL, EMBEDDED, VISION_MODEL
 
 MAX_BYTES = 40_000_000
 MAX_ADDED_MIB = 90
@@ -18,23 +18,32 @@ FOLDER = ASSETS / DEFAULT_MODEL
 (WEIGHTS,) = FOLDER.glob("*.safetensors")
 
 
-def test_files_are_those_of_the_checksums():
-    lines = (FOLDER / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_files_are_those_of_the_checksums(name: str):
+    folder = ASSETS / name
+    lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    assert {"config.json", WEIGHTS.name, "tokenizer.json"} <= set(expected)
-    for name, digest in expected.items():
-        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, name
-    unlisted = {path.name for path in FOLDER.iterdir()} - set(expected)
-    assert unlisted == {"SHA256SUMS", "training.json", "MODEL_CARD.md", "MODEL_CARD.zh.md"}
+    for file, digest in expected.items():
+        assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == digest, file
+    files = {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()}
+    unlisted = {"SHA256SUMS", "MODEL_CARD.md", "MODEL_CARD.zh.md"}
+    assert files - set(expected) == unlisted | ({"training.json"} & files)
+    needed = {
+        DEFAULT_MODEL: {"config.json", WEIGHTS.name, "tokenizer.json"},
+        VISION_MODEL: {"adapter_model.safetensors", "media/model.safetensors", "example.png"},
+    }
+    assert needed[name] <= set(expected)
 
 
 def test_the_package_stays_small():
     assert sum(path.stat().st_size for path in ASSETS.rglob("*")) <= MAX_BYTES
 
 
+@pytest.mark.parametrize("model", EMBEDDED)
 @pytest.mark.parametrize("name", ["MODEL_CARD.md", "MODEL_CARD.zh.md"])
-def test_cards_have_numbers(name: str):
-    card = (FOLDER / name).read_text(encoding="utf-8")
+def test_cards_have_numbers(model: str, name: str):
+    card = (ASSETS / model / name).read_text(encoding="utf-8")
+    assert "%" in card
     assert "not recorded" not in card
     assert "Not measured yet" not in card
     assert "尚未评测" not in card
@@ -64,6 +73,23 @@ def test_it_loads_offline_and_has_learnt():
     assert [one.label for one in judged] == ["positive", "negative"]
     known, shuffled = "春眠不觉晓，处处闻啼鸟。", "鸟觉处啼春，闻不晓眠处。"
     assert glm.bits_per_character(known) < glm.bits_per_character(shuffled)
+
+
+def test_the_adapter_sees_what_its_example_shows():
+    pytest.importorskip("PIL")
+    pytest.importorskip("peft")
+    glm = glmkit.load(VISION_MODEL, device="cpu")
+    assert glm.media.kinds == ("image",)
+
+    def ask(question: str) -> str:
+        picture = {"type": "image", "image": str(ASSETS / VISION_MODEL / "example.png")}
+        parts = [picture, {"type": "text", "text": question}]
+        return str(glm.chat([{"role": "user", "content": parts}]))
+
+    assert ask("红色的是什么形状？") == "方形"
+    assert ask("Which shape is purple?") == "cross"
+    assert ask("环形是大还是小？") == "小"
+    assert ask("How many shapes are there?") == "three"
 
 
 @pytest.mark.slow

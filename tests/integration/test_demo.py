@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from conftest import golden_folder
 from glmkit import GLMForConditionalGeneration, GLMTokenizer, embedded
@@ -34,6 +35,36 @@ def test_it_speaks_chinese(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     shown = capsys.readouterr().out
     for words in ("情感分析", "好评", "差评", "万参数", "接下来"):
         assert words in shown
+
+
+def test_a_picture_is_described(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    pytest.importorskip("peft")
+    monkeypatch.setenv("GLMKIT_LANG", "zh")
+    showcase.seeing(Screen())
+    shown = capsys.readouterr().out
+    assert "example.png" in shown
+    for words in ("红色方形", "a purple cross", "三个"):
+        assert words in shown
+    monkeypatch.setattr(showcase, "find_spec", lambda name: None)
+    showcase.seeing(Screen())
+    assert "略过" in capsys.readouterr().out
+
+
+def test_a_terminal_shows_pictures_in_colours(tmp_path: Path, capsys: pytest.CaptureFixture):
+    image = pytest.importorskip("PIL.Image")
+    path = tmp_path / "half.png"
+    picture = image.new("RGB", (64, 64), (200, 30, 30))
+    picture.paste((10, 20, 250), (0, 2, 64, 64))
+    picture.save(path)
+    screen = Screen()
+    screen.console = Console(force_terminal=True, color_system="truecolor", width=80)
+    screen.terminal = True
+    screen.picture(path)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 16
+    assert lines[0].count("▀") == 32
+    assert "38;2;200;30;30" in lines[0]
+    assert "48;2;10;20;250" in lines[-1]
 
 
 def test_a_checkout_without_the_embedded_model_still_pretrains(

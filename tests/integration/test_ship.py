@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 import glmkit
 from glmkit import GLMForConditionalGeneration
+from glmkit.embedded import ASSETS, VISION_MODEL
 from glmkit.errors import UserError
 from glmkit.evaluation.suite import evaluate_tasks, parse_runs
 from glmkit.training.pretrain import pretrain
@@ -150,3 +152,28 @@ def test_what_cannot_be_shipped_leaves_the_old_asset(
         ship("weights", run / "model-average", "--target", asset)
     assert (asset / "SHA256SUMS").read_text() == before
     assert [path.name for path in asset.parent.iterdir()] == ["glm-mini"]
+
+
+def test_an_adapter_that_sees_is_shipped_in_half_precision(
+    module: ModuleType, ship: Callable[..., str], tmp_path: Path
+):
+    """The embedded one, shipped again from itself, is what it was."""
+    pytest.importorskip("peft")
+    embedded = ASSETS / VISION_MODEL
+    results = tmp_path / "results.json"
+    sides = {"valid": {"seen": 0.5, "blind": 0.25, "questions": 1200}, "heldout": {"seen": 0.4}}
+    results.write_text(json.dumps({"accuracy": {"image": {"all but captions": sides}}}))
+    given = ("--example", embedded / "example.png", "--results", results, "--target", tmp_path / "a")  # fmt: skip
+    assert "it says" in ship("vision", embedded, *given)
+    module.verify(tmp_path / "a")
+    card = (tmp_path / "a" / "MODEL_CARD.zh.md").read_text(encoding="utf-8")
+    assert "| 全部（不含描述） | 50% | 25% | 40% |" in card
+    assert "1,200" in card
+    for name in ("adapter_model.safetensors", "media/model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (embedded / name).read_bytes()
+    other = tmp_path / "other"
+    shutil.copytree(embedded, other)
+    config = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "x"}))  # fmt: skip
+    with pytest.raises(UserError, match="only glm-mini's"):
+        ship("vision", other, *given)

@@ -9,7 +9,7 @@ import yaml
 
 from glmkit.choosing.models import CANDIDATES, MINI
 from glmkit.choosing.tasks import NEEDS
-from glmkit.embedded import ASSETS, EMBEDDED
+from glmkit.embedded import ASSETS, DEFAULT_MODEL
 from glmkit.model import GLMConfig
 from glmkit.model.configuration import PRESETS
 
@@ -18,7 +18,7 @@ RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "glm-mini" / "pretrai
 
 def test_every_published_size_and_every_embedded_model_is_there():
     assert {one.preset for one in CANDIDATES} == {*PRESETS, ""}
-    assert {one.source for one in CANDIDATES if not one.preset} == set(EMBEDDED)
+    assert {one.source for one in CANDIDATES if not one.preset} == {DEFAULT_MODEL}
     assert len({one.name for one in CANDIDATES}) == len(CANDIDATES)
     for one in CANDIDATES:
         assert bool(one.archive) == ("/" not in one.source and bool(one.preset))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from glmkit.cli.language import say
 
 BAR_WIDTH = 24
+PICTURE_SIDE = 32
 LOG_WIDTH = 120
 
 
@@ -60,6 +62,25 @@ class Screen:
             self.console.print(text, style=style, markup=False, soft_wrap=True, end="")
             self.console.file.flush()
         self.console.print()
+
+    def picture(self, path: Path) -> None:
+        """Shows a small picture, two pixels a character, in a terminal with colours; else says where it is."""
+        if not self.terminal or self.console.color_system is None:
+            self.line(f"    {path}")
+            return
+        from PIL import Image
+        from rich.style import Style
+        from rich.text import Text
+
+        with Image.open(path) as image:
+            small = image.convert("RGB").resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
+        for row in range(0, PICTURE_SIDE, 2):
+            shown = Text("    ")
+            for column in range(PICTURE_SIDE):
+                upper, lower = (small.getpixel((column, row + half)) for half in (0, 1))
+                colours = ("#{:02x}{:02x}{:02x}".format(*one) for one in (upper, lower))  # type: ignore[misc]
+                shown.append("▀", Style(color=next(colours), bgcolor=next(colours)))
+            self.console.print(shown)
 
     def bars(self, rows: Sequence[tuple[str, float]]) -> None:
         """Writes names with probabilities, each with a bar."""

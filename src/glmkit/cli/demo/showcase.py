@@ -7,10 +7,12 @@ but the verses in which words are hidden, which every reader knows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from glmkit.cli.demo.screen import Screen
 from glmkit.cli.language import say
+from glmkit.embedded import ASSETS, DEFAULT_MODEL, VISION_MODEL, is_here
 from glmkit.tasks.task import load_task
 
 LABELS = {"positive": ("positive", "好评"), "negative": ("negative", "差评")}
@@ -104,6 +106,30 @@ def chatting(glm: Any, screen: Screen) -> None:
         screen.pieces(glm.chat([{"role": "user", "content": question}], stream=True))
 
 
+def seeing(screen: Screen) -> None:
+    """A picture, described by the adapter that sees; a word of where it comes from where it cannot be loaded."""
+    missing = [name for name in ("peft", "PIL") if find_spec(name) is None]
+    if missing or not is_here(VISION_MODEL):
+        screen.note(
+            say(
+                'left out: it needs glmkit[multimodal,peft] (pip install "glmkit[multimodal,peft]")',
+                '略过：需要 glmkit[multimodal,peft]（pip install "glmkit[multimodal,peft]"）',
+            )
+        )
+        return
+    from glmkit.api import load
+
+    picture = ASSETS / VISION_MODEL / "example.png"
+    screen.picture(picture)
+    with screen.call(f'eyes = glmkit.load("{VISION_MODEL}")'):
+        eyes = load(VISION_MODEL, device="cpu")
+    for question in ("图里有什么？", "What is in the picture?", "一共几个图形？"):
+        parts = [{"type": "image", "image": str(picture)}, {"type": "text", "text": question}]
+        asked = f'[picture, {{"type": "text", "text": "{question}"}}]'
+        with screen.call(f'eyes.chat([{{"role": "user", "content": {asked}}}])'):
+            screen.line(f"    {eyes.chat([{'role': 'user', 'content': parts}])}", "bold")
+
+
 ACTS: tuple[tuple[str, str, Callable[[Any, Screen], None]], ...] = (
     ("fill blanks", "填空", filling),
     ("write a poem that keeps its form", "按格律写诗", poetry),
@@ -137,6 +163,9 @@ def run_showcase(screen: Screen, model: str) -> None:
     for english, chinese, act in ACTS:
         screen.heading(say(english, chinese))
         act(glm, screen)
+    if model == DEFAULT_MODEL:
+        screen.heading(say("see", "看图"))
+        seeing(screen)
 
 
 def _ranked(probabilities: dict[str, float], name: Callable[[str], str]) -> list[tuple[str, float]]:
