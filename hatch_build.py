@@ -39,14 +39,17 @@ FLAGS = [
     "-pthread",
 ]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni"))]
 X86_FLAGS = {
     "kernels_avx2.cpp": AVX2,
-    "kernels_avx512.cpp": [
-        *AVX2,
-        *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")),
+    "kernels_avx512.cpp": AVX512,
+    "kernels_amx.cpp": [
+        *AVX512,
+        "-mavx512bf16",
+        *(f"-mamx-{part}" for part in ("tile", "int8", "bf16")),
     ],
 }
-"""Of one file alone: what they allow must not leak into code that runs on older processors."""
+"""Of one file alone: what they allow must not leak into code that runs on older processors. Without them a file is empty."""
 
 
 class NativeBuild(BuildHookInterface):
@@ -96,6 +99,8 @@ def build(root: Path, *, extra: Sequence[str] = (), library: Path = LIBRARY) -> 
         def compiled(source: Path) -> str:
             target = str(Path(folder, source.stem + ".o"))
             own = X86_FLAGS.get(source.name, []) if x86 else []
+            if not _accepts(compiler, own):
+                own = []
             if EMULATE in extra and source.name == "kernels_avx512.cpp":
                 own = AVX2
             _run([*compiler.split(), *FLAGS, *extra, *own, "-c", str(source), "-o", target])
@@ -107,6 +112,12 @@ def build(root: Path, *, extra: Sequence[str] = (), library: Path = LIBRARY) -> 
         linked = target.with_name(f".{target.name}.tmp")
         _run([*compiler.split(), "-shared", "-pthread", *extra, *objects, "-o", str(linked)])
         linked.replace(target)
+
+
+def _accepts(compiler: str, flags: list[str]) -> bool:
+    """Returns whether a compiler knows flags; older ones know fewer instructions."""
+    command = [*compiler.split(), *flags, "-x", "c++", "-fsyntax-only", os.devnull]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _run(command: list[str]) -> None:

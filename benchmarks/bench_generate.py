@@ -115,7 +115,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     times: dict[str, dict[str, list[float]]] = {
         name: {what: [] for what in ASKED} for name in processes
     }
-    speeds = []
+    speeds, memory = [], {}
     for round_number in range(arguments.rounds):
         speeds.append(bandwidth(arguments.threads))
         for what, asked in ASKED.items():
@@ -124,11 +124,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 seconds = processes[name].ask(**{**asked, **smaller})
                 tokens = asked.get("tokens") or asked["batch"] * {**asked, **smaller}["new"]
                 times[name][what].append(tokens / seconds)
+                if what == "decode 1" and not round_number:
+                    memory[name] = processes[name].ask(do="memory")
         print(f"round {round_number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
     results = {}
     for name, process in processes.items():
         medians = {what: statistics.median(some) for what, some in times[name].items()}
-        results[name] = {**medians, "memory": process.ask(do="memory"), "all": times[name]}  # fmt: skip
+        results[name] = {**medians, "memory 1": memory[name], "memory": process.ask(do="memory"), "all": times[name]}  # fmt: skip
         process.end()
     return {
         "shape": dict(zip(("layers", "hidden", "heads", "vocabulary", "positions"), SHAPES[shape], strict=True)),
@@ -146,8 +148,8 @@ def table(values: dict[str, Any]) -> str:
     weights = 12 * shape["layers"] * shape["hidden"] ** 2
     head = shape["vocabulary"] * shape["hidden"]
     lines = [
-        "| contender | decode, 1 text | of the roofline | decode, 8 texts | prefill 512 | peak MB |",
-        "|---|---|---|---|---|---|",
+        "| contender | decode, 1 text | of the roofline | decode, 8 texts | prefill 512 | peak MB, 1 text | peak MB, all |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, one in values["results"].items():
         package, kind = name.split(" ", 1)
@@ -155,7 +157,7 @@ def table(values: dict[str, Any]) -> str:
         if package == "glmkit" and kind in BYTES:
             read = weights * BYTES[kind] + head * (1 if kind == "int4" else BYTES[kind])
             roofline = f"{one['decode 1'] * read / speed / 1e9:.0%}"
-        numbers = (one["decode 1"], one["decode 8"], one["prefill"], one["memory"])
+        numbers = (one["decode 1"], one["decode 8"], one["prefill"], one["memory 1"], one["memory"])
         first, *rest = [f"{number:.1f}" if number < 100 else f"{number:.0f}" for number in numbers]
         lines.append(f"| {name} | {first} | {roofline} | {' | '.join(rest)} |")
     return "\n".join(lines)
@@ -250,6 +252,7 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=(), help="contenders to leave out")
     parser.add_argument("--peers", default=sys.executable, help="interpreter that has the peers")
     parser.add_argument("--save", action="store_true", help="write docs/results")
+    parser.add_argument("--hardware", default="cpu", help="second part of the page's name")
     arguments = parser.parse_args()
     if arguments.smoke:
         arguments.rounds = 1
@@ -264,7 +267,7 @@ def main() -> None:
 
 
 def write_page(values: dict[str, Any], text: str, arguments: argparse.Namespace) -> Path:
-    """Writes docs/results/generate_cpu_….md."""
+    """Writes docs/results/generate_….md."""
     speeds = [f"{speed:.0f}" for speed in values["bandwidth_gb_s"]]
     absent = "; ".join(f"{name} ({why})" for name, why in values["missing"].items())
     introduction = f"""
@@ -273,15 +276,17 @@ prompt of 128 tokens, tokens a second of the 64 after it (32 for each of 8 texts
 engine, as `glm.fill` uses it; peers run GPT-2 of the same sizes. Medians of {values["rounds"]} rounds, contenders interleaved, each in a process of its own.
 Memory was read at {", ".join(speeds)} GB/s in the rounds; the roofline is that (the median) over the bytes of weights which a token reads.
 {f"Not measured: {absent}." if absent else ""}
-Peak MB of a peer includes making, converting and quantizing its weights in the same process, glmkit's does not, so that column is no comparison.
+Peak MB of a peer includes making, converting and quantizing its weights in the same process, glmkit's does not, so that these columns are no comparison.
 """
     given = ["PYTHON" if word == arguments.peers else word for word in sys.argv[1:]]
     command = shlex.join(["python", "benchmarks/bench_generate.py", *given])
     title, folder = "Generation beside its peers", RESULTS
-    name = f"generate_cpu_{values['environment']['date'][:7]}.png"
+    name = f"generate_{arguments.hardware}_{values['environment']['date'][:7]}.png"
     draw(values, folder / name)
     text += f"\n\n![Tokens a second over bytes a token, beside what memory allows]({name})"
-    return write_table_page("generate", title, introduction, text, values, command)
+    return write_table_page(
+        "generate", title, introduction, text, values, command, arguments.hardware
+    )
 
 
 if __name__ == "__main__":

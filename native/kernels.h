@@ -42,8 +42,9 @@ struct Matrix {
 
 // Rows of activations as a matrix wants them: float32, or int8 with a scale and a sum for each group.
 struct Rows {
+    int64_t count;                  // n
     const float* values = nullptr;  // [n, padded columns]
-    int8_t* quantized = nullptr;  // [n, padded columns]
+    int8_t* quantized = nullptr;  // [n, padded columns]; where tiles are made, as kernels_amx.cpp wants it
     float* scales = nullptr;      // [n, groups]
     float* sums = nullptr;        // [n, groups], of the quantized values
 };
@@ -56,6 +57,10 @@ struct Result {
     bool add = false;
     bool activate = false;
     Activation activation = Activation::gelu;
+    // With tiles alone: the numbers go, prepared, to the rows of the matrix that reads them, and `out` is not written. Blocks
+    // are multiplied by fours then.
+    const Matrix* next_matrix = nullptr;
+    const Rows* next = nullptr;
 };
 
 // Where the keys and values of one head of one layer lie: page p holds those of tokens p * PAGE and on, keys as [padded head
@@ -78,11 +83,18 @@ struct Kernels {
     void (*attend)(const Heads&, bool half, const float* queries, int count, const int64_t* visible, int64_t head_size,
                    float scale, float* scores, float* context);
     void (*to_half)(const float* x, uint16_t* y, int64_t n);
+    // From so many rows on they are multiplied in tiles, and bfloat16 matrices have them prepared too; 0: never.
+    int64_t tiles;
+    // Context of `count` queries that see the same first `visible` tokens, whose keys and values are float16; as if all were
+    // bfloat16 unless `exact`. Null where it is no faster than `attend`.
+    void (*attend_prompt)(const Heads&, bool exact, const float* queries, int64_t stride, int64_t count, int64_t visible,
+                          int64_t head_size, float scale, float* context, int64_t context_stride);
 };
 
 const Kernels* portable_kernels();
 const Kernels* avx2_kernels();    // null where it was not built
 const Kernels* avx512_kernels();  // null where it was not built
+const Kernels* amx_kernels();     // null where it was not built or cannot be used here; to be asked where AVX-512 is
 
 // Number formats, one number at a time.
 float half_to_float(uint16_t x);

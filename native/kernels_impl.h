@@ -39,8 +39,14 @@ inline v8 load(const uint16_t* p) {
 
 inline float sum(v8 x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
 
-inline v8 max(v8 x, v8 y) { return x > y ? x : y; }
-inline v8 min(v8 x, v8 y) { return x < y ? x : y; }
+template <typename V>
+inline V max(V x, V y) {
+    return x > y ? x : y;
+}
+template <typename V>
+inline V min(V x, V y) {
+    return x < y ? x : y;
+}
 inline float largest(v8 x) {
     return std::max({x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]});
 }
@@ -51,40 +57,41 @@ constexpr int32_t ROUND_BITS = 0x4b400000;
 inline i8 nearest(v8 x) { return (i8)(x + all(ROUND)) - ROUND_BITS; }
 
 // exp(x): 2^n times a polynomial in the rest (the coefficients of Cephes' expf); relative error below 2e-7.
-inline v8 exponential(v8 x) {
-    x = max(min(x, all(88.0f)), all(-87.0f));
-    v8 rounded = x * 1.44269504088896341f + all(ROUND);
-    i8 n = (i8)rounded - ROUND_BITS;
-    v8 whole = rounded - all(ROUND);
-    v8 r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-    v8 p = all(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
+template <typename V>
+inline V exponential(V x) {
+    x = max(min(x, V{} + 88.0f), V{} - 87.0f);
+    V rounded = x * 1.44269504088896341f + ROUND;
+    auto n = (decltype(x < x))rounded - ROUND_BITS;
+    V whole = rounded - ROUND;
+    V r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    V p = 1.9875691500e-4f * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    return (p * (r * r) + r + 1.0f) * (v8)((n + 127) << 23);
+    return (p * (r * r) + r + 1.0f) * (V)((n + 127) << 23);
 }
 
 // erf(x), Abramowitz and Stegun 7.1.26; absolute error below 1.5e-7.
-inline v8 error_function(v8 x) {
-    v8 magnitude = max(x, -x);
-    v8 t = 1.0f / (1.0f + 0.3275911f * magnitude);
-    v8 p = all(1.061405429f);
-    p = p * t - 1.453152027f;
+template <typename V>
+inline V error_function(V x) {
+    V magnitude = max(x, -x);
+    V t = 1.0f / (1.0f + 0.3275911f * magnitude);
+    V p = 1.061405429f * t - 1.453152027f;
     p = p * t + 1.421413741f;
     p = p * t - 0.284496736f;
     p = p * t + 0.254829592f;
-    v8 y = 1.0f - p * t * exponential(-magnitude * magnitude);
+    V y = 1.0f - p * t * exponential(-magnitude * magnitude);
     return x < 0 ? -y : y;
 }
 
-inline v8 activate(v8 x, Activation kind) {
+template <typename V>
+inline V activate(V x, Activation kind) {
     switch (kind) {
         case Activation::gelu: return 0.5f * x * (1.0f + error_function(x * 0.70710678118654752f));
         case Activation::gelu_tanh:  // 0.5 x (1 + tanh(u)) = x / (1 + exp(-2 u))
             return x / (1.0f + exponential(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
-        case Activation::relu: return max(x, all(0));
+        case Activation::relu: return max(x, V{});
     }
     return x;
 }
@@ -470,27 +477,31 @@ void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, in
         }
 }
 
+// Rounds `group` numbers to int8 with one scale.
+inline void quantize(const float* x, int64_t group, int8_t* q, float* scale, float* sum) {
+    v8 most = all(0);
+    for (int64_t c = 0; c < group; c += 8) most = max(most, max(load(x + c), -load(x + c)));
+    float top = largest(most), inverse = top > 0 ? 127 / top : 0;
+    i8 total = {};
+    for (int64_t c = 0; c < group; c += 8) {
+        i8 whole = nearest(load(x + c) * inverse);
+        b8 bytes = __builtin_convertvector(whole, b8);
+        std::memcpy(q + c, &bytes, 8);
+        total += whole;
+    }
+    *scale = top / 127;
+    int32_t all_of_them = 0;
+    for (int i = 0; i < 8; ++i) all_of_them += total[i];
+    *sum = float(all_of_them);
+}
+
 void prepare(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
     if (!m.integer()) return;
     int64_t columns = m.padded_columns(), group = m.group(), groups = columns / group;
     for (int64_t n = first; n < last; ++n)
         for (int64_t g = 0; g < groups; ++g) {
-            const float* x = rows.values + n * columns + g * group;
-            int8_t* q = rows.quantized + n * columns + g * group;
-            v8 most = all(0);
-            for (int64_t c = 0; c < group; c += 8) most = max(most, max(load(x + c), -load(x + c)));
-            float top = largest(most), inverse = top > 0 ? 127 / top : 0;
-            i8 total = {};
-            for (int64_t c = 0; c < group; c += 8) {
-                i8 whole = nearest(load(x + c) * inverse);
-                b8 bytes = __builtin_convertvector(whole, b8);
-                std::memcpy(q + c, &bytes, 8);
-                total += whole;
-            }
-            rows.scales[n * groups + g] = top / 127;
-            int32_t all_of_them = 0;
-            for (int i = 0; i < 8; ++i) all_of_them += total[i];
-            rows.sums[n * groups + g] = float(all_of_them);
+            int64_t from = n * columns + g * group, place = n * groups + g;
+            quantize(rows.values + from, group, rows.quantized + from, rows.scales + place, rows.sums + place);
         }
 }
 

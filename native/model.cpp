@@ -26,7 +26,7 @@ thread_local std::string error;
 const Kernels* best_kernels() {
 #if defined(__x86_64__)
     const char* wanted = std::getenv("GLMKIT_INSTRUCTIONS");
-    std::string most = wanted ? wanted : "avx512";
+    std::string most = wanted ? wanted : "amx";
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -35,7 +35,9 @@ const Kernels* best_kernels() {
 #if defined(GLMKIT_EMULATE_AVX512)
     avx512 = true;
 #endif
-    if (most == "avx512" && avx512 && avx512_kernels()) return avx512_kernels();
+    bool bfloat = avx512 && __builtin_cpu_supports("avx512bf16");
+    if (most == "amx" && bfloat && amx_kernels()) return amx_kernels();
+    if ((most == "amx" || most == "avx512") && avx512 && avx512_kernels()) return avx512_kernels();
     if (most != "portable" && avx2 && avx2_kernels()) return avx2_kernels();
 #endif
     return portable_kernels();
@@ -85,9 +87,11 @@ struct Feed {
     std::vector<const void*> pages;
 };
 
-struct Queries {  // what attention does at once: up to QUERIES tokens of one feed, one head
+struct Queries {  // what attention does at once: up to QUERIES tokens of one feed (PROMPT of its part A), one head
     int32_t feed, token;
 };
+
+constexpr int64_t PROMPT = 128, LEAST_PROMPT = 16;  // tokens of part A, which all see the same; of fewer as of others
 
 }  // namespace
 }  // namespace glmkit
@@ -104,7 +108,10 @@ struct glmkit_model {
     std::map<int64_t, Sequence> sequences;
     int64_t next_sequence = 0, page_bytes, head_size, padded_head, number;
     std::mutex lock;
-    Buffer hidden, normed, qkv, context, wide, quantized, scales, sums, last, scratch;
+    Buffer hidden, normed, qkv, context, wide, last, scratch;
+    struct {
+        Buffer quantized, scales, sums;
+    } prepared[2];
 
     glmkit_model(const glmkit_sizes& s, int threads) : sizes(s), pool(threads), layers(size_t(s.layers)) {
         head_size = s.hidden / s.heads;
@@ -173,26 +180,40 @@ struct glmkit_model {
     void forward(std::vector<Feed>& feeds, int64_t total, const int32_t* ids, const int32_t* position_ids,
                  const int32_t* block_ids, const float* media, float* states, float* logits);
     void head(const float* states, int64_t n, float* logits);
-    void project(int thread, const Matrix& m, const float* input, int64_t n, const Result& result);
+    Rows rows(const float* values, int64_t n, int64_t columns, int which = 0);
+    bool tiled(int64_t n, const Matrix& m) const;
+    void project(int thread, const Matrix& m, const Rows& rows, const Result& result, bool ready = false);
     void keep(const Feed& feed, int64_t layer, int64_t token, const float* row);
 };
 
-// result = m x input, on all threads. The input [n, padded columns] is quantized first where the matrix wants it.
-void glmkit_model::project(int thread, const Matrix& m, const float* input, int64_t n, const Result& result) {
-    Rows rows;
-    rows.values = input;
-    rows.quantized = static_cast<int8_t*>(quantized.reserve(0));
-    rows.scales = scales.floats(0);
-    rows.sums = sums.floats(0);
-    if (m.integer())
-        pool.share(thread, n, padded(n, pool.threads()) / pool.threads(),
+// The n rows [n, padded columns] with room for what matrices want them to be; tiles have 16 rows, and up to two bfloat16 a
+// number.
+Rows glmkit_model::rows(const float* values, int64_t n, int64_t columns, int which) {
+    auto& [quantized, scales, sums] = prepared[which];
+    int64_t numbers = padded(n, 16) * columns, bytes = words.format == Format::bfloat16 && tiled(n, words) ? 4 : 1;
+    return {n, values, static_cast<int8_t*>(quantized.reserve(numbers * bytes)), scales.floats(numbers / GROUP4),
+            sums.floats(numbers / GROUP4)};
+}
+
+bool glmkit_model::tiled(int64_t n, const Matrix& m) const {
+    return kernels.tiles && n >= kernels.tiles && m.format != Format::float32;
+}
+
+// result = m x rows, on all threads. Rows are quantized first where the matrix wants it and they are not `ready`.
+void glmkit_model::project(int thread, const Matrix& m, const Rows& rows, const Result& result, bool ready) {
+    int64_t n = rows.count, threads = pool.threads(), columns = m.padded_columns();
+    bool tiles = tiled(n, m);
+    if (!ready && (m.integer() || tiles))
+        pool.share(thread, n, padded(n, threads) / threads,
                    [&](int64_t first, int64_t last) { kernels.prepare(m, rows, first, last); });
-    constexpr int64_t TOKENS = 128;  // rows whose activations stay in a core's cache while weights go by
-    int64_t blocks = m.blocks(), pieces = 16 * pool.threads();
-    int64_t piece = blocks > pieces ? blocks / pieces : 1;
-    for (int64_t start = 0; start < n; start += TOKENS)
+    // Rows whose activations stay in a core's cache while weights go by; tiles are so fast that weights should go by once.
+    int64_t some = 128, bytes = columns * (m.format == Format::bfloat16 ? 4 : 1);
+    if (tiles) some = std::max<int64_t>(some, (1 << 20) / bytes / 32 * 32);
+    int64_t blocks = m.blocks(), piece = std::max<int64_t>(1, blocks / (16 * threads));
+    if (tiles) piece = padded(piece, 4);
+    for (int64_t start = 0; start < n; start += some)
         pool.share(thread, blocks, piece, [&](int64_t first, int64_t last) {
-            kernels.multiply(m, rows, start, start + TOKENS < n ? start + TOKENS : n, first, last, result);
+            kernels.multiply(m, rows, start, std::min(start + some, n), first, last, result);
         });
 }
 
@@ -221,27 +242,31 @@ void glmkit_model::keep(const Feed& feed, int64_t layer, int64_t token, const fl
 void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_t* ids, const int32_t* position_ids,
                            const int32_t* block_ids, const float* media, float* states, float* logits) {
     int64_t width = sizes.hidden, row = padded(width, COLUMNS), wide_row = padded(sizes.mlp, COLUMNS), most = 0, wanted = 0;
-    std::vector<Queries> queries;
+    std::vector<Queries> queries, prompts;
     for (size_t f = 0; f < feeds.size(); ++f) {
         Feed& feed = feeds[f];
         for (const Page& page : feed.sequence->pages) feed.pages.push_back(page->reserve(0));
         most = std::max(most, feed.before + feed.count);
         wanted += feed.num_logits;
-        for (int64_t token = 0; token < feed.count; token += QUERIES) queries.push_back({int32_t(f), int32_t(token)});
+        bool prompt = kernels.attend_prompt && sizes.half_cache && feed.prefix >= LEAST_PROMPT;
+        int64_t written = prompt ? feed.prefix : 0;
+        for (int64_t token = 0; token < written; token += PROMPT) prompts.push_back({int32_t(f), int32_t(token)});
+        for (int64_t token = written; token < feed.count; token += QUERIES) queries.push_back({int32_t(f), int32_t(token)});
     }
     std::vector<int32_t> feed_of(static_cast<size_t>(total));
     for (size_t f = 0; f < feeds.size(); ++f)
         for (int64_t i = 0; i < feeds[f].count; ++i) feed_of[size_t(feeds[f].first + i)] = int32_t(f);
 
-    int64_t longest_row = std::max(row, wide_row), score_row = QUERIES * padded(most, PAGE);
+    int64_t score_row = QUERIES * padded(most, PAGE);
     int64_t own = score_row + 2 * QUERIES * padded_head;
     float *x = hidden.floats(total * width), *y = normed.floats(total * row), *c = context.floats(total * row);
-    float *q = qkv.floats(total * 3 * width), *w = wide.floats(total * wide_row);
+    float* q = qkv.floats(total * 3 * width);
+    bool at_once = tiled(total, layers[0].down);  // what the MLP widens to is prepared where it is made
+    float* w = at_once ? nullptr : wide.floats(total * wide_row);
     float* z = states ? states : last.floats(wanted * row);
     int64_t state_row = states ? width : row;
-    quantized.reserve(total * longest_row);
-    scales.floats(total * longest_row / GROUP4);
-    sums.floats(total * longest_row / GROUP4);
+    Rows normed_rows = rows(y, total, row), context_rows = rows(c, total, row), wide_rows = rows(w, total, wide_row, 1);
+    Rows last_rows = rows(z, wanted, row);
     float* private_memory = scratch.floats(pool.threads() * own);
     float scale = 1 / std::sqrt(float(head_size));
     auto activation = Activation(sizes.activation);
@@ -274,13 +299,23 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
         for (int64_t l = 0; l < sizes.layers; ++l) {
             const Layer& layer = layers[size_t(l)];
             normalize(layer.norm1);
-            project(thread, layer.qkv, y, total, {q, 3 * width, layer.qkv_bias});
+            project(thread, layer.qkv, normed_rows, {q, 3 * width, layer.qkv_bias});
             pool.share(thread, total, few, [&](int64_t first, int64_t end) {
                 for (int64_t t = first; t < end; ++t) {
                     const Feed& feed = feeds[size_t(feed_of[size_t(t)])];
                     keep(feed, l, t - feed.first, q + t * 3 * width);
                 }
             });
+            if (!prompts.empty())
+                pool.share(thread, int64_t(prompts.size()) * sizes.heads, 1, [&](int64_t first, int64_t) {
+                    const Queries& some = prompts[size_t(first / sizes.heads)];
+                    int64_t head = first % sizes.heads;
+                    const Feed& feed = feeds[size_t(some.feed)];
+                    int64_t t = feed.first + some.token, in = head * head_size;
+                    kernels.attend_prompt({feed.pages.data(), offset(l, 0, head), offset(l, 1, head)}, !layer.qkv.integer(),
+                                          q + t * 3 * width + in, 3 * width, std::min(PROMPT, feed.prefix - some.token),
+                                          feed.prefix, head_size, scale, c + t * row + in, row);
+                });
             int64_t items = int64_t(queries.size()) * sizes.heads;
             pool.share(thread, items, 1 + items / (16 * pool.threads()), [&](int64_t first, int64_t end) {
                 for (int64_t item = first; item < end; ++item) {
@@ -304,10 +339,12 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
                                     context_out + i * padded_head, size_t(head_size) * 4);
                 }
             });
-            project(thread, layer.dense, c, total, {x, width, layer.dense_bias, true});
+            project(thread, layer.dense, context_rows, {x, width, layer.dense_bias, true});
             normalize(layer.norm2);
-            project(thread, layer.up, y, total, {w, wide_row, layer.up_bias, false, true, activation});
-            project(thread, layer.down, w, total, {x, width, layer.down_bias, true});
+            Result widened{w, wide_row, layer.up_bias, false, true, activation};
+            if (at_once) widened.next_matrix = &layer.down, widened.next = &wide_rows;
+            project(thread, layer.up, normed_rows, widened);
+            project(thread, layer.down, wide_rows, {x, width, layer.down_bias, true}, at_once);
         }
         if (thread == 0) {
             float* out = z;
@@ -316,7 +353,7 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
                     kernels.normalize(x + (feed.first + i) * width, final_norm[0], final_norm[1], sizes.epsilon, width, out);
         }
         pool.wait();
-        if (logits) project(thread, words, z, wanted, {logits, sizes.vocabulary});
+        if (logits) project(thread, words, last_rows, {logits, sizes.vocabulary});
     }, is_little(total * int64_t(sizes.layers) * width * (4 * width + 2 * sizes.mlp) + wanted * width * sizes.vocabulary));
 }
 
@@ -324,10 +361,8 @@ void glmkit_model::head(const float* states, int64_t n, float* logits) {
     int64_t width = sizes.hidden, row = padded(width, COLUMNS);
     float* z = last.floats(n * row);
     for (int64_t i = 0; i < n; ++i) std::memcpy(z + i * row, states + i * width, size_t(width) * 4);
-    quantized.reserve(n * row);
-    scales.floats(n * row / GROUP4);
-    sums.floats(n * row / GROUP4);
-    pool.run([&](int thread) { project(thread, words, z, n, {logits, sizes.vocabulary}); },
+    Rows last_rows = rows(z, n, row);
+    pool.run([&](int thread) { project(thread, words, last_rows, {logits, sizes.vocabulary}); },
              is_little(n * width * sizes.vocabulary));
 }
 

@@ -73,6 +73,24 @@ def build(folder: Path, *flags: str) -> Path:
     return folder / "src"
 
 
+def test_an_older_compiler_builds_what_it_knows(tmp_path: Path, monkeypatch):
+    """Without AMX in the compiler the best kernels are those of AVX-512, or what the processor has of it."""
+    compiler = tmp_path / "older"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-mamx*) exit 1;; esac\nexec g++ "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    source = build(tmp_path)
+    code = "from glmkit.native.library import instructions; print(instructions())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() in ("avx512", "avx2", "portable")
+
+
 def exercise(source: Path, instructions: str, rounds: int, **variables: str) -> None:
     path = os.pathsep.join([str(source), str(Path(__file__).parent)])
     done = subprocess.run(
@@ -87,12 +105,15 @@ def exercise(source: Path, instructions: str, rounds: int, **variables: str) -> 
 
 def test_avx512_kernels_compute_what_the_others_do(tmp_path: Path):
     """Their one own instruction is emulated, everything else runs as it is compiled for this processor."""
-    exercise(build(tmp_path, "-DGLMKIT_EMULATE_AVX512"), "avx512", 24)
+    source = build(tmp_path, "-DGLMKIT_EMULATE_AVX512")
+    exercise(source, "avx512", 24, GLMKIT_INSTRUCTIONS="avx512")
 
 
-@pytest.mark.parametrize("instructions", ["avx2", "portable"])
+@pytest.mark.parametrize("instructions", ["amx", "avx2", "portable"])
 def test_sanitizers_find_nothing(tmp_path: Path, instructions: str):
     """No read or write beyond what is there, nothing undefined: over odd sizes, forks, truncations and threads."""
+    if instructions == "amx" and "amx_int8" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no tiles")
     source = build(tmp_path, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1")
     library = subprocess.run(
         ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True

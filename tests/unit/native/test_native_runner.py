@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -252,11 +253,29 @@ def test_a_forked_process_goes_on():
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize("instructions", [pytest.param("portable", marks=pytest.mark.slow), "avx2"])
+LESS_TO_MORE = ["portable", "avx2", "avx512", "amx"]
+
+
+def run_with(instructions: str, code: str, folder: Path):
+    """What code pickles into the file that is its argument, in a process that uses no more than these instructions."""
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    subprocess.run(
+        [sys.executable, "-c", code, str(folder / "found")],
+        env={**os.environ, "PYTHONPATH": path, "GLMKIT_INSTRUCTIONS": instructions},
+        check=True,
+        timeout=100,
+    )
+    return pickle.loads((folder / "found").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "instructions", [pytest.param("portable", marks=pytest.mark.slow), "avx2", "avx512"]
+)
 def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
     """The plain C++ loops, and the vector instructions that are not this processor's best (which all other tests run)."""
-    if library.instructions() == instructions or library.instructions() == "portable":
-        pytest.skip(f"{library.instructions()} is what all other tests run here")
+    here = library.instructions()
+    if LESS_TO_MORE.index(here) <= LESS_TO_MORE.index(instructions):
+        pytest.skip(f"{here} is what all other tests run here")
     code = (
         "import pickle, sys\n"
         "from native_samples import native, random_model, sample, feed\n"
@@ -267,21 +286,51 @@ def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
         "    found[name] = runner.forward([feed(s, tokens, 0, 46, 37)])[0].numpy()\n"
         "pickle.dump((instructions(), found), open(sys.argv[1], 'wb'))\n"
     )
-    here = os.path.dirname(__file__)
-    path = os.pathsep.join([here, *sys.path])
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "found")],
-        env={**os.environ, "PYTHONPATH": path, "GLMKIT_INSTRUCTIONS": instructions},
-        check=True,
-        timeout=100,
-    )
-    used, found = pickle.loads((tmp_path / "found").read_bytes())
+    used, found = run_with(instructions, code, tmp_path)
     assert used == instructions
     model = random_model(num_layers=3, hidden_size=72, num_attention_heads=3)
     tokens = sample(model, 37, 9)
     for name, logits in found.items():
         expected = reference(as_understood(model, name), tokens, 37)
         assert close(torch.from_numpy(np.asarray(logits)), expected, name), name
+
+
+def test_tiles_give_the_bits_of_avx512(tmp_path: Path):
+    """Of whole numbers, however many rows there are: a prompt's rows beyond what fills a tile, blocks that stand alone."""
+    if library.instructions() != "amx":
+        pytest.skip("this processor has no tiles")
+    code = (
+        "import pickle, sys, torch\n"
+        "from native_samples import native, random_model, sample, feed\n"
+        "draw = torch.Generator().manual_seed(0); found = []\n"
+        "number = lambda low, high: int(torch.randint(low, high + 1, (), generator=draw))\n"
+        "for round in range(40):\n"
+        "    heads = number(1, 4)\n"
+        "    model = random_model(round, hidden_size=heads * number(1, 40), num_attention_heads=heads, vocab_size=number(1, 300),\n"
+        "        intermediate_size=number(1, 400), hidden_act=('gelu', 'gelu_new', 'relu')[round % 3])\n"
+        "    tokens = sample(model, 0, number(8, 100), round)\n"
+        "    runner = native(model, ('int8', 'int4')[round % 2], threads=number(1, 3)); s = runner.open()\n"
+        "    found.append(runner.forward([feed(s, tokens, 0, len(tokens[0]))])[0].numpy())\n"
+        "pickle.dump(found, open(sys.argv[1], 'wb'))\n"
+    )
+    for one, other in zip(
+        *(run_with(name, code, tmp_path) for name in ("amx", "avx512")), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
+def test_a_long_prompt_in_tiles():
+    """Part A of several chunks of queries and pages, alone and in company, for every kind of weights."""
+    model = random_model(max_sequence_length=512, hidden_size=96, num_attention_heads=2)
+    tokens, other = sample(model, 300, 4), sample(model, 33, 4, seed=1)
+    for name in TOLERANCE:
+        runner = native(model, name, threads=2)
+        first, second = runner.open(), runner.open()
+        feeds = [feed(first, tokens, 0, 304, 300), feed(second, other, 0, 37, 33)]
+        found = runner.forward(feeds)
+        for logits, texts, prefix in ((found[0], tokens, 300), (found[1], other, 33)):
+            assert close(logits, reference(as_understood(model, name), texts, prefix), name), name
+        assert close(read(runner, other, 33, []), found[1], name)
 
 
 def test_weights_of_another_model_are_refused():
