@@ -11,6 +11,8 @@ Shapes: T tokens of a step, H hidden, N heads, D head size, R rows and C capacit
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -19,6 +21,9 @@ try:
     from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 except ImportError:  # an older Triton: `early` is not for it
     gdc_launch_dependents = gdc_wait = None
+
+MANY = 2048
+"""Heads of tokens, together, from which on each is one warp's: those of 64 texts of 2b."""
 
 
 @triton.jit
@@ -90,19 +95,25 @@ def _attend(
 ):  # fmt: skip
     """Each program does one head of one token: softmax over what its row has read, and itself."""
     token, head = tl.program_id(0), tl.program_id(1)
+    if EARLY:
+        gdc_launch_dependents()
     slot = tl.load(slots + token).to(tl.int64)
     place = tl.load(places + token).to(tl.int32)
     dim = tl.arange(0, FULL)
     real = dim < SIZE
     width = heads * SIZE
     own = mixed + token * 3 * width + head * SIZE + dim
-    if EARLY:
-        gdc_launch_dependents()
+    start = slot * slot_stride + head * head_stride
+    at = tl.arange(0, STEP)
+    cell = start + at[:, None] * SIZE + dim[None, :]
+    if EARLY:  # earlier steps wrote all keys but the token's own: the first wait for nothing
+        both = (at < place)[:, None] & real[None, :]
+        block = tl.load(keys + cell, mask=both, other=0.0)
+        more = tl.load(values + cell, mask=both, other=0.0)
         gdc_wait()
     query = tl.load(own, mask=real, other=0.0).to(tl.float32) * scale
     key = tl.load(own + width, mask=real, other=0.0)
     value = tl.load(own + 2 * width, mask=real, other=0.0)
-    start = slot * slot_stride + head * head_stride
     if APPEND:
         tl.store(keys + start + place * SIZE + dim, key, mask=real)
         tl.store(values + start + place * SIZE + dim, value, mask=real)
@@ -110,19 +121,24 @@ def _attend(
     total = best * 0.0 + 1.0
     context = value.to(tl.float32)
     for first in range(0, place, STEP):
-        at = first + tl.arange(0, STEP)
-        there = at < place
-        cell = start + at[:, None] * SIZE + dim[None, :]
-        both = there[:, None] & real[None, :]
-        block = tl.load(keys + cell, mask=both, other=0.0).to(tl.float32)
-        more = tl.load(values + cell, mask=both, other=0.0).to(tl.float32)
-        scores = tl.where(there, tl.sum(block * query[None, :], 1), float("-inf"))
+        there = first + at < place
+        if not EARLY:
+            both = there[:, None] & real[None, :]
+            block = tl.load(keys + cell + first * SIZE, mask=both, other=0.0)
+            more = tl.load(values + cell + first * SIZE, mask=both, other=0.0)
+        scores = tl.sum(block.to(tl.float32) * query[None, :], 1)
+        scores = tl.where(there, scores, float("-inf"))
         largest = tl.maximum(best, tl.max(scores, 0))
         kept = tl.exp(best - largest)
         weights = tl.exp(scores - largest)
-        context = context * kept + tl.sum(more * weights[:, None], 0)
+        context = context * kept + tl.sum(more.to(tl.float32) * weights[:, None], 0)
         total = total * kept + tl.sum(weights, 0)
         best = largest
+        if EARLY:
+            later = first + STEP
+            both = (later + at < place)[:, None] & real[None, :]
+            block = tl.load(keys + cell + later * SIZE, mask=both, other=0.0)
+            more = tl.load(values + cell + later * SIZE, mask=both, other=0.0)
     context = (context / total).to(out.dtype.element_ty)
     tl.store(out + token * width + head * SIZE + dim, context, mask=real)
 
@@ -173,33 +189,47 @@ def matvec(
     # Enough programs that each of some 130 processors has several; with many rows each program takes more of them.
     together = max(1, min(8, triton.next_power_of_2(rows // 512 + 1) // 2))
     _matvec[(triton.cdiv(rows, together),)](
-        vector,
-        vector if norm is None else norm.weight,
-        vector if norm is None else norm.bias,
-        matrix,
-        vector if scales is None else scales,
-        vector if bias is None else bias,
-        vector if residual is None else residual,
-        out,
-        rows,
-        0.0 if norm is None else norm.eps,
+        *operands(vector, matrix, bias, scales, norm, residual, out),
         WIDTH=width,
-        NORM=norm is not None,
-        SCALED=scales is not None,
-        BIAS=bias is not None,
-        RESIDUAL=residual is not None,
-        ACT=act,
+        **features(bias, scales, norm, residual, act),
         ROWS=together,
         STEP=min(1024, triton.next_power_of_2(width)),
         FULL=triton.next_power_of_2(width),
         EARLY=early,
         num_warps=4,
-        **_launched(early),
+        **launched(early),
     )
     return out
 
 
-def _launched(early: bool) -> dict[str, bool]:
+def operands(
+    vector: torch.Tensor,
+    matrix: torch.Tensor,
+    bias: torch.Tensor | None,
+    scales: torch.Tensor | None,
+    norm: torch.nn.LayerNorm | None,
+    residual: torch.Tensor | None,
+    out: torch.Tensor,
+) -> tuple[Any, ...]:
+    """Returns the first arguments of a kernel of `matvec`; the vector stands for what there is not."""
+    gain, offset, epsilon = (vector, vector, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)  # fmt: skip
+    extra = (vector if one is None else one for one in (scales, bias, residual))
+    return (vector, gain, offset, matrix, *extra, out, len(matrix), epsilon)
+
+
+def features(bias: Any, scales: Any, norm: Any, residual: Any, act: str) -> dict[str, Any]:
+    """Returns what a kernel of `matvec` is compiled for."""
+    return {
+        "NORM": norm is not None,
+        "SCALED": scales is not None,
+        "BIAS": bias is not None,
+        "RESIDUAL": residual is not None,
+        "ACT": act,
+    }
+
+
+def launched(early: bool) -> dict[str, bool]:
+    """Returns how a kernel is launched that begins before the one before it is done, or after."""
     return {"launch_pdl": True} if early else {}
 
 
@@ -231,6 +261,11 @@ def attend(
     strides = keys.stride(0), keys.stride(1)
     full = triton.next_power_of_2(size)
     grid, alone = (tokens, heads), tokens == 1
+    warps, numbers = 4, 8192  # of a block of keys
+    if early:  # these two on an H200: docs/results/decode-kernels_h200_2026-11.md
+        warps, numbers = 8, 16384
+    elif tokens * heads >= MANY:
+        warps, numbers = 1, 2048
     if not alone:  # a token may attend to another of the same step, so all must be stored before
         _append[grid](mixed, keys, values, slots, places, heads, *strides, SIZE=size, FULL=full, num_warps=1)  # fmt: skip
     _attend[grid](
@@ -246,9 +281,9 @@ def attend(
         APPEND=alone,
         SIZE=size,
         FULL=full,
-        STEP=max(16, min(128, 8192 // full)),
+        STEP=max(16, min(numbers // 64, numbers // full)),
         EARLY=early,
-        num_warps=4,
-        **_launched(early),
+        num_warps=warps,
+        **launched(early),
     )
     return out

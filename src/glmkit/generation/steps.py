@@ -222,7 +222,8 @@ def off(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 WAYS = ("torch", "triton", "early")
-"""How a step's matrices are multiplied: by torch, by Triton's kernels, or by those beginning before what they wait for is done."""
+"""How a step's matrices are multiplied: by torch, by Triton's kernels, or, with all else too, by those that begin before what they
+wait for is done (`early_kernels`)."""
 
 
 class Stepper:
@@ -258,7 +259,7 @@ class Stepper:
         def multiply(vectors: torch.Tensor, module: Any, **options: Any) -> torch.Tensor:
             return self.multiply(vectors, module, way=way, **options)
 
-        hidden = self.embed(ids, positions, blocks)
+        hidden = self.embed_early(inputs) if early else self.embed(ids, positions, blocks)
         for number, layer in enumerate(transformer.layers):
             attention, mlp = layer.attention, layer.mlp
             mixed = multiply(hidden, attention.query_key_value, norm=layer.input_layernorm)
@@ -279,6 +280,22 @@ class Stepper:
         if self.model.config.block_position_encoding:
             hidden = hidden + transformer.block_position_embeddings(blocks)
         return hidden
+
+    def embed_early(self, inputs: torch.Tensor) -> torch.Tensor:
+        """As `embed`, by a kernel."""
+        transformer, words = self.model.glm.transformer, self.model.glm.word_embeddings
+        matrix, scales = _matrix(words)
+        blocks = None
+        if self.model.config.block_position_encoding:
+            blocks = transformer.block_position_embeddings.weight
+        return early_kernels().embed(inputs, matrix, scales, transformer.position_embeddings.weight, blocks)  # fmt: skip
+
+    @staticmethod
+    def likeliest(
+        logits: torch.Tensor, barred: torch.Tensor, which: torch.Tensor, way: str
+    ) -> torch.Tensor:
+        """See `likeliest`; `way` as `logits` takes it."""
+        return (early_kernels().choose if way == "early" else likeliest)(logits, barred, which)
 
     def multiply(
         self,
@@ -302,14 +319,14 @@ class Stepper:
         """
         bias: Any = getattr(module, "bias", None)
         options: Any = {"act": act, "residual": residual}
-        int8 = isinstance(module, Int8Matrix)
-        matrix, scales = (module.steps, module.scales) if int8 else (module.weight, None)
+        matrix, scales = _matrix(module)
+        int8 = scales is not None
         if way is None:
             few = int8 and self.int8 is not None and len(vectors) <= FEW
             way = "triton" if few else "torch"
         if way != "torch" and len(vectors) == 1:
-            early = way == "early"
-            return self.kernels.matvec(vectors, matrix, bias, scales=scales, norm=norm, early=early, **options)  # fmt: skip
+            matvec = (early_kernels() if way == "early" else self.kernels).matvec
+            return matvec(vectors, matrix, bias, scales=scales, norm=norm, **options)
         if norm is not None:
             vectors = norm(vectors)
         if int8 and self.int8 is not None:
@@ -319,6 +336,16 @@ class Stepper:
         if act == "gelu_new" and scales is None and vectors.is_cuda and vectors.dtype != torch.float32:  # fmt: skip
             return torch._addmm_activation(bias, vectors, matrix.t(), use_gelu=True)
         return PlainKernels.matvec(vectors, matrix, bias, scales=scales, **options)
+
+
+def early_kernels() -> Any:
+    """Returns the module of that name; only where Triton is there and knows of what begins early."""
+    return import_module("glmkit.generation.early_kernels")
+
+
+def _matrix(module: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns a Linear's or an embedding's matrix, with the scales of its rows if it has 8 bits."""
+    return (module.steps, module.scales) if isinstance(module, Int8Matrix) else (module.weight, None)  # fmt: skip
 
 
 def likeliest(logits: torch.Tensor, barred: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
