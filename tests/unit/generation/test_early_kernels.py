@@ -19,17 +19,13 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("TRITON_INTERPRET=1 is not set", allow_module_level=True)
 
-import triton
-import triton.language as tl
-
 from glmkit.generation import early_kernels, kernels
 
 
-@triton.jit
 def dot4_plain(words, fours):
     """As `early_kernels.dot4`, by shifts."""
     total = words * 0
-    for i in tl.static_range(4):
+    for i in range(4):
         total += ((words << (24 - 8 * i)) >> 24) * ((fours << (24 - 8 * i)) >> 24)
     return total
 
@@ -71,12 +67,11 @@ def test_a_matrix_times_a_vector(monkeypatch, eight_bits, rows, tuned):
         matrix = (40 * matrix.float()).clamp(-127, 127).to(torch.int8)
         scales = random(rows, dtype=torch.float32, seed=2).abs() / 40
     beside = {"norm": norm(width, torch.float16), "act": "gelu", "residual": random(1, rows, seed=3)}  # fmt: skip
-    for bias in (None, random(rows, seed=4)):
-        for names in ((), ("norm",), ("norm", "act"), ("residual",), tuple(beside)):
-            options = {name: beside[name] for name in names}
-            found = early_kernels.matvec(vector, matrix, bias, scales=scales, **options)
-            expected = PlainKernels.matvec(vector, matrix, bias, scales=scales, **options)
-            assert off(found, expected) < 3e-3, names
+    for bias, names in ((None, ["norm"]), (random(rows, seed=4), beside)):
+        options = {"scales": scales, **{name: beside[name] for name in names}}
+        given = vector, matrix, bias
+        pair = [one.matvec(*given, **options) for one in (early_kernels, PlainKernels)]
+        assert off(*pair) < 3e-3
 
 
 @torch.inference_mode()
@@ -112,7 +107,7 @@ def test_attention_whose_first_keys_are_read_early(monkeypatch, size):
     """One block of keys, several, none; the token's own key is written."""
     heads = 3
     held = [random(2, heads, 600, size, seed=seed) for seed in (1, 2)]
-    for place in (0, 1, 255, 256, 300, 599):
+    for place in (0, 255, 256, 599):
         at = [torch.tensor([1]), torch.tensor([place])]
         mixed, pair = random(1, 3 * heads * size, seed=place), []
         for one, options in ((kernels, {"early": True}), (PlainKernels, {})):
@@ -156,28 +151,27 @@ def test_the_likeliest_token(vocabulary):
     assert found[1].isfinite().tolist() == [False, True, False, False]
 
 
-@pytest.mark.parametrize("eight_bits", [False, True])
-@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize(("eight_bits", "blocks"), [(False, True), (True, False)])
 @torch.inference_mode()
 def test_a_whole_step(monkeypatch, eight_bits, blocks):
     """Logits and keys of a step that begins early beside those of torch's, in 16 bits, with kernels for some of its shapes."""
     torch.manual_seed(0)
-    config = GLMConfig(num_layers=2, hidden_size=64, num_attention_heads=2, vocab_size=300, max_sequence_length=64, block_position_encoding=blocks)  # fmt: skip
+    config = GLMConfig(num_layers=1, hidden_size=64, num_attention_heads=2, vocab_size=300, max_sequence_length=64, block_position_encoding=blocks)  # fmt: skip
     model = GLMForConditionalGeneration(config).eval().half()
     if eight_bits:
         model = to_int8(model, "cpu").half()
     size = 1 if eight_bits else 2
-    tuned = {(size, 64, 192): (4, 4, 3), (size, 256, 64): (4, 2, 2), (size, 64, 0): (4, 4, 7)}
+    tuned = {(size, 64, 192): (4, 8, 3), (size, 64, 256): (4, 8, 4), (size, 256, 64): (4, 4, 4), (size, 64, 0): (4, 8, 7)}  # fmt: skip
     monkeypatch.setattr(early_kernels, "TUNED", tuned)
     stepper, found = Stepper(model, kernels), []
     for way in ("early", "torch"):
         rows = StaticRows(config.num_layers)
         rows.reserve(1, 32)
         rows.settle(torch.zeros(1, 2, 1, 32, dtype=torch.float16))
-        for place in range(5):
+        for place in range(3):
             inputs = torch.tensor([[11 * place + 3], [place], [place % 3], [0], [place], [0]])
             logits = stepper.logits(inputs, rows.buffers, 32, way)
-        found.append((logits, torch.stack([one[0, :, :5] for one in rows.buffers])))
+        found.append((logits, torch.stack([one[0, :, :3] for one in rows.buffers])))
         barred = torch.zeros(1, 300, dtype=torch.bool)
         assert int(stepper.likeliest(logits, barred, inputs[5], way)[0]) == int(logits.argmax())
     for one, other in zip(*found, strict=True):
