@@ -199,8 +199,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
                 axis.set_title(f"{one['question']}\n{one['seen']}{mark}", fontsize=8, color="#1a7f37" if right else "#b42318")  # fmt: skip
     figure.tight_layout()
     figure.savefig(path, dpi=80)
-    with Image.open(path) as drawn:  # a third of the bytes
-        small = drawn.convert("RGB").quantize(128)
+    with Image.open(path) as drawn:  # a third of the bytes; colours are asked for, and have to stay
+        small = drawn.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
     small.save(path, optimize=True)
 
 

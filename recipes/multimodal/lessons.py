@@ -18,7 +18,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -60,9 +60,6 @@ DENSE_EVERY = 5
 
 WARMUP_STEPS, DECAY = 300, 0.3
 """Steps in which the rate rises, and the share of the run at whose end it has fallen to nothing."""
-
-FRAME_MERGE = 2
-"""Of a clip's frames: 4 rows each. In one row, with 128 numbers, two shapes and their places do not fit."""
 
 Tensors = dict[str, torch.Tensor]
 
@@ -413,14 +410,10 @@ def teach(
 
 def settings_of(kinds: Sequence[str], encoders: Path) -> dict[str, MediumConfig]:
     """Returns how new media are read: by the encoders of `pretrain_encoders.py`."""
-    given = {
-        kind: MediumConfig(encoder=str(encoders / kind), seconds=SMALL[kind].seconds, merge=SMALL[kind].merge)
-        for kind in kinds
-        if kind != "video"
-    }  # fmt: skip
-    if "video" in kinds:
-        given["video"] = MediumConfig(frames=SMALL["video"].frames, merge=FRAME_MERGE)
-    return given
+    own = {
+        kind: str(encoders / kind) for kind in kinds if kind != "video"
+    }  # frames are seen by the image's
+    return {kind: replace(SMALL[kind], encoder=own.get(kind, {})) for kind in kinds}
 
 
 def save(model: Any, tokenizer: GLMTokenizer, out: Path) -> None:

@@ -41,11 +41,12 @@ SMALL: dict[str, MediumConfig] = {
         seconds=2.0,
         merge=8,
     ),
-    "video": MediumConfig(frames=6, merge=4),
+    "video": MediumConfig(frames=6, merge=2),
 }
-"""Encoders that a CPU can train from nothing: pictures of 64 x 64 (16 rows), sounds of 2 seconds (13), clips of 6 frames (6).
+"""Encoders that a CPU can train from nothing: pictures of 64 x 64 (16 rows), sounds of 2 seconds (13), clips of 6 frames (24).
 
-A picture costs a third of what a vision transformer of 4 layers with 64 patches costs.
+A picture costs a third of what a vision transformer of 4 layers with 64 patches costs. A frame in one row, two shapes and their places in 128
+numbers, was told right in 80 % of clips, in four rows in 96 % (docs/results/multimodal).
 """
 
 
