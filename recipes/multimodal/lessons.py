@@ -29,12 +29,13 @@ import torch
 import torch.nn.functional as F
 import typer
 from decoded import Decoded, decode
-from safetensors.torch import load_file
 
 from glmkit import GLMForConditionalGeneration, GLMTokenizer
 from glmkit.blanks.layout import IGNORE_INDEX, collate
 from glmkit.checkpoint import new_folder, resolve
+from glmkit.checkpoint.files import read_json
 from glmkit.model.adapters import (
+    ADAPTER_CONFIG,
     add_lora,
     base_of,
     is_adapter,
@@ -51,6 +52,7 @@ from glmkit.tasks.encoding import decode_sample, encode_record
 from glmkit.tasks.records import read_questions
 from glmkit.tasks.rendering import expand
 from glmkit.tasks.task import load_task
+from glmkit.training.finetune_trainer import read_weights
 
 LENGTH = 128
 """Most tokens of a row."""
@@ -93,47 +95,44 @@ def paths_of(data: Path, kind: str, split: str) -> list[Path]:
 
 
 def read(
-    source: Path, kind: str, paths: Sequence[Path], tokenizer: str, rows: int, processes: int
+    source: Path, paths: Sequence[Path], tokenizer: GLMTokenizer, rows: int, processes: int
 ) -> Questions:
-    """Returns the questions of a file, encoded as `glmkit finetune` encodes them.
+    """Returns the questions of a file about some media, encoded as `glmkit finetune` encodes them.
 
     Args:
         source: JSON lines.
-        kind: Of medium.
-        paths: Of the media, in their order.
-        tokenizer: Folder or name.
+        paths: Of the media, in their order; what is asked about others is left out.
+        tokenizer: The model's.
         rows: That one medium takes.
         processes: That read.
     """
-    job = partial(_read_part, source, kind, tokenizer, rows, processes)
+    index = {str(path): number for number, path in enumerate(paths)}
+    job = partial(_read_part, source, index, tokenizer, rows, processes)
     with get_context("fork").Pool(processes) as pool:
         found = [one for part in pool.map(job, range(processes)) for one in part]
-    asked, names, examples = zip(*found, strict=True)
-    pad = GLMTokenizer.from_pretrained(resolve(tokenizer)).special_ids.pad
-    batch = collate(examples, pad, length=max(map(len, examples)))
+    asked, media, examples = zip(*found, strict=True)
+    batch = collate(examples, tokenizer.special_ids.pad)
     predicted = batch["labels"] != IGNORE_INDEX
     longest = int(predicted.sum(1).max())
     places = np.argsort(~predicted, axis=1, kind="stable")[:, :longest]
-    index = {str(path): number for number, path in enumerate(paths)}
     arrays = {name: batch[name] for name in ("input_ids", "position_ids", "prefix_lengths")} | {
         "places": places,
         "targets": np.take_along_axis(batch["labels"], places, 1),
-        "medium": np.array([index[name] for name in names]),
+        "medium": np.array(media),
     }
     return Questions({k: torch.from_numpy(v) for k, v in arrays.items()}, np.array(asked))
 
 
 def _read_part(
-    source: Path, kind: str, name: str, rows: int, parts: int, part: int
-) -> list[tuple[str, str, Any]]:
-    task, tokenizer = load_task("multimodal"), GLMTokenizer.from_pretrained(resolve(name))
-    found = []
+    source: Path, index: dict[str, int], tokenizer: GLMTokenizer, rows: int, parts: int, part: int
+) -> list[tuple[str, int, Any]]:
+    """Returns what every question of a part asks for, the number of its medium, and its example."""
+    task, found = load_task("multimodal"), []
     for number, (record, where) in enumerate(read_questions(task, source)):
         for one in expand(task, record, where) if number % parts == part else ():
             ids, media, _ = encode_record(task, one, tokenizer, LENGTH, where, lambda _: rows)
-            if ids is not None:
-                example = decode_sample(ids, tokenizer.special_ids)
-                found.append((str(one["kind"]), str(media[0].source), example))
+            if ids is not None and (medium := index.get(str(media[0].source))) is not None:
+                found.append((str(one["kind"]), medium, decode_sample(ids, tokenizer.special_ids)))
     return found
 
 
@@ -343,6 +342,7 @@ def teach(
     base = model if adapter is None else base_of(adapter)
     glm = load_merged(GLMForConditionalGeneration, resolve(base), dtype="float32")
     glm.name_or_path = base
+    tokenizer = GLMTokenizer.from_pretrained(resolve(base))
     media = load_media(resolve(model)) or build_media(settings_of(kinds, encoders), kinds, glm)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     begun = time.monotonic()
@@ -361,8 +361,7 @@ def teach(
             if split == "train":
                 sources["dense"] = f"{kind}.dense.train.jsonl"
             for name, source in sources.items():
-                given_to = (kind, paths_of(data, kind, split), base, media.rows(kind), processes)
-                questions[name][kind] = _of_first(read(data / source, *given_to), len(paths))
+                questions[name][kind] = read(data / source, paths, tokenizer, media.rows(kind), processes)  # fmt: skip
         say(f"{kind}: {len(questions['train'][kind]):,} questions, {len(questions['dense'][kind]):,} descriptions")  # fmt: skip
     questions = {name: {kind: one.to(device) for kind, one in some.items()} for name, some in questions.items()}  # type: ignore[assignment]  # fmt: skip
     features = {name: encoded(media, name.partition(".")[0], one, device) for name, one in decoded.items()}  # fmt: skip
@@ -370,10 +369,10 @@ def teach(
 
     whole = GLMForMultimodalGeneration.of(glm, media)
     if adapter is not None:
-        lora = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+        lora = read_json(adapter / ADAPTER_CONFIG)["r"]
     wrapped = add_lora(whole, rank=lora) if lora else whole
     if adapter is not None:
-        set_adapter_weights(wrapped, load_file(adapter / "adapter_model.safetensors"))
+        set_adapter_weights(wrapped, read_weights(adapter))
     media.train_parts(("projector",))
     wrapped.to(device).train()
     learning = [one for one in wrapped.parameters() if one.requires_grad]
@@ -399,9 +398,9 @@ def teach(
             losses = f"losses {float(describe.loss):.3f}, {float(answer.loss):.3f}"
             scores = " ".join(f"{kind} {learner.right(kind, 'valid', one)}" for kind, one in questions["valid"].items())  # fmt: skip
             say(f"step {step:,}: {losses}; {scores}")
-            save(wrapped, GLMTokenizer.from_pretrained(resolve(base)), out)
+            save(wrapped, tokenizer, out)
             next_look += 0.15
-    save(wrapped, GLMTokenizer.from_pretrained(resolve(base)), out)
+    save(wrapped, tokenizer, out)
     for split in ("valid", "heldout"):
         for kind, one in questions[split].items():
             say(f"{step:,} steps, {kind}, {split}: {learner.right(kind, split, one)}")
@@ -410,9 +409,8 @@ def teach(
 
 def settings_of(kinds: Sequence[str], encoders: Path) -> dict[str, MediumConfig]:
     """Returns how new media are read: by the encoders of `pretrain_encoders.py`."""
-    own = {
-        kind: str(encoders / kind) for kind in kinds if kind != "video"
-    }  # frames are seen by the image's
+    # Frames are seen by the encoder of pictures.
+    own = {kind: str(encoders / kind) for kind in kinds if kind != "video"}
     return {kind: replace(SMALL[kind], encoder=own.get(kind, {})) for kind in kinds}
 
 
@@ -424,13 +422,6 @@ def save(model: Any, tokenizer: GLMTokenizer, out: Path) -> None:
         else:
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-def _of_first(questions: Questions, count: int) -> Questions:
-    """Returns the questions about the first media alone."""
-    kept = questions.tensors["medium"] < count
-    tensors = {name: one[kept] for name, one in questions.tensors.items()}
-    return Questions(tensors, questions.asked[kept.numpy()])
 
 
 if __name__ == "__main__":

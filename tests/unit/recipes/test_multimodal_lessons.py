@@ -184,7 +184,7 @@ def test_a_lesson_teaches_what_the_model_then_answers(recipe, taught, monkeypatc
     data = taught / "data"
     lessons = recipe.lessons
     paths = lessons.paths_of(data, "video", "train")
-    read = lessons.read(data / "video.train.jsonl", "video", paths, str(taught / "model"), glm.media.model.rows("video"), 1)  # fmt: skip
+    read = lessons.read(data / "video.train.jsonl", paths, glm.tokenizer, glm.media.model.rows("video"), 1)  # fmt: skip
     decoded = lessons.decode(glm.media.model, "video", paths)
     model = GLMForMultimodalGeneration.from_pretrained(taught / "model")
     features = {"video.train": lessons.encoded(model.media, "video", decoded, torch.device("cpu"))}
