@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from operator import itemgetter
+
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -10,15 +13,32 @@ from glmkit.training.masters import MasterAdamW
 
 
 def peak_bytes(run) -> int:
-    """Returns the most bytes that the CPU's allocator has given out during `run()`, beside those of before."""
+    """Returns the most bytes that the CPU's allocator has given out during `run()`, beside those of before.
+
+    A block that was there before and is freed meanwhile (by the garbage collector, say) counts for nothing.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         run()
+    events = _allocations(watched.profiler.kineto_results.experimental_event_tree())
+    held: dict[int, int] = {}
     total = most = 0
-    for event in watched.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            total += event.nbytes()
+    for _, address, size in sorted(events, key=itemgetter(0)):
+        if size > 0:
+            held[address] = size
+            total += size
             most = max(most, total)
+        else:
+            total -= held.pop(address, 0)
     return most
+
+
+def _allocations(events) -> Iterator[tuple[int, int, int]]:
+    """The allocator's events among `events` and below them: nanosecond, address, bytes (negative where freed)."""
+    for event in events:
+        if event.name == "[memory]":
+            fields = event.extra_fields
+            yield event.start_time_ns, fields.ptr, fields.alloc_size
+        yield from _allocations(event.children)
 
 
 def two_steps(

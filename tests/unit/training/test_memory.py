@@ -37,6 +37,17 @@ def make_config(vocabulary, hidden, layers, length, dropout) -> GLMConfig:
 SLOW = pytest.mark.slow
 
 
+def test_what_was_there_before_counts_for_nothing():
+    kept = []
+    peak_bytes(lambda: kept.append(torch.ones(50_000)))
+
+    def run():
+        kept.clear()
+        torch.ones(1_000)
+
+    assert peak_bytes(run) == 4_000
+
+
 @pytest.mark.parametrize(
     ("shape", "precision", "checkpointing"),
     [
