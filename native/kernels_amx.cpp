@@ -92,8 +92,6 @@ void prepare_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t las
         for (int64_t c = 0; c < columns; c += 64) prepare_some(m, rows, n, c, rows.values + n * columns + c);
 }
 
-inline __m256i load_halves(const uint16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-
 struct alignas(64) Sums {
     int32_t of[ROWS][ROWS];
 
@@ -176,9 +174,7 @@ void panel_int4(const Matrix& m, const Inputs& in, const int64_t* blocks, Panel&
     Grids of[2] = {grids(m, blocks[0]), grids(m, blocks[1])};
     each_group<TILES>(in, m.padded_columns() / GROUP4, GROUP4, [&](int64_t g, const Sums* products) {
         for (int b = 0; b < 2; ++b) {
-            v16 scale = (v16)_mm512_cvtph_ps(load_halves(of[b].w_scales + g * ROWS));
-            __m128i whole = _mm_loadu_si128(reinterpret_cast<const __m128i*>(of[b].zeros + g * ROWS));
-            v16 zero = (v16)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(whole));
+            v16 scale = load16(of[b].w_scales + g * ROWS), zero = load16(of[b].zeros + g * ROWS);
             for (int t = 0; t < TILES; ++t) {
 #pragma GCC unroll 16
                 for (int r = 0; r < ROWS; ++r)
@@ -291,7 +287,6 @@ void multiply_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t la
 
 // ---- attention of a prompt: products of bfloat16, or of floats as two of them ----
 
-inline v16 load16(const uint16_t* p) { return (v16)_mm512_cvtph_ps(load_halves(p)); }
 
 // Keys as tiles [16 keys][d / 32], values as tiles [32 keys][d / 16], each of 1 KiB with neighbours side by side; of each
 // tile PARTS, which are `next` numbers apart.

@@ -37,6 +37,8 @@ inline v8 load(const uint16_t* p) {
 #endif
 }
 
+inline void fetch(const void* p) { __builtin_prefetch(p); }
+
 inline float sum(v8 x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
 
 template <typename V>
@@ -158,6 +160,27 @@ inline v16 load16(const float* p) {
     return x;
 }
 
+// Sixteen halves, or bytes, as floats.
+inline v16 load16(const uint16_t* p) {
+#if defined(__AVX512F__)
+    return (v16)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#else
+    float numbers[ROWS];
+    for (int half = 0; half < ROWS; half += 8) store(numbers + half, load(p + half));
+    return load16(numbers);
+#endif
+}
+
+inline v16 load16(const uint8_t* p) {
+#if defined(__AVX512F__)
+    return (v16)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#else
+    float numbers[ROWS];
+    for (int r = 0; r < ROWS; ++r) numbers[r] = p[r];
+    return load16(numbers);
+#endif
+}
+
 // Adds to 16 sums four products each, of unsigned bytes with the same four signed ones.
 inline i16 add_products(i16 sums, u64 bytes, const int8_t* four) {
 #if defined(__AVX512VNNI__)
@@ -170,15 +193,13 @@ inline i16 add_products(i16 sums, u64 bytes, const int8_t* four) {
 #endif
 }
 
-inline void fetch_ahead(const void* p) { __builtin_prefetch(p); }
-
 template <int N>
 void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
     auto [columns, w, x] = floats<float>(m, block, rows, first);
     v16 acc[N] = {};
     for (int64_t c = 0; c < columns; ++c, w += ROWS) {
         v16 weights = load16(w);
-        fetch_ahead(w + 512);
+        fetch(w + 512);
         for (int n = 0; n < N; ++n) acc[n] += weights * x[n * columns + c];
     }
     std::memcpy(out, acc, sizeof acc);
@@ -190,7 +211,7 @@ void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t fir
     v16 acc[N] = {}, odd_acc[N] = {};
     for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS) {
         i16 both = (i16)load_bytes(w);
-        fetch_ahead(w + 1024);
+        fetch(w + 1024);
         v16 even = (v16)(both << 16), odd = (v16)(both & int32_t(0xffff0000));
         for (int n = 0; n < N; ++n) {
             acc[n] += even * x[n * columns + c];
@@ -209,7 +230,7 @@ void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
         i16 dot[N] = {};
         for (int64_t c = g * GROUP8; c < (g + 1) * GROUP8; c += 4, w += 4 * ROWS) {
             u64 bytes = load_bytes(w) ^ uint8_t(0x80);  // w + 128, unsigned; 128 times the activations' sum is too much then
-            fetch_ahead(w + 2048);
+            fetch(w + 2048);
             for (int n = 0; n < N; ++n) dot[n] = add_products(dot[n], bytes, x + n * columns + c);
         }
         for (int n = 0; n < N; ++n)
@@ -226,20 +247,21 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
     auto [w_scales, zeros] = grids(m, block);
     v16 acc[N] = {};
     for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
-        i16 dot[N] = {};
-        for (int64_t c = g * GROUP4; c < (g + 1) * GROUP4; c += 8, w += 4 * ROWS) {
+        i16 dot[N] = {}, other[N] = {};  // with few rows a second chain hides the latency of the first
+#pragma GCC unroll 4
+        for (int64_t c = 0; c < GROUP4; c += 8, w += 4 * ROWS) {
             u64 bytes = load_bytes(w);
-            fetch_ahead(w + 1024);
+            fetch(w + 2048);
             u64 one = bytes & uint8_t(15), two = bytes >> 4;
             for (int n = 0; n < N; ++n) {
-                dot[n] = add_products(dot[n], one, x + n * columns + c);
-                dot[n] = add_products(dot[n], two, x + n * columns + c + 4);
+                const int8_t* four = x + n * columns + g * GROUP4 + c;
+                i16& second = N <= 2 ? other[n] : dot[n];
+                dot[n] = add_products(dot[n], one, four);
+                second = add_products(second, two, four + 4);
             }
         }
-        float numbers[2][ROWS];
-        for (int half = 0; half < ROWS; half += 8) store(numbers[0] + half, load(w_scales + half));
-        for (int r = 0; r < ROWS; ++r) numbers[1][r] = zeros[r];
-        v16 scale = load16(numbers[0]), zero = load16(numbers[1]);
+        for (int n = 0; n < N; ++n) dot[n] += other[n];
+        v16 scale = load16(w_scales), zero = load16(zeros);
         for (int n = 0; n < N; ++n)
             acc[n] += (__builtin_convertvector(dot[n], v16) - zero * sums[n * groups + g]) *
                       (scale * scales[n * groups + g]);
@@ -259,15 +281,13 @@ inline __m256i broadcast4(const int8_t* p) {
     return _mm256_set1_epi32(four);
 }
 
-inline void fetch_ahead(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
-
 template <int N>
 void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
     auto [columns, w, x] = floats<float>(m, block, rows, first);
     v8 acc[N][2] = {};
     for (int64_t c = 0; c < columns; ++c, w += ROWS) {
         v8 low = load(w), high = load(w + 8);
-        fetch_ahead(w + 512);
+        fetch(w + 512);
         for (int n = 0; n < N; ++n) {
             v8 value = all(x[n * columns + c]);
             acc[n][0] += low * value;
@@ -284,7 +304,7 @@ void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t fir
     v8 acc[N][2] = {}, odd_acc[N][2] = {};
     for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS) {
         i8 low = (i8)load_bytes(w), high = (i8)load_bytes(w + ROWS);
-        fetch_ahead(w + 1024);
+        fetch(w + 1024);
         v8 even_low = (v8)(low << 16), even_high = (v8)(high << 16);
         v8 odd_low = (v8)(low & odd), odd_high = (v8)(high & odd);
         for (int n = 0; n < N; ++n) {
@@ -310,7 +330,7 @@ void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
         for (int n = 0; n < N; ++n) dot[n][0] = dot[n][1] = _mm256_setzero_si256();
         for (int64_t c = g * GROUP8; c < (g + 1) * GROUP8; c += 4, w += 4 * ROWS) {
             __m256i low = load_bytes(w), high = load_bytes(w + 32);
-            fetch_ahead(w + 2048);
+            fetch(w + 2048);
             __m256i low_size = _mm256_abs_epi8(low), high_size = _mm256_abs_epi8(high);
             for (int n = 0; n < N; ++n) {
                 // |w| * (x with w's sign): two products are at most 2 * 127 * 127 and do not overflow 16 bits.
@@ -343,7 +363,7 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
         for (int n = 0; n < N; ++n) dot[n][0] = dot[n][1] = _mm256_setzero_si256();
         for (int64_t c = g * GROUP4; c < (g + 1) * GROUP4; c += 8, w += 4 * ROWS) {
             __m256i low = load_bytes(w), high = load_bytes(w + 32);
-            fetch_ahead(w + 1024);
+            fetch(w + 1024);
             __m256i low1 = _mm256_and_si256(low, nibble), high1 = _mm256_and_si256(high, nibble);
             __m256i low2 = _mm256_and_si256(_mm256_srli_epi16(low, 4), nibble);
             __m256i high2 = _mm256_and_si256(_mm256_srli_epi16(high, 4), nibble);
@@ -526,12 +546,17 @@ template <typename Number, int N>
 void attend_queries(const Heads& heads, const float* queries, const int64_t* visible, int64_t size, float scale,
                     float* scores, float* context) {
     int64_t most = *std::max_element(visible, visible + N), stride = padded(most, PAGE);
+    auto page = [&](int64_t start, int64_t offset) {
+        return reinterpret_cast<const Number*>(static_cast<const char*>(heads.pages[start / PAGE]) + offset);
+    };
     for (int64_t start = 0; start < stride; start += PAGE) {
-        const Number* keys =
-            reinterpret_cast<const Number*>(static_cast<const char*>(heads.pages[start / PAGE]) + heads.key_offset);
+        // Pages lie apart, so that no processor guesses which comes next: the last one's successor is the first of values.
+        const Number *keys = page(start, heads.key_offset),
+                     *next = start + PAGE < stride ? page(start + PAGE, heads.key_offset) : page(0, heads.value_offset);
         for (int64_t j = 0; j < PAGE; j += 16) {  // 16 keys at once
             v8 dot[N][2] = {};
             for (int64_t d = 0; d < size; ++d) {
+                fetch(next + d * PAGE + j);
                 v8 low = load(keys + d * PAGE + j), high = load(keys + d * PAGE + j + 8);
                 for (int n = 0; n < N; ++n) {
                     v8 query = all(queries[n * size + d]);
@@ -562,14 +587,15 @@ void attend_queries(const Heads& heads, const float* queries, const int64_t* vis
     }
     std::memset(context, 0, N * size * sizeof(float));
     for (int64_t start = 0; start < most; start += PAGE) {
-        const Number* values =
-            reinterpret_cast<const Number*>(static_cast<const char*>(heads.pages[start / PAGE]) + heads.value_offset);
+        const Number *values = page(start, heads.value_offset),
+                     *next = start + PAGE < most ? page(start + PAGE, heads.value_offset) : values;
         int64_t count = std::min<int64_t>(PAGE, most - start);
         for (int64_t d = 0; d < size; d += 16) {  // 16 numbers of every value
             v8 acc[N][2];
             for (int n = 0; n < N; ++n)
                 for (int half = 0; half < 2; ++half) acc[n][half] = load(context + n * size + d + 8 * half);
             for (int64_t j = 0; j < count; ++j) {
+                fetch(next + j * size + d);
                 v8 low = load(values + j * size + d), high = load(values + j * size + d + 8);
                 for (int n = 0; n < N; ++n) {
                     v8 weight = all(scores[n * stride + start + j]);
