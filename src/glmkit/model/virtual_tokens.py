@@ -18,6 +18,7 @@ Sources: prefix tuning (arXiv 2101.00190), deep and without the small network as
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -207,10 +208,16 @@ def peft_module(what: str) -> Any:
     Raises:
         MissingDependencyError: It is not installed.
     """
+    # PEFT imports bitsandbytes wherever that is; what it lacks for its own quantized layers concerns nobody here.
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         import peft
     except ImportError as error:
         raise missing_dependency("peft", what, "peft") from error
+    finally:
+        logger.setLevel(level)
     return peft
 
 
