@@ -105,7 +105,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         if name in arguments.without:
             missing[name] = "left out"
             continue
-        python = sys.executable if name.startswith("glmkit") else arguments.peers
+        own = {"glmkit": sys.executable, "original": arguments.original}
+        python = own.get(name.split()[0], arguments.peers)
         process = Process(name, shape, arguments.threads, python)
         if process.alive:
             processes[name] = process
@@ -217,6 +218,14 @@ GOALS = (
     ("4 bit, 1 text", "glmkit int4", "decode 1", ("llama.cpp int4", "llama.cpp int4_k"), 1.3),
     ("8 texts, the fastest of each side", None, "decode 8", None, 1.2),
     ("prefill, the fastest of each side", None, "prefill", None, 1.2),
+    ("8 bit, 1 text, beside the original", "glmkit int8", "decode 1", ("original float32",), 20),
+    (
+        "16 bit, 1 text, beside the original",
+        "glmkit bfloat16",
+        "decode 1",
+        ("original float32",),
+        10,
+    ),
 )
 """Row, our contender (None: the best), what is compared, the peers (None: all), how many times theirs it shall be."""
 
@@ -234,7 +243,10 @@ def goals(values: dict[str, Any]) -> str:
             continue
         best, peer = (max(some, key=lambda name: results[name][what]) for some in (mine, others))
         ratio = results[best][what] / results[peer][what]
-        cells = [f"{name} {results[name][what]:.0f}" for name in (best, peer)]
+        cells = [
+            f"{name} {results[name][what]:.{1 if results[name][what] < 10 else 0}f}"
+            for name in (best, peer)
+        ]
         met = "yes" if ratio >= goal else "no"
         lines.append(f"| {row} | {cells[0]} | {cells[1]} | {ratio:.2f} | {goal} | {met} |")
     return "\n".join(lines)
@@ -251,6 +263,11 @@ def main() -> None:
     )
     parser.add_argument("--without", nargs="*", default=(), help="contenders to leave out")
     parser.add_argument("--peers", default=sys.executable, help="interpreter that has the peers")
+    parser.add_argument(
+        "--original",
+        default=sys.executable,
+        help="interpreter that has the original's modeling_glm, configuration_glm and transformers 4.25",
+    )
     parser.add_argument("--save", action="store_true", help="write docs/results")
     parser.add_argument("--hardware", default="cpu", help="second part of the page's name")
     arguments = parser.parse_args()
@@ -278,7 +295,9 @@ Memory was read at {", ".join(speeds)} GB/s in the rounds; the roofline is that 
 {f"Not measured: {absent}." if absent else ""}
 Peak MB of a peer includes making, converting and quantizing its weights in the same process, glmkit's does not, so that these columns are no comparison.
 """
-    given = ["PYTHON" if word == arguments.peers else word for word in sys.argv[1:]]
+    given = [
+        "PYTHON" if word in (arguments.peers, arguments.original) else word for word in sys.argv[1:]
+    ]
     command = shlex.join(["python", "benchmarks/bench_generate.py", *given])
     title, folder = "Generation beside its peers", RESULTS
     name = f"generate_{arguments.hardware}_{values['environment']['date'][:7]}.png"

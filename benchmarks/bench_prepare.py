@@ -50,7 +50,8 @@ def made_up_texts(characters: int, seed: int = 0) -> Iterator[str]:
     number = done = 0
     while done < characters:
         language = "zh" if number % 2 else "en"
-        text = f"{number} " + "".join(draw.choices(sentences[language], k=draw.randint(5, 60)))
+        some = "".join(draw.choices(sentences[language], k=draw.randint(5, 60)))
+        text = f"{number} {some.rstrip()}"  # `prepare` drops a space at the end, which is a token to others
         number, done = number + 1, done + len(text)
         yield text
 

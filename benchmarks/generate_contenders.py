@@ -35,6 +35,7 @@ CONTENDERS = (
     *(f"openvino {name}" for name in OPENVINO),
     *(f"ctranslate2 {name}" for name in CTRANSLATE2),
     *(f"transformers {name}" for name in TRANSFORMERS),
+    "original float32",
 )
 
 
@@ -129,6 +130,55 @@ class Generating:
     def prefill(self, tokens: int) -> float:
         """See `Glmkit.prefill`."""
         return self._generate(1, tokens, 1)
+
+
+class Original(Generating):
+    """The code that is published beside the checkpoints: `modeling_glm` and `configuration_glm` are the interpreter's modules.
+
+    Its cache is passed on by transformers 4.25; later ones compute the whole text for every token.
+    """
+
+    def __init__(self, kind: str, shape: tuple[int, ...], threads: int):
+        import torch
+        from configuration_glm import GLMConfig  # type: ignore[import-not-found]
+        from modeling_glm import GLMForConditionalGeneration  # type: ignore[import-not-found]
+
+        torch.set_num_threads(threads)
+        layers, hidden, heads, vocabulary, positions = shape
+        config = GLMConfig(
+            num_layers=layers,
+            hidden_size=hidden,
+            num_attention_heads=heads,
+            vocab_size=vocabulary,
+            max_sequence_length=positions,
+            output_predict=True,
+        )
+        self.torch = torch
+        self.model = GLMForConditionalGeneration(config).to(getattr(torch, kind)).eval()
+        self.vocabulary = vocabulary
+
+    def _generate(self, batch: int, prompt: int, new: int) -> float:
+        torch, length = self.torch, prompt + new
+        ids = torch.from_numpy(random_ids(self.vocabulary, batch, prompt))
+        # As its tokenizer's `build_inputs_for_generation`: the last token of the prompt begins part B.
+        place = torch.arange(length)
+        positions = torch.stack((place.clamp(max=prompt - 2), (place - prompt + 2).clamp(min=0)))
+        mask = torch.ones(length, length, dtype=torch.long).tril()
+        mask[:, : prompt - 1] = 1
+        start = time.perf_counter()
+        with torch.inference_mode():
+            written = self.model.generate(
+                ids,
+                position_ids=positions.expand(batch, -1, -1),
+                generation_attention_mask=mask.expand(batch, 1, -1, -1),
+                max_length=length,
+                do_sample=False,
+                eos_token_id=None,
+                pad_token_id=0,
+            )
+        seconds = time.perf_counter() - start
+        assert written.shape[1] == length
+        return seconds
 
 
 class Transformers(Generating):
@@ -472,6 +522,7 @@ KINDS = {
     "openvino": OpenVINO,
     "ctranslate2": CTranslate2,
     "transformers": Transformers,
+    "original": Original,
 }
 
 
