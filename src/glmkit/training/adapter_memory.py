@@ -94,11 +94,12 @@ def adapter_memory(
     if checkpointing:
         copies //= config.num_layers  # made again with the layer
     head = _frozen_head(config, predicted, number)
-    passing = tokens * (mlp + hidden) * result
+    # The gradient that passes: of the wide state with an unpacked matrix, or on both sides of the activation function.
+    passing = tokens * (mlp + hidden) * result + max(unpacked, tokens * mlp * result)
     state = weights + 12 * adapters + buckets
     moments = (
         state + copies + kept + mask + last + head,
-        state + copies + kept + mask + again + passing + unpacked,
+        state + copies + kept + mask + again + passing,
     )
     return MemoryEstimate(
         weights=weights,
