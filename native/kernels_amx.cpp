@@ -287,7 +287,6 @@ void multiply_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t la
 
 // ---- attention of a prompt: products of bfloat16, or of floats as two of them ----
 
-
 // Keys as tiles [16 keys][d / 32], values as tiles [32 keys][d / 16], each of 1 KiB with neighbours side by side; of each
 // tile PARTS, which are `next` numbers apart.
 template <int PARTS>
