@@ -84,11 +84,12 @@ def measure_speed(arguments: argparse.Namespace, glm: Any) -> dict[str, Any]:
         return timing
 
     bodies = [{"model": "glm-mini", "prompt": text, "stream": True, "max_tokens": TOKENS} for text in texts]  # fmt: skip
-    with glmkit_server(arguments.threads) as server:
-        ours = [{**body, "min_tokens": TOKENS} for body in bodies]
-        asyncio.run(stream_all(server.address, ours[:8], 4, TOKENS))  # warm
-        for at_once in levels:
-            note("glmkit serve", at_once, load(server, ours, at_once))
+    ours = [{**body, "min_tokens": TOKENS} for body in bodies]
+    for dtype in ("int8", "float32"):
+        with glmkit_server(arguments.threads, "--dtype", dtype) as server:
+            asyncio.run(stream_all(server.address, ours[:8], 4, TOKENS))  # warm
+            for at_once in levels:
+                note(f"glmkit serve, {dtype}", at_once, load(server, ours, at_once))
     note("library, one by one", 1, one_by_one(glm, texts))
     with tempfile.TemporaryDirectory() as folder:
         peer_folder(Path(folder))
@@ -373,9 +374,9 @@ def save(parts: dict[str, Any], seconds: int, command: str) -> Path:
         part["commit"] = values["environment"]["commit"]
     values["parts"] = {name: {**earlier, **parts}[name] for name in PARTS if name in {**earlier, **parts}}  # fmt: skip
     introduction = (
-        f"`glmkit serve glm-mini` (8 million parameters, native decoder, one thread) with clients on the same cores, httpx2 {version('httpx2')}, fastapi "
+        f"`glmkit serve glm-mini` (34 million parameters, native decoder, one thread, in 8 bits where nothing is said) with clients on the same cores, httpx2 {version('httpx2')}, fastapi "
         f"{version('fastapi')}, uvicorn {version('uvicorn')}. Speed: completions of {TOKENS} tokens each, streamed; `transformers serve` runs a GPT-2 of the "
-        "same layers, width, heads and vocabulary, both in float32. Where a line is of few requests, p95 and p99 are the slowest one or two. Other work used the processor meanwhile, more at some lines than at others: "
+        "same layers, width, heads and vocabulary in float32. Where a line is of few requests, p95 and p99 are the slowest one or two. Other work used the processor meanwhile, more at some lines than at others: "
         "what it does not change is the time of the processor for a token, the server's alone."
     )
     return write_table_page("serve", "The server under load", introduction, tables(values["parts"]), values, command)  # fmt: skip
