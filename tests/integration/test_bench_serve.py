@@ -28,6 +28,6 @@ def test_smoke():
     assert report["mixed"]["idle_afterwards"]
     assert len(report["soak"]["memory"]["mib"]) >= 3
     rows = {(row["who"], row.get("at_once")): row for row in report["speed"]["rows"]}
-    for who in ("glmkit serve", "transformers serve"):
+    for who in ("glmkit serve, int8", "glmkit serve, float32", "transformers serve"):
         assert rows[who, 4]["tokens_per_second"] > 0
         assert 0 < rows[who, 4]["first_p50_ms"] <= rows[who, 4]["first_p99_ms"]
