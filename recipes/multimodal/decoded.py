@@ -7,11 +7,10 @@ program: a lesson reads each medium hundreds of times.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,20 +38,33 @@ class Decoded:
         return len(self.values)
 
 
-def decode(media: GLMMediaModel, kind: str, paths: Sequence[Path], processes: int = 1) -> Decoded:
+def decode(
+    media: GLMMediaModel,
+    kind: str,
+    paths: Sequence[Any],
+    processes: int = 1,
+    given: Callable[[Any], Any] = str,
+) -> Decoded:
     """Returns decoded media, in the order of their paths; sounds are as long as one window.
+
+    Args:
+        media: Who reads them.
+        kind: Of the media.
+        paths: Where they are, or what `given` takes.
+        processes: That decode.
+        given: Returns the medium of a path, as `glmkit.multimodal.media.as_medium` takes it.
 
     Raises:
         MediaError: One cannot be read.
     """
     processor = MediaProcessor.of(media)
-    first, times = _prepared(processor, kind, paths[:1])
+    first, times = _prepared(processor, kind, given, paths[:1])
     file = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the array lives
     values: Any = np.memmap(file, np.float16, "w+", shape=(len(paths), *first.shape[1:]))
     shown = None if times is None else np.empty((len(paths), *times.shape[1:]), np.float32)
     starts = range(0, len(paths), TOGETHER)
     parts = [paths[start : start + TOGETHER] for start in starts]
-    job = partial(_prepared, processor, kind)
+    job = partial(_prepared, processor, kind, given)
     with get_context("fork").Pool(processes) as pool:
         for start, (some, when) in zip(starts, pool.imap(job, parts), strict=True):
             values[start : start + len(some)] = some
@@ -62,9 +74,9 @@ def decode(media: GLMMediaModel, kind: str, paths: Sequence[Path], processes: in
 
 
 def _prepared(
-    processor: MediaProcessor, kind: str, paths: Sequence[Path]
+    processor: MediaProcessor, kind: str, given: Callable[[Any], Any], paths: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    found = processor([as_medium(kind, str(path)) for path in paths]).tensors  # type: ignore[arg-type]
+    found = processor([as_medium(kind, given(path)) for path in paths]).tensors  # type: ignore[arg-type]
     values = found[NAMES[kind]].numpy().astype(np.float16)  # type: ignore[index]
     assert len(values) == len(paths)
     return values, found["video_times"].numpy() if kind == "video" else None

@@ -7,6 +7,9 @@ Reads `{image,audio}.{train,valid}.jsonl` of `make_data.py`; writes FOLDER/image
 `media.image.encoder=FOLDER/image` begins. An encoder that learns through a GLM's answers alone gets one word of gradient for a whole picture:
 after 1,700 steps of descriptions shapes and timbres were still at chance. Here every cell and every frame has its own targets; the linear
 heads that tell them are thrown away. About 5 minutes each on one core, half a minute on a GPU; PROCESSES decode the media.
+
+Every sound is heard twice more, faster or slower: an encoder that knows timbres at three heights only, and tempos at three
+speeds, has no reason to tell one from the other, and says of a pair that it never heard what it heard there (`sounds.at_speed`).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,14 +28,16 @@ import torch.nn.functional as F
 from decoded import decode
 from encoders import save_encoder
 from scenes import COLOURS, PIXELS, SHAPES
-from sounds import INTERVALS, PITCHES, TIMBRES
+from sounds import INTERVALS, PITCHES, SECONDS, TIMBRES, at_speed
 from torch import nn
 
 from glmkit.multimodal.building import SMALL
 from glmkit.multimodal.configuration import GLMMediaConfig
 from glmkit.multimodal.modeling import GLMMediaModel
 
-EPOCHS = {"image": 5, "audio": 5}
+EPOCHS = 5
+AGAIN, FASTER = 2, (0.5, 2.0)
+"""How often a sound is heard again, and how many times as fast; digits by a tenth of that, in octaves."""
 BATCH = 64
 LEARNING_RATE = 2e-3
 HEARD_OFTEN = 4
@@ -80,30 +86,52 @@ def frames(sound: dict[str, Any], count: int, seconds: float) -> Targets:
     """Returns what each frame holds, [frames]; of a digit what all of the sound says, [1]."""
     names = ("pitch", "timbre", "tempo", "number", "digit", "language")
     found = {name: np.full(1 if name in ("digit", "language") else count, -1) for name in names}
-    height = np.full((count, 1), np.nan, np.float32)
+    place = np.full(
+        (count, 2), np.nan, np.float32
+    )  # octaves from 700 Hz, and from 0.3 seconds between beeps
     if sound["type"] == "digit":
         found["digit"][:] = sound["digit"]
         found["language"][:] = ("zh", "en").index(sound["spoken_language"])
-        return {**found, "there": np.full(count, -1), "place": height}
+        return {**found, "there": np.full(count, -1), "place": place}
     middle = (np.arange(count) + 0.5) * seconds / count - sound["start"]
     beep = np.floor(middle / sound["interval"]).astype(int)
     within = (middle - beep * sound["interval"] < sound["length"]) & (beep >= 0)
     within &= beep < sound["count"]
-    found["pitch"][within] = PITCH_NAMES.index(sound["pitch"])
+    if sound["pitch"]:
+        found["pitch"][within] = PITCH_NAMES.index(sound["pitch"])
     found["timbre"][within] = TIMBRES.index(sound["timbre"])
     found["number"][within] = beep[within]
+    later = within & (beep > 0)
     if sound["tempo"]:
-        found["tempo"][within & (beep > 0)] = TEMPOS.index(sound["tempo"])
-    notes = np.log2(np.array(sound["notes"]) / 700)
-    height[within, 0] = notes[beep[within]]
-    return {**found, "there": within.astype(np.int64), "place": height}
+        found["tempo"][later] = TEMPOS.index(sound["tempo"])
+    place[within, 0] = np.log2(np.array(sound["notes"]) / 700)[beep[within]]
+    place[later, 1] = np.log2(sound["interval"] / 0.3)
+    return {**found, "there": within.astype(np.int64), "place": place}
+
+
+def heard_again(sound: dict[str, Any], rng: np.random.Generator) -> tuple[dict[str, Any], float]:
+    """Returns what is true of a sound at another speed, and the speed, drawn among those that leave it one of training."""
+    low, high = np.log(FASTER)
+    for _ in range(16):
+        speed = float(np.exp(rng.uniform(low, high) * (0.1 if sound["type"] == "digit" else 1)))
+        if (changed := at_speed(sound, speed)) is not None:
+            return changed, speed
+    return sound, 1.0
+
+
+def at_rate(source: tuple[Path, float]) -> Any:
+    """Returns a sound's samples and the rate at which it has another speed."""
+    path, speed = source
+    with wave.open(str(path)) as file:
+        rate = round(file.getframerate() * speed)
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return samples[: int(SECONDS * rate) - 100], rate  # one window, whatever resampling adds
 
 
 CLASSES = {
     "image": {"colour": len(COLOURS), "shape": len(SHAPES), "size": 2, "there": 2},
     "audio": {"pitch": 3, "timbre": len(TIMBRES), "tempo": len(TEMPOS), "number": 4, "digit": 10, "language": 2, "there": 2},
 }  # fmt: skip
-NUMBERS = {"image": 2, "audio": 1}
 OF_ALL = ("digit", "language")
 
 
@@ -118,10 +146,10 @@ class Learner(nn.Module):
         self.encoder: Any = self.media.towers[kind].encoder
         self.kind, width = kind, self.encoder.width
         self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in CLASSES[kind].items()})
-        self.place = nn.Linear(width, NUMBERS[kind])
+        self.place = nn.Linear(width, 2)
 
     def forward(self, values: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Returns for each target logits [n, P, classes] (of the whole [n, 1, classes]), and `place` [n, P, numbers]."""
+        """Returns for each target logits [n, P, classes] (of the whole [n, 1, classes]), and `place` [n, P, 2]."""
         features = self.encoder(values)
         whole = features.mean(1, keepdim=True)
         told = {name: head(whole if name in OF_ALL else features) for name, head in self.heads.items()}  # fmt: skip
@@ -145,11 +173,19 @@ def prepared(
     """Returns what the encoder reads (half precision), and all targets."""
     kind, grid = learner.kind, learner.encoder.grid
     lines = records(data / f"{kind}.{split}.jsonl")
-    values = decode(learner.media, kind, [data / one[kind] for one in lines], processes).values
+    paths, scenes = [data / one[kind] for one in lines], [one["scene"] for one in lines]
     if kind == "image":
-        truth = [cells(one["scene"], grid[0]) for one in lines]
+        values = decode(learner.media, kind, paths, processes).values
+        truth = [cells(one, grid[0]) for one in scenes]
     else:
-        truth = [frames(one["scene"], grid[0], SMALL["audio"].seconds) for one in lines]
+        speeds = [1.0] * len(paths)
+        if split == "train":
+            rng = np.random.default_rng(0)
+            again = [heard_again(one, rng) for _ in range(AGAIN) for one in scenes]
+            paths, scenes = paths * (1 + AGAIN), [*scenes, *(one for one, _ in again)]
+            speeds += [speed for _, speed in again]
+        values = decode(learner.media, kind, list(zip(paths, speeds, strict=True)), processes, at_rate).values  # fmt: skip
+        truth = [frames(one, grid[0], SECONDS) for one in scenes]
     targets = {name: torch.from_numpy(np.stack([one[name] for one in truth])) for name in truth[0]}
     return torch.from_numpy(values), targets
 
@@ -184,18 +220,18 @@ def main() -> None:
     processes = int(sys.argv[4]) if len(sys.argv) == 5 else 1
     torch.manual_seed(0)
     learner: Any = Learner(kind)
-    sides = [prepared(learner, data, split, processes) for split in ("train", "valid")]
+    sides = [prepared(learner, data, split, processes) for split in ("train", "valid", "heldout")]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     learner.to(device)
-    (values, targets), valid = (
+    (values, targets), valid, held_out = (
         (one.to(device), {name: some.to(device) for name, some in truth.items()})
         for one, truth in sides
     )
-    steps = EPOCHS[kind] * (len(values) // BATCH)
+    steps = EPOCHS * (len(values) // BATCH)
     optimizer = torch.optim.AdamW(learner.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
     begun = time.process_time()
-    for step, part in enumerate(batches(len(values), EPOCHS[kind], device), start=1):
+    for step, part in enumerate(batches(len(values), EPOCHS, device), start=1):
         batch = values[part].float()
         some = {name: one[part] for name, one in targets.items()}
         if kind == "image":
@@ -209,6 +245,7 @@ def main() -> None:
         if step % 200 == 0 or step == steps:
             seconds = time.process_time() - begun
             sys.stderr.write(f"{step}/{steps}  loss {loss.item():.3f}  {accuracy(learner, *valid)}  {seconds:.0f} s\n")  # fmt: skip
+    sys.stderr.write(f"held-out combinations: {accuracy(learner, *held_out)}\n")
     save_encoder(learner.media.cpu(), kind, target)
 
 

@@ -111,6 +111,36 @@ def _notes(rng: np.random.Generator, pitch: str, sequence: str, count: int) -> t
     return tuple(notes if sequence == "rising" else notes[::-1])
 
 
+AUDIBLE = (150.0, 4000.0)
+"""Lowest and highest frequency in Hz of a note that is played at another speed: beyond the pitches at either end."""
+
+
+def at_speed(scene: dict[str, Any], speed: float) -> dict[str, Any] | None:
+    """Returns what is true of a sound (`truth`) that is played so many times as fast.
+
+    Its `pitch` and `tempo` are None where they lie between two of those that have names. None is returned where it is no sound of
+    training any more: it would not end in time, would be far below or above all pitches, or have a pair that is held out.
+    """
+    if scene["type"] == "digit":
+        return scene if 1.0 <= speed <= 1.1 else None
+    notes = [note * speed for note in scene["notes"]]
+    changed = scene | {"notes": notes} | {k: scene[k] / speed for k in ("start", "interval", "length")}  # fmt: skip
+    ends = changed["start"] + changed["interval"] * (scene["count"] - 1) + changed["length"]
+    if ends > SECONDS or min(notes) < AUDIBLE[0] or max(notes) > AUDIBLE[1]:
+        return None
+    pitches = {_named(note, PITCHES) for note in notes}
+    tempo = _named(changed["interval"], INTERVALS) if scene["tempo"] else None
+    tones = {(pitch, scene["timbre"]) for pitch in pitches}
+    if tones & HELD_OUT_TONES or (scene["sequence"], tempo) in HELD_OUT_MELODIES:
+        return None
+    pitch = pitches.pop() if len(pitches) == 1 else None
+    return changed | {"pitch": pitch, "tempo": tempo}
+
+
+def _named(value: float, ranges: dict[str, tuple[float, float]]) -> str | None:
+    return next((name for name, (low, high) in ranges.items() if low <= value <= high), None)
+
+
 # -- samples
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,9 @@ BARRED = 16
 
 PROMPTS = 48
 """Sizes of passes over prompts that stay captured; of more, those that were not needed for longest are forgotten."""
+
+WARY = 16
+"""Most steps that are not begun ahead after one that was in vain; of few texts it is as many as they are."""
 
 _capturing = threading.Lock()
 
@@ -52,6 +57,63 @@ def captured(
     return graph, outputs
 
 
+class Begun:
+    """A step that has been begun.
+
+    Attributes:
+        columns: int64 [6, up to T], what it reads; ids of a step begun ahead are known once the step before is done.
+        logits: [T, V], until the next step begins.
+        best: What `likeliest` returns, on the device and until then.
+    """
+
+    def __init__(
+        self, columns: np.ndarray, outputs: tuple[torch.Tensor, torch.Tensor], host: Any, done: Any
+    ):
+        self.columns = columns
+        self.logits, self.best = outputs
+        self._host, self._done = host, done
+
+    @cached_property
+    def chosen(self) -> np.ndarray:
+        """float64 [2, T]: the likeliest tokens and their log-probabilities; waits for them, for nothing that was begun later.
+
+        To be read before the step after the next one begins.
+        """
+        if self._done is not None:
+            self._done.synchronize()
+        return self._host.numpy().copy()
+
+
+@dataclass
+class Ahead:
+    """A step that was begun before its tokens were known: with those that the step before chooses.
+
+    Attributes:
+        step: It.
+        sequences: Handles whose tokens it reads, one of each.
+        before: The step that chooses them.
+        order: For each sequence its place there.
+    """
+
+    step: Begun
+    sequences: Sequence[int]
+    before: Begun
+    order: np.ndarray
+
+    def places(self, sequences: Sequence[int], columns: np.ndarray) -> np.ndarray | None:
+        """Returns where in it sequences' tokens are, or None if it has not read just these."""
+        known = self.step.columns
+        known[0] = self.before.chosen[0, self.order]
+        if sequences == self.sequences:
+            found = np.arange(len(sequences))
+        else:
+            place = {one: number for number, one in enumerate(self.sequences)}
+            if not place.keys() >= set(sequences):
+                return None
+            found = np.array([place[one] for one in sequences])
+        return found if np.array_equal(known[:, found], columns) else None
+
+
 class CapturedStep:
     """A step of T tokens at fixed addresses: a CUDA graph, or the same operations called one by one."""
 
@@ -64,40 +126,55 @@ class CapturedStep:
             limit: As `Stepper.logits` takes it, and so is `way`.
             way: One of `steps.WAYS`.
         """
-        self.way = way
-        self._workspace, self._limit = workspace, limit
+        self.way, self.limit = way, limit
+        self._workspace = workspace
         device, gpu = workspace.device, workspace.captures
-        self._staged = torch.zeros(6, tokens, dtype=torch.long, pin_memory=gpu)
-        self._staged[3] = workspace.rows.spare
-        self._inputs = self._staged.to(device)
+        # Two of each, as a step may be begun while the numbers of the one before are on their way.
+        self._turn = 0
+        self._staged = [torch.zeros(7, tokens, dtype=torch.long, pin_memory=gpu) for _ in range(2)]
+        self._chosen = [torch.zeros(2, tokens, dtype=torch.double, pin_memory=gpu) for _ in range(2)]  # fmt: skip
+        for staged in self._staged:
+            staged[3] = workspace.rows.spare
+        self._inputs = self._staged[0].to(device)
         self._graph: Any = None
         if gpu:
             self._graph, self._outputs = captured(self._run, device, workspace.pool, 2)
 
-    def __call__(self, columns: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reads tokens.
+    def begin(
+        self, columns: np.ndarray, before: Begun | None = None, order: np.ndarray | None = None
+    ) -> Begun:
+        """Begins to read tokens.
 
         Args:
             columns: int64 [6, up to T]: as `Stepper.logits` takes them, and which set of tokens is barred.
-
-        Returns:
-            Logits [T, V] and what `likeliest` returns; both change with the next call.
+            before: The step that chooses the tokens, which need not be done; by default they are those of `columns`.
+            order: [up to T], each token's place there.
         """
         count = columns.shape[1]
-        staged = self._staged.numpy()
-        staged[:, :count] = columns
+        self._turn = 1 - self._turn
+        staged = self._staged[self._turn].numpy()
+        staged[:6, :count] = columns
         staged[:, count:] = 0
         staged[3, count:] = self._workspace.rows.spare
-        # The last step's answers have been waited for, so what was staged for it has long been copied.
-        self._inputs.copy_(self._staged, non_blocking=True)
+        if order is not None:
+            staged[6, :count] = order
+        self._inputs.copy_(self._staged[self._turn], non_blocking=True)
+        if before is not None:
+            self._inputs[0].copy_(before.best[0].index_select(0, self._inputs[6]))
         if self._graph is None:
-            return self._run()
-        self._graph.replay()
-        return self._outputs
+            outputs, done = self._run(), None
+        else:
+            self._graph.replay()
+            outputs, done = self._outputs, torch.cuda.Event()
+        host = self._chosen[self._turn]
+        host.copy_(outputs[1], non_blocking=True)
+        if done is not None:
+            done.record()
+        return Begun(columns, outputs, host, done)
 
     def seconds(self, times: int = 7) -> float:
         """Returns what the captured step takes on the device, with no keys to attend to: the median of a few."""
-        self._inputs.copy_(self._staged)
+        self._inputs.copy_(self._staged[0])
         found = []
         for _ in range(times):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -111,7 +188,7 @@ class CapturedStep:
     def _run(self) -> tuple[torch.Tensor, torch.Tensor]:
         workspace = self._workspace
         logits = workspace.stepper.logits(
-            self._inputs, workspace.rows.buffers, self._limit, self.way
+            self._inputs, workspace.rows.buffers, self.limit, self.way
         )
         return logits, workspace.stepper.likeliest(
             logits, workspace.barred, self._inputs[5], self.way
@@ -186,6 +263,8 @@ class Workspace:
         self.usable = True
         self.pool: Any = None
         self._size = (0, 0)
+        self.ahead: Ahead | None = None
+        self._wary = 0
         self._steps: dict[tuple[int, int], CapturedStep] = {}
         self._prompts: dict[tuple[int, int, int], PromptPass] = {}
         self._met: set[tuple[int, int, int]] = set()
@@ -200,6 +279,46 @@ class Workspace:
         if (tokens, limit) not in self._steps:
             self._steps[tokens, limit] = self._captured(tokens, limit)
         return self._steps[tokens, limit]
+
+    def begin(
+        self, step: CapturedStep, columns: np.ndarray, sequences: Sequence[int]
+    ) -> tuple[Begun, np.ndarray]:
+        """Returns a step that reads one token of each sequence, begun now or ahead, and where in it they are."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None and (places := ahead.places(sequences, columns)) is not None:
+            return ahead.step, places
+        if ahead is not None:
+            self._wary = min(len(sequences), WARY)
+        return step.begin(columns), np.arange(len(sequences))
+
+    def go_ahead(
+        self,
+        step: CapturedStep,
+        before: Begun,
+        order: np.ndarray,
+        columns: np.ndarray,
+        sequences: Sequence[int],
+    ) -> None:
+        """Begins to read what a step chooses after each sequence's token, while that step is not done.
+
+        Args:
+            step: That reads it, if there is room.
+            before: The step.
+            order: Each sequence's place there.
+            columns: What it reads of each.
+            sequences: Their handles.
+        """
+        if self._wary:
+            self._wary -= 1
+            return
+        columns = columns + np.array([[0], [0], [1], [0], [1], [0]])
+        longest = int(columns[4].max()) + 1
+        if longest <= min(self._size[1], step.limit or longest):
+            self.ahead = Ahead(step.begin(columns, before, order), sequences, before, order)
+
+    def rest(self) -> None:
+        """Is told that all sequences are closed."""
+        self.ahead, self._wary = None, 0
 
     def prompts(self, tokens: int, texts: int, wanted: int) -> PromptPass:
         """Returns the pass for so many tokens of so many texts; captures it the second time that it is asked for.
@@ -238,8 +357,7 @@ class Workspace:
     def _settle(self) -> None:
         """Makes rows what was reserved; whatever was captured knows the addresses that were."""
         if self._size != self.rows.size:
-            self._steps.clear()
-            self._prompts.clear()
+            self._forget()
             self.pool = torch.cuda.graph_pool_handle() if self.captures else None
             self.rows.settle(self._like())
             self._size = self.rows.size
@@ -267,8 +385,9 @@ class Workspace:
             early = CapturedStep(self, 1, limit, "early")
             for number in range(4):
                 columns = np.array([[number]] * 3 + [[self.rows.spare], [number], [0]])
-                expected = tried["triton"](columns)[0].clone()
-                found, best = early(columns)
+                expected = tried["triton"].begin(columns).logits.clone()
+                begun = early.begin(columns)
+                found, best = begun.logits, begun.best
                 # In 16 bits two orders of adding up differ by a few hundredths in deep models.
                 allowed = 0.01 if found.dtype == torch.float32 else 0.05
                 if not (difference := off(found, expected)) <= allowed:
@@ -280,10 +399,17 @@ class Workspace:
         except Exception as error:  # an older Triton or driver: the others do
             logger.warning("no kernels that begin early (%s: %s)", type(error).__name__, str(error).strip().splitlines()[0])  # fmt: skip
 
-    def discard(self) -> None:
-        """Gives all memory back at once, also where a runner without sequences still knows the rows."""
+    def _forget(self) -> None:
+        """Drops what was captured; a step that was begun ahead may still run."""
+        if self.captures:
+            torch.cuda.synchronize(self.device)
+        self.ahead = None
         self._steps.clear()
         self._prompts.clear()
+
+    def discard(self) -> None:
+        """Gives all memory back at once, also where a runner without sequences still knows the rows."""
+        self._forget()
         Rows.free(self.rows)
         self._size = self.rows.size
 
@@ -297,6 +423,7 @@ class Workspace:
         if missing := {name: one for name, one in wanted.items() if name not in known}:
             if len(self._known) + len(missing) > BARRED:
                 self._known, missing = [], wanted
+                self.ahead = None
             for one in missing.values():
                 row = self.barred[len(self._known)]
                 row.fill_(True)  # rows of the vocabulary that are no tokens too

@@ -243,6 +243,8 @@ def _feed(slot: Slot, chooses: bool) -> Feed:
     barred = slot.barred() if chooses else None
     ids, positions, blocks = zip(*slot.inputs(), strict=True)
     media = slot.request.prompt.embeddings if slot.prefix else None
+    wanted = 1 + len(slot.guesses)
+    goes_on = slot.goes_on if barred and wanted == 1 else None
     return Feed(
-        slot.sequence, ids, positions, blocks, slot.prefix, 1 + len(slot.guesses), media, barred
-    )
+        slot.sequence, ids, positions, blocks, slot.prefix, wanted, media, barred, goes_on
+    )  # fmt: skip

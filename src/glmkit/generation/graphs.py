@@ -69,11 +69,19 @@ class GraphRunner(TorchRunner):
         self._free.append(self._rows[row.place])
         if not self._sequences and self._workspace is not None:
             self._rows, self._free = [], []
+            self._workspace.rest()
             if self._workspace.usable:
                 self._decoder.give_back(self._workspace)
             else:
                 self._workspace.discard()
             self._workspace = None
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forgets all but the first `length` tokens; touches no tensor."""
+        super().truncate(sequence, length)
+        ahead = None if self._workspace is None else self._workspace.ahead
+        if ahead is not None and sequence in ahead.sequences:
+            self._workspace.ahead = None  # type: ignore[union-attr]
 
     def forward(self, feeds: Sequence[Feed]) -> list[Any]:
         """Reads each feed: prompts as `TorchRunner` does, later tokens in one step.
@@ -109,13 +117,16 @@ class GraphRunner(TorchRunner):
             for group in _passes_of(prompts, [len(feed.ids) for feed in feeds]):
                 yield group, self._read([feeds[i] for i in group], [rows[i] for i in group])
         rest = [i for i in range(len(feeds)) if i not in chosen]
+        if rest and self._workspace is not None:
+            self._workspace.ahead = None  # rows may change their places
         for group, answers in super()._passes([feeds[i] for i in rest], [rows[i] for i in rest]):
             yield [rest[i] for i in group], answers
         if short:
-            yield short, self._step([feeds[i] for i in short], [rows[i] for i in short])
+            alone = len(short) == len(feeds)
+            yield short, self._step([feeds[i] for i in short], [rows[i] for i in short], alone)
 
-    def _step(self, feeds: Sequence[Feed], rows: Sequence[Row]) -> Iterator[Answer]:
-        """Reads the tokens of all feeds at once."""
+    def _step(self, feeds: Sequence[Feed], rows: Sequence[Row], alone: bool) -> Iterator[Answer]:
+        """Reads the tokens of all feeds at once; where they go on, `alone`, the next step is begun before their answers are known."""
         workspace, counts = self._workspace, [len(feed.ids) for feed in feeds]
         assert workspace is not None
         longest = max(row.length + count for row, count in zip(rows, counts, strict=True))
@@ -130,9 +141,16 @@ class GraphRunner(TorchRunner):
         begins = [row.length for row in rows] - (ends - counts)
         columns[4] = np.repeat(begins, counts) + np.arange(ends[-1])
         columns[5] = barred
-        logits, best = step(columns)
-        places = [range(end - feed.num_logits, end) for feed, end in zip(feeds, ends.tolist(), strict=True)]  # fmt: skip
-        return _answers(feeds, places, logits, best)
+        if len(counts) < ends[-1]:
+            workspace.ahead, begun, order = None, step.begin(columns), np.arange(ends[-1])
+        else:
+            sequences = [feed.sequence for feed in feeds]
+            begun, order = workspace.begin(step, columns, sequences)
+            going = [i for i, feed in enumerate(feeds) if feed.goes_on]
+            if alone and going and not any(feed.goes_on is None for feed in feeds):
+                workspace.go_ahead(step, begun, order[going], columns[:, going], [sequences[i] for i in going])  # fmt: skip
+        places = [order[end - feed.num_logits : end].tolist() for feed, end in zip(feeds, ends.tolist(), strict=True)]  # fmt: skip
+        return _answers(feeds, places, begun.logits, begun.chosen)
 
     def _read(self, feeds: Sequence[Feed], rows: Sequence[Row]) -> Iterator[Answer]:
         """Reads prompts, or whatever else is long, at once."""
@@ -142,7 +160,7 @@ class GraphRunner(TorchRunner):
         workspace.rows.reserve(len(self._rows), longest)
         work = workspace.prompts(sum(counts), len(feeds), sum(feed.num_logits for feed in feeds))
         logits, best = work(feeds, rows, workspace.barred_rows(feeds, everywhere=False))
-        return _answers(feeds, _places(feeds), logits, best)
+        return _answers(feeds, _places(feeds), logits, best.cpu().numpy())
 
     def _answers(self, feeds: Sequence[Feed], logits: torch.Tensor) -> Iterable[Answer]:
         assert self._workspace is not None
@@ -151,7 +169,7 @@ class GraphRunner(TorchRunner):
             which = self._workspace.barred_rows(feeds, everywhere=False)
             best = likeliest(
                 logits, self._workspace.barred, torch.tensor(which, device=logits.device)
-            )
+            ).cpu().numpy()  # fmt: skip
         return _answers(feeds, _places(feeds), logits, best)
 
     def _no_memory(self) -> str:
@@ -197,9 +215,9 @@ def _check(feed: Feed, vocabulary: int, limit: int) -> None:
 
 def _answers(
     feeds: Sequence[Feed],
-    places: Sequence[range],
+    places: Sequence[Sequence[int]],
     logits: torch.Tensor,
-    best: torch.Tensor | None,
+    best: np.ndarray | None,
 ) -> Iterator[Answer]:
     """Yields for each feed logits or likeliest tokens at its places; waits for the device, and copies what is needed alone."""
     tokens, values = ([], []) if best is None else best.tolist()

@@ -150,6 +150,13 @@ class Slot:
         """Most guesses that can be of use: after them one token is written in any case."""
         return self.longest - self.written - 1
 
+    @property
+    def goes_on(self) -> bool | None:
+        """Whether the token that is chosen next is read then, unless it ends the blank; None before a blank that is not the last."""
+        if self.room > 0:
+            return True
+        return False if len(self.blanks) == len(self.request.prompt.mask_indices) else None
+
     def look_up(self) -> None:
         """Guesses from the text what comes after what is pending, where the settings want it."""
         if most := self.request.chooser.settings.prompt_lookup_num_tokens:

@@ -36,6 +36,8 @@ class Feed:
         media: [M, H], the rows that ids from `FIRST_MEDIA_ID` on mean, or None where there are no such ids.
         barred: For each place whose logits are wanted a bool array [≤ V], the tokens that may not stand there. A runner that
             `chooses` may answer with the likeliest others instead of logits.
+        goes_on: What the sequence most likely reads next: True, what is chosen after its last token, at the same position and one
+            block position further (a runner may begin with that before it is told); False, nothing; None, nobody knows.
     """
 
     sequence: int
@@ -46,6 +48,7 @@ class Feed:
     num_logits: int = 1
     media: torch.Tensor | None = None
     barred: Sequence[np.ndarray] | None = None
+    goes_on: bool | None = None
 
     def __post_init__(self) -> None:
         assert 1 <= len(self.ids) == len(self.positions) == len(self.blocks), self

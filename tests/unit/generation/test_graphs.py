@@ -13,10 +13,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_runner import MODEL, VOCABULARY, Tokens, check, prompt, random_calls, tiny
+from test_runner import (  # fmt: skip
+    MODEL,
+    POSITIONS,
+    VOCABULARY,
+    Tokens,
+    check,
+    prompt,
+    random_calls,
+    random_feed,
+    tiny,
+)
 
 import glmkit
 from glmkit.errors import GenerationError
+from glmkit.generation.captured import CapturedStep
 from glmkit.generation.decoding import TokenChooser
 from glmkit.generation.engine import Engine
 from glmkit.generation.graphs import GraphDecoder, GraphRunner, release, why_not
@@ -78,6 +89,95 @@ def test_the_engine_writes_the_same_with_it(seed: int):
     expected, others = written(TorchRunner(MODEL), some)
     assert found == expected
     assert scores == pytest.approx(others, abs=1e-4)
+
+
+@pytest.fixture
+def begun(monkeypatch) -> list[bool]:
+    """Whether each step was begun ahead."""
+    found: list[bool] = []
+    begin = CapturedStep.begin
+
+    def noted(self, columns, before=None, order=None):
+        found.append(before is not None)
+        return begin(self, columns, before, order)
+
+    monkeypatch.setattr(CapturedStep, "begin", noted)
+    return found
+
+
+def greedy(texts: int, most: int, blanks: int = 1) -> list[Request]:
+    chooser = TokenChooser(DecodingSettings(max_new_tokens=most, min_new_tokens=most), [1, 2], [3], VOCABULARY - 2)  # fmt: skip
+    masks = np.arange(1, 1 + blanks)
+    return [Request(Prompt(np.arange(4, 9 + text), [""] * (blanks + 1), masks), chooser) for text in range(texts)]  # fmt: skip
+
+
+@pytest.mark.parametrize("texts", [1, 3])
+def test_steps_are_begun_before_their_tokens_are_known(begun, texts):
+    """All but the first, and none after the last; each is read once."""
+    some = greedy(texts, 12)
+    assert written(DECODER.make_runner(), some)[0] == written(TorchRunner(MODEL), some)[0]
+    assert begun == [False] + 10 * [True]
+
+
+def test_texts_that_end_do_not_make_what_was_begun_useless(begun):
+    """Of eight texts each is a token longer than the one before; those that go on are found in the step of all."""
+    some = [request for most in range(4, 12) for request in greedy(1, most)]
+    engine = Engine(DECODER.make_runner(), 0, POSITIONS, max_batch=8)
+    tickets = [engine.submit(one) for one in some]
+    [*_] = engine.run()
+    assert [len(one.samples[0][0].tokens) for one in tickets] == [*range(4, 12)]
+    assert begun == [False] + 9 * [True]
+
+
+def test_a_step_in_vain_is_not_followed_by_another_at_once(begun):
+    """Of two blanks the second begins with a marker, which nobody had guessed."""
+    some = greedy(1, 6, blanks=2)
+    assert written(DECODER.make_runner(), some)[0] == written(TorchRunner(MODEL), some)[0]
+    assert begun.count(True) >= 7
+    assert len(begun) <= 14
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32))
+def test_what_was_begun_is_used_only_for_what_it_has_read(seed: int):
+    """Tokens that were guessed and others, in other orders, after forks, forgetting, other prompts and in rows that were others'."""
+    rng, runner, known = Random(seed), DECODER.make_runner(), dict[int, Tokens]()
+    barred = np.zeros(VOCABULARY, bool)
+    barred[[1, 3]] = True
+    others = barred | (np.arange(VOCABULARY) % 3 == 0)
+    after: dict[int, tuple[int, int, int]] = {}
+    for _ in range(14):
+        if not known or rng.random() < 0.15:
+            handle = runner.open()
+            known[handle] = Tokens()
+            check(runner, [random_feed(rng, handle, known[handle], 9)], known)
+            after[handle] = (5, 2, 1)
+        for handle in [one for one in known if rng.random() < 0.1]:
+            copied = runner.fork(handle)
+            known[copied] = Tokens(list(known[handle].read), known[handle].prefix)
+            after[copied] = after[handle]
+        for handle in [one for one in known if rng.random() < 0.1]:
+            kept = rng.randint(max(1, known[handle].prefix), len(known[handle].read))
+            runner.truncate(handle, kept)
+            known[handle].read = known[handle].read[:kept]
+        some = [*known] if rng.random() < 0.7 else rng.sample(sorted(known), rng.randint(1, len(known)))  # fmt: skip
+        feeds = []
+        for handle in some:
+            token = after[handle] if rng.random() < 0.9 else (rng.randrange(VOCABULARY), 2, 1)
+            known[handle].read.append(token)
+            feeds.append(Feed(handle, *([one] for one in token), barred=[rng.choice([barred, barred, others])], goes_on=rng.random() < 0.9))  # fmt: skip
+        for feed, [(chosen, score)] in zip(feeds, runner.forward(feeds), strict=True):
+            expected = known[feed.sequence].logits(1)[0]
+            expected = expected.masked_fill(torch.from_numpy(feed.barred[0]), -torch.inf)
+            expected = expected.log_softmax(-1)
+            assert score == pytest.approx(float(expected.max()), abs=1e-3)
+            assert float(expected[chosen]) == pytest.approx(score, abs=1e-3)
+            after[feed.sequence] = (chosen, feed.positions[0], feed.blocks[0] + 1)
+        for handle in [one for one in known if rng.random() < 0.08]:
+            runner.close(handle)
+            del known[handle]
+    for handle in known:
+        runner.close(handle)
 
 
 def test_logits_stay_where_they_are_unless_somebody_needs_them():
