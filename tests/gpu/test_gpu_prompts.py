@@ -10,9 +10,15 @@ import pytest
 import torch
 
 import glmkit
+from glmkit.generation.captured import CapturedStep
+from glmkit.generation.decoding import TokenChooser
+from glmkit.generation.engine import Engine
 from glmkit.generation.graphs import GraphDecoder, GraphRunner
 from glmkit.generation.prefill import PlainPrefill, bucket
+from glmkit.generation.prompts import Prompt
+from glmkit.generation.request import Request
 from glmkit.generation.runner import Feed, TorchRunner
+from glmkit.generation.settings import DecodingSettings
 from glmkit.generation.steps import WAYS
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.model.int8 import has_int8, to_int8
@@ -153,6 +159,31 @@ def test_a_step_of_one_token_however_its_matrices_are_multiplied(model, device, 
             runner.close(handle)
             found.append(answers)
         check(*found, 1e-3)
+
+
+@pytest.mark.parametrize(("texts", "eight_bits"), [(1, False), (1, True), (23, False), (23, True)])
+def test_steps_that_are_begun_before_their_tokens_are_known(model, device, texts, eight_bits, monkeypatch):  # fmt: skip
+    """Texts of one and of two blanks, which end one after the other, and others that come instead: as written step by step."""
+    begun, begin = [], CapturedStep.begin
+    monkeypatch.setattr(CapturedStep, "begin", lambda *some: begun.append(len(some) > 2) or begin(*some))  # fmt: skip
+    used = to_int8(copy.deepcopy(model), device) if eight_bits else model
+    decoder, found = decoder_of(used), []
+    for runner in (decoder.make_runner(), TorchRunner(used), decoder.make_runner()):
+        rng, engine = Random(texts), Engine(runner, 0, POSITIONS, max_batch=8)
+        tickets = []
+        for _ in range(texts):
+            most = rng.randint(30, 50)
+            settings = DecodingSettings(max_new_tokens=most, min_new_tokens=rng.randint(5, most))
+            chooser = TokenChooser(settings, [1, 2], [*range(3, 9)], VOCABULARY - 2)
+            masks = np.array([2, 5][: rng.choice([1, 1, 1, 2])])
+            ids = np.array([rng.randrange(10, VOCABULARY) for _ in range(rng.randint(9, 90))])
+            tickets.append(engine.submit(Request(Prompt(ids, [""] * (len(masks) + 1), masks), chooser)))  # fmt: skip
+        for _ in engine.run():
+            pass
+        assert not any(ticket.error for ticket in tickets)
+        found.append([blank.tokens for ticket in tickets for blank in ticket.samples[0]])
+    assert found[0] == found[1] == found[2]
+    assert sum(begun) > len(begun) / 3
 
 
 def test_more_tokens_than_a_pass_reads(model, device, monkeypatch):
