@@ -86,6 +86,7 @@ def test_the_likeliest_token(early, random, device, dtype):
 
 
 @pytest.mark.parametrize("eight_bits", [False, True])
+@torch.inference_mode()
 def test_a_step_of_the_shapes_of_2b(early, device, eight_bits, record_property):
     """One layer of it, captured; the check that a workspace makes takes the kernels, and they write what torch does."""
     torch.manual_seed(0)

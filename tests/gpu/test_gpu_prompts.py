@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from random import Random
 
 import numpy as np
@@ -184,6 +185,24 @@ def test_steps_that_are_begun_before_their_tokens_are_known(model, device, texts
         found.append([blank.tokens for ticket in tickets for blank in ticket.samples[0]])
     assert found[0] == found[1] == found[2]
     assert sum(begun) > len(begun) / 3
+
+
+def test_a_capture_outlives_graphs_that_become_garbage(model, device):
+    """A decoder that is gone, in a cycle, is collected while another captures: its graphs must not be destroyed just then."""
+    before = gc.get_threshold()
+    for _ in range(3):
+        decoder, rng = decoder_of(model), Random(3)
+        runner = decoder.make_runner()
+        handle = runner.open()
+        gc.set_threshold(1, 1, 1)  # collects again and again
+        try:
+            for count in (70, 1, 1, 2, 3):
+                runner.forward([feed(rng, handle, count, prefix=count if count > 3 else 0)])
+        finally:
+            gc.set_threshold(*before)
+        runner.close(handle)
+        decoder.cycle = decoder
+        del decoder, runner
 
 
 def test_more_tokens_than_a_pass_reads(model, device, monkeypatch):
