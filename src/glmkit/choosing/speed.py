@@ -22,9 +22,9 @@ LAYER_SECONDS = 3.2e-4
 """Of Python and of starting kernels, for each layer and token: measured on one core of an AMD EPYC (2.45 GHz) with a model of
 hidden size 64, whose arithmetic takes no time (0.30 to 0.33 ms a layer, with 48 and 12 layers)."""
 
-CAPTURED_LAYER_SECONDS = 2.5e-5
-"""The same of a step captured as a CUDA graph: what the H200 of `docs/results/generate_h200_2026-11.md` took a layer beside reading
-was 23, 27 and 3 microseconds with the shapes of large, 2b and 10b."""
+CAPTURED_ONE, CAPTURED_MANY = (0.85, 1.5e-5), (BANDWIDTH_SHARE, 3.5e-5)
+"""Both, of a step of one text that is captured as a CUDA graph, and of many texts: with them the steps of
+`docs/results/generate_h200_2026-11.md`, of three shapes and 1, 64 and 256 texts, come out at 0.7 to 1.2 times what they took."""
 
 EPOCHS = 3
 """As in `glmkit finetune`."""
@@ -66,9 +66,8 @@ def reading_seconds(config: GLMConfig, hardware: Hardware, tokens: int) -> float
     """Returns the seconds until the first token: a forward pass over part A, which also reads all weights once."""
     operations = StepFlops.of(config).total(tokens, tokens**2, 1) / 3
     computed = operations / (hardware.flops * COMPUTE_SHARE[hardware.device])
-    return max(computed, _read_bytes(config, hardware, 0) / _bandwidth(hardware)) + _overhead(
-        config
-    )
+    read = _read_bytes(config, hardware, 0) / (hardware.bandwidth * BANDWIDTH_SHARE)
+    return max(computed, read) + LAYER_SECONDS * config.num_layers
 
 
 def writing_seconds(
@@ -91,19 +90,14 @@ def writing_seconds(
         captured: Whether steps are captured as CUDA graphs (`generation.graphs`).
     """
     cached = batch_size * tokens * 2 * config.num_layers * config.hidden_size
-    read = _read_bytes(config, hardware, cached) / _bandwidth(hardware)
+    share, layer = BANDWIDTH_SHARE, LAYER_SECONDS
+    if captured:
+        share, layer = CAPTURED_ONE if batch_size == 1 else CAPTURED_MANY
+    read = _read_bytes(config, hardware, cached) / (hardware.bandwidth * share)
     operations = batch_size * StepFlops.of(config).total(1, tokens, 1) / 3
     computed = operations / (hardware.flops * COMPUTE_SHARE[hardware.device])
-    return max(read, computed) + _overhead(config, captured)
+    return max(read, computed) + layer * config.num_layers
 
 
 def _read_bytes(config: GLMConfig, hardware: Hardware, cached: int) -> float:
     return WEIGHT_BYTES[hardware.dtype][1] * (config.num_parameters + cached)
-
-
-def _bandwidth(hardware: Hardware) -> float:
-    return hardware.bandwidth * BANDWIDTH_SHARE
-
-
-def _overhead(config: GLMConfig, captured: bool = False) -> float:
-    return (CAPTURED_LAYER_SECONDS if captured else LAYER_SECONDS) * config.num_layers

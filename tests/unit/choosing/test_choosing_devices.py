@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -111,9 +112,8 @@ def test_captured_steps_are_estimated_as_they_were_measured(shape):
     """127 tokens read, the middle of 128 written; what is promised is a factor of two."""
     page = Path(__file__).resolve().parents[3] / "docs" / "results" / "generate_h200_2026-11.json"
     measured = json.loads(page.read_text(encoding="utf-8"))["results"][shape]["glmkit graphs"]
-    for texts in (1, 64):
-        if (name := f"decode {texts}") in measured:
-            seconds = writing_seconds(
-                GLMConfig.preset(shape), parse_hardware("H200"), 191, texts, captured=True
-            )
-            assert texts / seconds == pytest.approx(measured[name][0], rel=0.35)
+    for texts in (1, 64, 256):
+        seconds = writing_seconds(
+            GLMConfig.preset(shape), parse_hardware("H200"), 191, texts, captured=True
+        )
+        assert texts / seconds == pytest.approx(median(measured[f"decode {texts}"]), rel=0.4)
