@@ -3,10 +3,10 @@
     python recipes/multimodal/pretrain_encoders.py DATA FOLDER image [PROCESSES]
     python recipes/multimodal/pretrain_encoders.py DATA FOLDER audio [PROCESSES]
 
-Reads `{image,audio}.{train,valid}.jsonl` of `make_data.py`; writes FOLDER/image and FOLDER/audio as checkpoints of transformers, with which
+Reads `{image,audio}.{train,valid,heldout}.jsonl` of `make_data.py`; writes FOLDER/image and FOLDER/audio as checkpoints of transformers, with which
 `media.image.encoder=FOLDER/image` begins. An encoder that learns through a GLM's answers alone gets one word of gradient for a whole picture:
 after 1,700 steps of descriptions shapes and timbres were still at chance. Here every cell and every frame has its own targets; the linear
-heads that tell them are thrown away. About 5 minutes each on one core, half a minute on a GPU; PROCESSES decode the media.
+heads that tell them are thrown away. Pictures take some 5 minutes of one core or half a minute of a GPU, sounds half an hour or a minute; PROCESSES decode the media.
 
 Every sound is heard twice more, faster or slower: an encoder that knows timbres at three heights only, and tempos at three
 speeds, has no reason to tell one from the other, and says of a pair that it never heard what it heard there (`sounds.at_speed`).

@@ -245,6 +245,4 @@ def _feed(slot: Slot, chooses: bool) -> Feed:
     media = slot.request.prompt.embeddings if slot.prefix else None
     wanted = 1 + len(slot.guesses)
     goes_on = slot.goes_on if barred and wanted == 1 else None
-    return Feed(
-        slot.sequence, ids, positions, blocks, slot.prefix, wanted, media, barred, goes_on
-    )  # fmt: skip
+    return Feed(slot.sequence, ids, positions, blocks, slot.prefix, wanted, media, barred, goes_on)
