@@ -17,8 +17,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ import torch.nn.functional as F
 from decoded import decode
 from encoders import save_encoder
 from scenes import COLOURS, PIXELS, SHAPES
-from sounds import INTERVALS, PITCHES, SECONDS, TIMBRES, at_speed
+from sounds import INTERVALS, PITCHES, RATE, SECONDS, TIMBRES, at_speed
 from torch import nn
 
 from glmkit.multimodal.building import SMALL
 from glmkit.multimodal.configuration import GLMMediaConfig
+from glmkit.multimodal.media import as_medium
 from glmkit.multimodal.modeling import GLMMediaModel
+from glmkit.multimodal.sounds import read_sound
 
 EPOCHS = 5
 AGAIN, FASTER = 2, (0.5, 2.0)
@@ -86,9 +88,8 @@ def frames(sound: dict[str, Any], count: int, seconds: float) -> Targets:
     """Returns what each frame holds, [frames]; of a digit what all of the sound says, [1]."""
     names = ("pitch", "timbre", "tempo", "number", "digit", "language")
     found = {name: np.full(1 if name in ("digit", "language") else count, -1) for name in names}
-    place = np.full(
-        (count, 2), np.nan, np.float32
-    )  # octaves from 700 Hz, and from 0.3 seconds between beeps
+    # Octaves from 700 Hz, and from 0.3 seconds between beeps.
+    place = np.full((count, 2), np.nan, np.float32)
     if sound["type"] == "digit":
         found["digit"][:] = sound["digit"]
         found["language"][:] = ("zh", "en").index(sound["spoken_language"])
@@ -122,10 +123,9 @@ def heard_again(sound: dict[str, Any], rng: np.random.Generator) -> tuple[dict[s
 def at_rate(source: tuple[Path, float]) -> Any:
     """Returns a sound's samples and the rate at which it has another speed."""
     path, speed = source
-    with wave.open(str(path)) as file:
-        rate = round(file.getframerate() * speed)
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        return samples[: int(SECONDS * rate) - 100], rate  # one window, whatever resampling adds
+    rate = round(RATE * speed)
+    samples = read_sound(as_medium("audio", path), RATE)
+    return samples[: int(SECONDS * rate) - 100], rate  # one window, whatever resampling adds
 
 
 CLASSES = {
@@ -173,19 +173,20 @@ def prepared(
     """Returns what the encoder reads (half precision), and all targets."""
     kind, grid = learner.kind, learner.encoder.grid
     lines = records(data / f"{kind}.{split}.jsonl")
-    paths, scenes = [data / one[kind] for one in lines], [one["scene"] for one in lines]
+    sources: list[Any] = [data / one[kind] for one in lines]
+    scenes = [one["scene"] for one in lines]
+    given: Callable[[Any], Any] = str
     if kind == "image":
-        values = decode(learner.media, kind, paths, processes).values
         truth = [cells(one, grid[0]) for one in scenes]
     else:
-        speeds = [1.0] * len(paths)
+        heard = [(one, 1.0) for one in scenes]
         if split == "train":
             rng = np.random.default_rng(0)
-            again = [heard_again(one, rng) for _ in range(AGAIN) for one in scenes]
-            paths, scenes = paths * (1 + AGAIN), [*scenes, *(one for one, _ in again)]
-            speeds += [speed for _, speed in again]
-        values = decode(learner.media, kind, list(zip(paths, speeds, strict=True)), processes, at_rate).values  # fmt: skip
-        truth = [frames(one, grid[0], SECONDS) for one in scenes]
+            heard += [heard_again(one, rng) for _ in range(AGAIN) for one in scenes]
+        truth = [frames(one, grid[0], SECONDS) for one, _ in heard]
+        sources = [(path, speed) for path, (_, speed) in zip(cycle(sources), heard, strict=False)]
+        given = at_rate
+    values = decode(learner.media, kind, sources, processes, given).values
     targets = {name: torch.from_numpy(np.stack([one[name] for one in truth])) for name in truth[0]}
     return torch.from_numpy(values), targets
 

@@ -116,4 +116,4 @@ def test_captured_steps_are_estimated_as_they_were_measured(shape):
         seconds = writing_seconds(
             GLMConfig.preset(shape), parse_hardware("H200"), 191, texts, captured=True
         )
-        assert texts / seconds == pytest.approx(median(measured[f"decode {texts}"]), rel=0.4)
+        assert texts / seconds == pytest.approx(median(measured[f"decode {texts}"]), rel=0.35)
