@@ -7,10 +7,11 @@ program: a lesson reads each medium hundreds of times.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,30 +42,28 @@ class Decoded:
 def decode(
     media: GLMMediaModel,
     kind: str,
-    paths: Sequence[Any],
+    paths: Sequence[Path],
     processes: int = 1,
-    given: Callable[[Any], Any] = str,
 ) -> Decoded:
     """Returns decoded media, in the order of their paths; sounds are as long as one window.
 
     Args:
         media: Who reads them.
         kind: Of the media.
-        paths: Where they are, or what `given` takes.
+        paths: Where they are.
         processes: That decode.
-        given: Returns the medium of a path, as `glmkit.multimodal.media.as_medium` takes it.
 
     Raises:
         MediaError: One cannot be read.
     """
     processor = MediaProcessor.of(media)
-    first, times = _prepared(processor, kind, given, paths[:1])
+    first, times = _prepared(processor, kind, paths[:1])
     file = tempfile.TemporaryFile()  # noqa: SIM115  # as long as the array lives
     values: Any = np.memmap(file, np.float16, "w+", shape=(len(paths), *first.shape[1:]))
     shown = None if times is None else np.empty((len(paths), *times.shape[1:]), np.float32)
     starts = range(0, len(paths), TOGETHER)
     parts = [paths[start : start + TOGETHER] for start in starts]
-    job = partial(_prepared, processor, kind, given)
+    job = partial(_prepared, processor, kind)
     with get_context("fork").Pool(processes) as pool:
         for start, (some, when) in zip(starts, pool.imap(job, parts), strict=True):
             values[start : start + len(some)] = some
@@ -74,9 +73,9 @@ def decode(
 
 
 def _prepared(
-    processor: MediaProcessor, kind: str, given: Callable[[Any], Any], paths: Sequence[Any]
+    processor: MediaProcessor, kind: str, paths: Sequence[Path]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    found = processor([as_medium(kind, given(path)) for path in paths]).tensors  # type: ignore[arg-type]
+    found = processor([as_medium(kind, path) for path in paths]).tensors  # type: ignore[arg-type]
     values = found[NAMES[kind]].numpy().astype(np.float16)  # type: ignore[index]
     assert len(values) == len(paths)
     return values, found["video_times"].numpy() if kind == "video" else None

@@ -144,18 +144,22 @@ def _caption(items: list[Item], language: str) -> str:
 def _sound(sound: Sound, held_out: bool) -> Iterator[Fact]:
     tone = sound.tone in HELD_OUT_TONES
     if tone or not held_out:
-        yield Fact("pitch", of_word(sound.pitch))
+        if sound.pitch:
+            yield Fact("pitch", of_word(sound.pitch))
         yield Fact("timbre", of_word(timbre_key(sound.timbre)))
-    if sound.sequence and sound.tempo and not (held_out and tone):
+    if sound.sequence and not (held_out and tone):
         yield Fact("sequence", of_word(sound.sequence))
-        yield Fact("tempo", of_word(sound.tempo))
+        if sound.tempo:
+            yield Fact("tempo", of_word(sound.tempo))
     yield Fact("count.beeps", of_count(sound.count, "声"))
-    yield Fact("caption.audio", {"zh": _heard_in_chinese(sound), "en": _heard_in_english(sound)})
+    if sound.pitch and (sound.tempo or sound.count == 1):
+        caption = {"zh": _heard_in_chinese(sound), "en": _heard_in_english(sound)}
+        yield Fact("caption.audio", caption)
 
 
 def _heard_in_chinese(sound: Sound) -> str:
     timbre = word(timbre_key(sound.timbre), "zh")
-    first = f"{count(sound.count, '声', 'zh')}{word(sound.pitch, 'zh')}{timbre}"
+    first = f"{count(sound.count, '声', 'zh')}{word(str(sound.pitch), 'zh')}{timbre}"
     if not sound.sequence or not sound.tempo:
         return first
     return f"{first}，{word(sound.tempo, 'zh')}，{word(sound.sequence, 'zh')}"

@@ -7,9 +7,6 @@ Reads `{image,audio}.{train,valid,heldout}.jsonl` of `make_data.py`; writes FOLD
 `media.image.encoder=FOLDER/image` begins. An encoder that learns through a GLM's answers alone gets one word of gradient for a whole picture:
 after 1,700 steps of descriptions shapes and timbres were still at chance. Here every cell and every frame has its own targets; the linear
 heads that tell them are thrown away. Pictures take some 5 minutes of one core or half a minute of a GPU, sounds half an hour or a minute; PROCESSES decode the media.
-
-Every sound is heard twice more, faster or slower: an encoder that knows timbres at three heights only, and tempos at three
-speeds, has no reason to tell one from the other, and says of a pair that it never heard what it heard there (`sounds.at_speed`).
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import cycle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +25,14 @@ import torch.nn.functional as F
 from decoded import decode
 from encoders import save_encoder
 from scenes import COLOURS, PIXELS, SHAPES
-from sounds import INTERVALS, PITCHES, RATE, SECONDS, TIMBRES, at_speed
+from sounds import INTERVALS, PITCHES, SECONDS, TIMBRES
 from torch import nn
 
 from glmkit.multimodal.building import SMALL
 from glmkit.multimodal.configuration import GLMMediaConfig
-from glmkit.multimodal.media import as_medium
 from glmkit.multimodal.modeling import GLMMediaModel
-from glmkit.multimodal.sounds import read_sound
 
 EPOCHS = 5
-AGAIN, FASTER = 2, (0.5, 2.0)
-"""How often a sound is heard again, and how many times as fast; digits by a tenth of that, in octaves."""
 BATCH = 64
 LEARNING_RATE = 2e-3
 HEARD_OFTEN = 4
@@ -110,24 +103,6 @@ def frames(sound: dict[str, Any], count: int, seconds: float) -> Targets:
     return {**found, "there": within.astype(np.int64), "place": place}
 
 
-def heard_again(sound: dict[str, Any], rng: np.random.Generator) -> tuple[dict[str, Any], float]:
-    """Returns what is true of a sound at another speed, and the speed, drawn among those that leave it one of training."""
-    low, high = np.log(FASTER)
-    for _ in range(16):
-        speed = float(np.exp(rng.uniform(low, high) * (0.1 if sound["type"] == "digit" else 1)))
-        if (changed := at_speed(sound, speed)) is not None:
-            return changed, speed
-    return sound, 1.0
-
-
-def at_rate(source: tuple[Path, float]) -> Any:
-    """Returns a sound's samples and the rate at which it has another speed."""
-    path, speed = source
-    rate = round(RATE * speed)
-    samples = read_sound(as_medium("audio", path), RATE)
-    return samples[: int(SECONDS * rate) - 100], rate  # one window, whatever resampling adds
-
-
 CLASSES = {
     "image": {"colour": len(COLOURS), "shape": len(SHAPES), "size": 2, "there": 2},
     "audio": {"pitch": 3, "timbre": len(TIMBRES), "tempo": len(TEMPOS), "number": 4, "digit": 10, "language": 2, "there": 2},
@@ -173,20 +148,13 @@ def prepared(
     """Returns what the encoder reads (half precision), and all targets."""
     kind, grid = learner.kind, learner.encoder.grid
     lines = records(data / f"{kind}.{split}.jsonl")
-    sources: list[Any] = [data / one[kind] for one in lines]
-    scenes = [one["scene"] for one in lines]
-    given: Callable[[Any], Any] = str
-    if kind == "image":
-        truth = [cells(one, grid[0]) for one in scenes]
-    else:
-        heard = [(one, 1.0) for one in scenes]
-        if split == "train":
-            rng = np.random.default_rng(0)
-            heard += [heard_again(one, rng) for _ in range(AGAIN) for one in scenes]
-        truth = [frames(one, grid[0], SECONDS) for one, _ in heard]
-        sources = [(path, speed) for path, (_, speed) in zip(cycle(sources), heard, strict=False)]
-        given = at_rate
-    values = decode(learner.media, kind, sources, processes, given).values
+    target_of: Callable[[Any], Targets] = (
+        partial(cells, grid=grid[0])
+        if kind == "image"
+        else partial(frames, count=grid[0], seconds=SECONDS)
+    )
+    truth = [target_of(one["scene"]) for one in lines]
+    values = decode(learner.media, kind, [data / one[kind] for one in lines], processes).values
     targets = {name: torch.from_numpy(np.stack([one[name] for one in truth])) for name in truth[0]}
     return torch.from_numpy(values), targets
 

@@ -24,11 +24,21 @@ PITCHES = {"low": (220.0, 400.0), "middle": (600.0, 1080.0), "high": (1500.0, 25
 TIMBRES = ("sine", "square", "saw", "noise", "bell")
 BELL = {1.0: 1.0, 2.76: 0.6, 5.4: 0.35}
 """Partials of a bell, as those of a free bar lie: factor of the note's frequency -> loudness."""
+DYING = 3.0
+"""A bell dies away, by the factor e so often in a beep: at its end a twentieth is left."""
 NOISE_WIDTH = 0.3
 """Octaves from the middle of a noise's band to where its loudness has fallen to 0.6."""
 SEQUENCES = ("rising", "falling", "flat")
 INTERVALS = {"fast": (0.17, 0.22), "medium": (0.27, 0.33), "slow": (0.39, 0.46)}
 """Tempos and the time from a beep to the next, in seconds."""
+
+UNNAMED = 0.6
+"""Share of training's beeps at any pitch and tempo, with a name or without: who knows timbres at three pitches only has no
+reason to tell one from the other, and says of a pair that it never heard what it heard there."""
+ANY_PITCH, PITCH_WIDTH = (150.0, 2200.0), 1.8
+"""Where the range of their notes may begin, in Hz, and how many times as high it ends."""
+ANY_INTERVAL, INTERVAL_WIDTH = (0.12, 0.4), 1.25
+"""Where the range of their intervals may begin, in seconds, and how many times as long it ends."""
 
 HELD_OUT_TONES = frozenset({("middle", "square"), ("high", "noise")})
 """Pairs (pitch, timbre), two of fifteen, that training never has; three timbres are heard at every pitch."""
@@ -42,12 +52,18 @@ SPOKEN = 0.3
 HIGHEST = 7_600.0
 """Harmonics above this frequency in Hz are left out: they would come back as others (aliasing)."""
 
+SECOND_PARTIAL = {"sine": 1.0, "square": 3.0, "saw": 2.0, "noise": 1.0, "bell": 2.76}
+"""Times a note's frequency: without it a timbre is a sine's."""
+
 
 @dataclass(frozen=True)
 class Sound:
-    """Beeps: `sequence` and `tempo` are None of a single one; `notes` are frequencies in Hz, times are in seconds."""
+    """Beeps: `notes` are frequencies in Hz, times are in seconds.
 
-    pitch: str
+    `sequence` and `tempo` are None of a single one; `pitch` and `tempo` where they lie between those that have names.
+    """
+
+    pitch: str | None
     timbre: str
     count: int
     sequence: str | None
@@ -59,7 +75,7 @@ class Sound:
     loudness: float
 
     @property
-    def tone(self) -> tuple[str, str]:
+    def tone(self) -> tuple[str | None, str]:
         return self.pitch, self.timbre
 
     @property
@@ -77,22 +93,40 @@ def sample(rng: np.random.Generator, held_out: bool = False) -> Sound | speech.D
     """Draws what is heard; with `held_out` a held-out pair (pitch, timbre) or (sequence, tempo), or an unheard voice."""
     if speech.available() and rng.random() < SPOKEN:
         return speech.sample(rng, held_out)
-    unheard = int(rng.integers(2)) if held_out else None
+    if held_out:
+        return _beeps(rng, "tone" if rng.integers(2) == 0 else "melody")
+    while True:
+        sound = _beeps(rng, any_=bool(rng.random() < UNNAMED))
+        tones = {(_named(note, PITCHES), sound.timbre) for note in sound.notes}
+        unheard = tones & HELD_OUT_TONES or sound.melody in HELD_OUT_MELODIES
+        if not unheard and max(sound.notes) * SECOND_PARTIAL[sound.timbre] < HIGHEST:
+            return sound
+
+
+def _beeps(rng: np.random.Generator, unheard: str | None = None, any_: bool = False) -> Sound:
+    """Draws beeps: with names that training hears, with a pair that it does not hear, or at `any_` pitch and tempo."""
     tones = [(p, t) for p in PITCHES for t in TIMBRES if (p, t) not in HELD_OUT_TONES]
     melodies = [(s, t) for s in SEQUENCES for t in INTERVALS if (s, t) not in HELD_OUT_MELODIES]
-    pitch, timbre = pick(rng, sorted(HELD_OUT_TONES) if unheard == 0 else tones)
-    sequence, tempo = pick(rng, sorted(HELD_OUT_MELODIES) if unheard == 1 else melodies)
-    count = int(rng.integers(2 if unheard == 1 else 1, 5))
-    interval = rng.uniform(*INTERVALS[tempo])
+    pitch, timbre = pick(rng, sorted(HELD_OUT_TONES) if unheard == "tone" else tones)
+    sequence, tempo = pick(rng, sorted(HELD_OUT_MELODIES) if unheard == "melody" else melodies)
+    heights, intervals = PITCHES[pitch], INTERVALS[tempo]
+    if any_:
+        timbre, sequence = pick(rng, TIMBRES), pick(rng, SEQUENCES)
+        heights = _begins(rng, ANY_PITCH, PITCH_WIDTH)
+        intervals = _begins(rng, ANY_INTERVAL, INTERVAL_WIDTH)
+    count = int(rng.integers(2 if unheard == "melody" else 1, 5))
+    interval = rng.uniform(*intervals)
     length = interval * rng.uniform(0.55, 0.75)
     lasts = interval * (count - 1) + length
+    notes = _notes(rng, heights, sequence if count > 1 else "flat", count)
+    pitches = {_named(note, PITCHES) for note in notes}
     return Sound(
-        pitch=pitch,
+        pitch=pitches.pop() if len(pitches) == 1 else None,
         timbre=timbre,
         count=count,
         sequence=sequence if count > 1 else None,
-        tempo=tempo if count > 1 else None,
-        notes=_notes(rng, pitch, sequence if count > 1 else "flat", count),
+        tempo=_named(interval, INTERVALS) if count > 1 else None,
+        notes=notes,
         start=float(rng.uniform(0.02, SECONDS - lasts - 0.02)),
         interval=float(interval),
         length=float(length),
@@ -100,45 +134,29 @@ def sample(rng: np.random.Generator, held_out: bool = False) -> Sound | speech.D
     )
 
 
-def _notes(rng: np.random.Generator, pitch: str, sequence: str, count: int) -> tuple[float, ...]:
+def _begins(
+    rng: np.random.Generator, where: tuple[float, float], width: float
+) -> tuple[float, float]:
+    """Draws a range that begins anywhere, evenly to the ear."""
+    low = float(np.exp(rng.uniform(*np.log(where))))
+    return low, low * width
+
+
+def _named(value: float, ranges: dict[str, tuple[float, float]]) -> str | None:
+    return next((name for name, (low, high) in ranges.items() if low <= value <= high), None)
+
+
+def _notes(
+    rng: np.random.Generator, heights: tuple[float, float], sequence: str, count: int
+) -> tuple[float, ...]:
     """Returns frequencies in Hz, in equal steps of the ear: seven to eight and a half semitones from first to last."""
-    low, high = PITCHES[pitch]
+    low, high = heights
     if sequence == "flat":
         return (float(rng.uniform(low, high)),) * count
     ratio = 2 ** (rng.uniform(7.0, 8.5) / 12)
     bottom = rng.uniform(low, high / ratio)
     notes = [float(bottom * ratio ** (step / (count - 1))) for step in range(count)]
     return tuple(notes if sequence == "rising" else notes[::-1])
-
-
-AUDIBLE = (150.0, 4000.0)
-"""Lowest and highest frequency in Hz of a note that is played at another speed: beyond the pitches at either end."""
-
-
-def at_speed(scene: dict[str, Any], speed: float) -> dict[str, Any] | None:
-    """Returns what is true of a sound (`truth`) that is played so many times as fast.
-
-    Its `pitch` and `tempo` are None where they lie between two of those that have names. None is returned where it is no sound of
-    training any more: it would not end in time, would be far below or above all pitches, or have a pair that is held out.
-    """
-    if scene["type"] == "digit":
-        return scene if 1.0 <= speed <= 1.1 else None
-    notes = [note * speed for note in scene["notes"]]
-    changed = scene | {"notes": notes} | {k: scene[k] / speed for k in ("start", "interval", "length")}  # fmt: skip
-    ends = changed["start"] + changed["interval"] * (scene["count"] - 1) + changed["length"]
-    if ends > SECONDS or min(notes) < AUDIBLE[0] or max(notes) > AUDIBLE[1]:
-        return None
-    pitches = {_named(note, PITCHES) for note in notes}
-    tempo = _named(changed["interval"], INTERVALS) if scene["tempo"] else None
-    tones = {(pitch, scene["timbre"]) for pitch in pitches}
-    if tones & HELD_OUT_TONES or (scene["sequence"], tempo) in HELD_OUT_MELODIES:
-        return None
-    pitch = pitches.pop() if len(pitches) == 1 else None
-    return changed | {"pitch": pitch, "tempo": tempo}
-
-
-def _named(value: float, ranges: dict[str, tuple[float, float]]) -> str | None:
-    return next((name for name, (low, high) in ranges.items() if low <= value <= high), None)
 
 
 # -- samples
@@ -174,7 +192,7 @@ def beep_samples(
             loud * np.sin(2 * np.pi * factor * frequency * time + rng.uniform(0, 2 * np.pi))
             for factor, loud in sounding
         ]
-        wave_form = np.sum(partials, axis=0) * np.exp(-time / length)
+        wave_form = np.sum(partials, axis=0) * np.exp(-DYING * time / length)
     else:
         # Fourier series of the square wave (odd harmonics) and of the saw (all of them)
         step = {"sine": int(HIGHEST), "square": 2, "saw": 1}[timbre]

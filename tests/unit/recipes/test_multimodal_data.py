@@ -280,6 +280,40 @@ def test_relations_are_those_of_the_centres(recipe):
     assert said == {("circle", "star"): "left", ("star", "circle"): "right"}
 
 
+def named(value: float, ranges: dict[str, tuple[float, float]]) -> str | None:
+    [*names] = (name for name, (low, high) in ranges.items() if low <= value <= high)
+    return names[0] if names else None
+
+
+def test_beeps_of_training_are_at_any_pitch_and_tempo_but_never_in_a_held_out_pair(recipe):
+    """Every timbre is heard between the pitches that have names; what has a name is called by it, and nothing else is."""
+    sounds, rng = recipe.sounds, np.random.default_rng(5)
+    between = Counter()
+    for _ in range(1500):
+        sound = sounds.sample(rng)
+        if not isinstance(sound, sounds.Sound):
+            continue
+        pitches = {named(note, sounds.PITCHES) for note in sound.notes}
+        assert sound.pitch == (pitches.pop() if len(pitches) == 1 else None)
+        tempo = named(sound.interval, sounds.INTERVALS)
+        assert sound.tempo == (tempo if sound.count > 1 else None)
+        for note in sound.notes:
+            assert (named(note, sounds.PITCHES), sound.timbre) not in sounds.HELD_OUT_TONES
+            assert note * sounds.SECOND_PARTIAL[sound.timbre] < sounds.HIGHEST
+            between[sound.timbre, int(2 * np.log2(note / 150))] += 1
+        assert (sound.sequence, tempo) not in sounds.HELD_OUT_MELODIES or sound.count == 1
+        assert sound.start + sound.interval * (sound.count - 1) + sound.length < sounds.SECONDS
+        facts = {fact.kind for fact in recipe.facts.facts_of(sound, held_out=False)}
+        assert ("pitch" in facts) == (sound.pitch is not None)
+        assert ("tempo" in facts) == (sound.tempo is not None)
+        assert ("sequence" in facts) == (sound.count > 1)
+        assert ("caption" in facts) == (bool(sound.pitch) and (sound.count == 1 or bool(sound.tempo)))  # fmt: skip
+    for timbre in sounds.TIMBRES:
+        unheard = {"square": {4}, "noise": {7}}.get(timbre, set())  # half octaves that held-out pairs fill
+        heard = {step for name, step in between if name == timbre}
+        assert set(range(8)) - heard == unheard
+
+
 def test_beeps_have_the_notes_and_times_of_their_truth(recipe):
     sounds = recipe.sounds
     heard = set()
@@ -297,9 +331,7 @@ def test_beeps_have_the_notes_and_times_of_their_truth(recipe):
         if sound.timbre != "noise":  # whose loudness falls and rises of itself
             assert len(starts) == sound.count
             assert np.allclose(np.diff(starts), sound.interval, atol=0.021)
-        low, high = sounds.PITCHES[sound.pitch]
         for index, note in enumerate(sound.notes):
-            assert low <= note <= high
             start = round((sound.start + index * sound.interval) * 16000)
             beep = samples[start : start + round(sound.length * 16000)]
             power = np.abs(np.fft.rfft(beep * np.hanning(len(beep)), 16000)) ** 2  # 1 Hz apart

@@ -100,40 +100,6 @@ def test_each_cell_and_frame_has_what_is_there(recipe):
     assert (found["there"] == -1).all()
 
 
-def test_a_sound_at_another_speed_is_one_of_training_with_its_truth(recipe, tmp_path):
-    """Its notes are heard where its truth says, one window long; no held-out pair comes about by playing another one faster."""
-    sounds, lessons = recipe.sounds, recipe.pretrain_encoders
-    rng, changed = np.random.default_rng(3), 0
-    for number in range(60):
-        sound = sounds.sample(rng)
-        truth = sound.truth()
-        if truth["type"] == "digit":
-            continue
-        told, speed = lessons.heard_again(truth, rng)
-        changed += speed != 1
-        tones = {(pitch, told["timbre"]) for note in told["notes"] for pitch, (low, high) in sounds.PITCHES.items() if low <= note <= high}  # fmt: skip
-        assert not tones & sounds.HELD_OUT_TONES
-        assert (told["sequence"], told["tempo"]) not in sounds.HELD_OUT_MELODIES
-        if told["pitch"]:
-            assert {told["pitch"]} == {pitch for pitch, _ in tones}
-        assert told["interval"] == pytest.approx(truth["interval"] / speed)
-        if truth["timbre"] == "sine" and number < 40:
-            path = tmp_path / f"{number}.wav"
-            path.write_bytes(sounds.wav_bytes(sounds.render(sound, rng)))
-            samples, rate = lessons.at_rate((path, speed))
-            assert len(samples) < 2 * rate
-            start = round((told["start"] + 0.02) * rate)
-            heard = samples[start : start + round((told["length"] - 0.04) * rate)]
-            spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard)), 2**16))
-            assert np.fft.rfftfreq(2**16, 1 / rate)[spectrum.argmax()] == pytest.approx(told["notes"][0], rel=0.03)  # fmt: skip
-    assert changed > 20
-    square = {**BEEPS, "notes": [300.0, 300.0]}
-    assert sounds.at_speed(square, 2.5) is None  # would be held out: a square in the middle
-    assert sounds.at_speed(square, 1.5)["pitch"] is None
-    assert sounds.at_speed(square, 0.4) is None
-    assert sounds.at_speed(DIGIT, 1.5) is None
-
-
 def test_a_mirrored_picture_has_mirrored_targets(recipe):
     scenes = recipe.pretrain_encoders
     mirror = {"shapes": [one | {"x": 64 - one["x"]} for one in SCENE["shapes"]]}
