@@ -98,6 +98,9 @@ def build_app() -> typer.Typer:
             format="%(levelname)s %(message)s",
             stream=sys.stderr,
         )
+        if not verbose:
+            # transformers imports PEFT, and that bitsandbytes, wherever they are; what it lacks on a CPU concerns QLoRA on a GPU alone.
+            logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
     return app
 

@@ -74,6 +74,16 @@ def test_the_module_is_the_command():
     assert done.stdout.startswith("glmkit 0.1.0")
 
 
+def test_a_mistake_is_all_that_is_printed():
+    """Training imports PEFT, and that bitsandbytes, which warns of what it lacks on a CPU: that is no business of the user."""
+    pytest.importorskip("peft")
+    command = [sys.executable, "-m", "glmkit", "finetune", "glm-mini", "nothing"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "error: the recipe cannot be used: tasks.nothing.train is missing\n"
+
+
 def test_chinese_help_is_whole_in_a_narrow_terminal():
     """Rich cut every sentence that was wider than its column, and the names of long options."""
     from glmkit.cli.controlling import LEADING
