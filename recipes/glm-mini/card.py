@@ -233,15 +233,17 @@ def _duration(hours: float, language: str) -> str:
 
 
 def _count(number: int, language: str) -> str:
-    """Returns a large number in millions, in Chinese in 万 (ten thousands)."""
-    return f"{number / 1e4:,.0f}" if language == "zh" else f"{number / 1e6:,.1f}"
+    """Returns a large number in millions, in Chinese in 亿 (hundred millions) or 万 (ten thousands)."""
+    if language == "en":
+        return f"{number / 1e6:,.1f} million"
+    return f"{number / 1e8:.2f} 亿" if number >= 1e8 else f"{number / 1e4:,.0f} 万"
 
 
 def stages_table(stages: list[Stage], language: str) -> str:
     """Returns the runs as rows of a Markdown table, one column each."""
     names = {
-        "en": ("optimizer steps", "rows a step × tokens a row", "epochs of the text", "tokens/s", "optimizer", "learning rate, schedule", "objectives: token / sentence / document", "tasks mixed in", "average of the weights", "held-out loss (nats a predicted token)"),
-        "zh": ("优化步数", "每步行数 × 每行词元", "文本遍数", "词元/秒", "优化器", "学习率、调度", "目标权重：token / sentence / document", "混入的任务", "权重的滑动平均", "验证损失（每个被预测词元，nats）"),
+        "en": ("optimizer steps", "rows a step × tokens a row", "epochs of the text", "tokens/s", "optimizer", "learning rate, schedule", "objectives: token / sentence / document", "tasks mixed in", "average of the weights", "held-out loss, the last logged (nats a predicted token; the rows differ between stages)"),
+        "zh": ("优化步数", "每步行数 × 每行词元", "文本遍数", "词元/秒", "优化器", "学习率、调度", "目标权重：token / sentence / document", "混入的任务", "权重的滑动平均", "验证损失，日志中的最后一次（nats，每个被预测词元；各阶段所用的行不同）"),
     }[language]  # fmt: skip
     header = {"en": "stage", "zh": "阶段"}[language]
     columns = [_stage_column(stage, language) for stage in stages]
