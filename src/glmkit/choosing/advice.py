@@ -48,7 +48,7 @@ def other_families(
     if not languages:
         found.append(Advice(
             Text("a multilingual model", "多语言模型"), True,
-            Text("no published GLM has read this language", "公开的 GLM 都没有学过这种语言"), "README of THUDM/GLM"))  # fmt: skip
+            Text("no published GLM has read this language", "已发布的 GLM 都没有学过这种语言"), "README of THUDM/GLM"))  # fmt: skip
     if tokens > positions:
         found.append(Advice(
             Text("a model with a long context", "长上下文模型"), True,

@@ -48,7 +48,7 @@ def poem(
     ] = None,
     tones: Annotated[bool, typer.Option(help=say("Keep the tones.", "是否遵守平仄。"))] = True,
     candidates: Annotated[
-        int, typer.Option(help=say("Poems to choose from.", "候选数，取最优一首。"))
+        int, typer.Option(help=say("Poems to choose from.", "候选数，保留概率最高的一首。"))
     ] = 4,
     temperature: Annotated[
         float, typer.Option(help=say("Higher is more daring.", "越高越大胆。"))
