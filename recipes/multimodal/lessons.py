@@ -47,11 +47,13 @@ from glmkit.multimodal.building import SMALL, build_media
 from glmkit.multimodal.configuration import MediumConfig
 from glmkit.multimodal.media import KINDS
 from glmkit.multimodal.modeling import GLMForMultimodalGeneration, load_media
+from glmkit.runtime import has_fast_bfloat16
 from glmkit.special_tokens import FIRST_MEDIA_ID
 from glmkit.tasks.encoding import decode_sample, encode_record
 from glmkit.tasks.records import read_questions
 from glmkit.tasks.rendering import expand
 from glmkit.tasks.task import load_task
+from glmkit.training.building import choose_attention
 from glmkit.training.finetune_trainer import read_weights
 
 LENGTH = 128
@@ -59,6 +61,8 @@ LENGTH = 128
 
 DENSE_EVERY = 5
 """Of so many steps one is of descriptions, after those that are of nothing else."""
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 WARMUP_STEPS, DECAY = 300, 0.3
 """Steps in which the rate rises, and the share of the run at whose end it has fallen to nothing."""
@@ -234,12 +238,13 @@ class Lesson:
     Args:
         learner: Who learns.
         questions: Kind of medium -> questions.
-        rows: Of a step, shared by the kinds.
+        rows: Of a step, kind of medium -> how many.
     """
 
-    def __init__(self, learner: Learner, questions: Mapping[str, Questions], rows: int):
-        self.learner, self.questions = learner, questions
-        self.rows = {kind: rows // len(questions) for kind in questions}
+    def __init__(
+        self, learner: Learner, questions: Mapping[str, Questions], rows: Mapping[str, int]
+    ):
+        self.learner, self.questions, self.rows = learner, questions, rows
         self.chosen = {
             kind: torch.zeros(count, dtype=torch.int64, device=learner.device)
             for kind, count in self.rows.items()
@@ -321,14 +326,16 @@ def teach(
     out: Annotated[Path, typer.Argument(help="Folder of the model or adapter; it is made.")],
     minutes: Annotated[float, typer.Option(min=0.01, help="Ends after so long.")] = 60.0,
     steps: Annotated[int, typer.Option(min=1, help="Ends after so many steps.")] = 1_000_000,
-    rows: Annotated[int, typer.Option(min=1, help="Questions of a step.")] = 384,
+    rows: Annotated[
+        str, typer.Option(help="Questions of a step; or of each kind, with commas.")
+    ] = "384",
     learning_rate: Annotated[float, typer.Option(help="The highest.")] = 1.5e-3,
     dense: Annotated[
         float, typer.Option(help="Share of the run that has descriptions alone.")
     ] = 0.25,
-    bf16: Annotated[
-        bool, typer.Option(help="Matrix products in bfloat16.")
-    ] = torch.cuda.is_available(),
+    bf16: Annotated[bool, typer.Option(help="Matrix products in bfloat16.")] = has_fast_bfloat16(
+        DEVICE
+    ),
     lora: Annotated[int, typer.Option(min=0, help="Rank of an adapter; 0: everything learns.")] = 0,
     only: Annotated[str, typer.Option(help="Kinds of media, with commas.")] = ",".join(KINDS),
     processes: Annotated[int, typer.Option(min=1, help="Processes that read and decode.")] = 2,
@@ -338,13 +345,14 @@ def teach(
     """Teaches a GLM to describe media and to answer questions about them, its encoders frozen."""
     torch.manual_seed(seed)
     kinds = only.split(",")
+    shares = shares_of(rows, kinds)
     adapter = resolve(model) if is_adapter(resolve(model)) else None
     base = model if adapter is None else base_of(adapter)
     glm = load_merged(GLMForConditionalGeneration, resolve(base), dtype="float32")
     glm.name_or_path = base
     tokenizer = GLMTokenizer.from_pretrained(resolve(base))
     media = load_media(resolve(model)) or build_media(settings_of(kinds, encoders), kinds, glm)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    glm.set_attn_implementation(choose_attention(glm.config, DEVICE, LENGTH, bf16))
     begun = time.monotonic()
 
     def say(text: str) -> None:
@@ -363,8 +371,8 @@ def teach(
             for name, source in sources.items():
                 questions[name][kind] = read(data / source, paths, tokenizer, media.rows(kind), processes)  # fmt: skip
         say(f"{kind}: {len(questions['train'][kind]):,} questions, {len(questions['dense'][kind]):,} descriptions")  # fmt: skip
-    questions = {name: {kind: one.to(device) for kind, one in some.items()} for name, some in questions.items()}  # type: ignore[assignment]  # fmt: skip
-    features = {name: encoded(media, name.partition(".")[0], one, device) for name, one in decoded.items()}  # fmt: skip
+    questions = {name: {kind: one.to(DEVICE) for kind, one in some.items()} for name, some in questions.items()}  # type: ignore[assignment]  # fmt: skip
+    features = {name: encoded(media, name.partition(".")[0], one, DEVICE) for name, one in decoded.items()}  # fmt: skip
     say("every medium has gone through its encoder")
 
     whole = GLMForMultimodalGeneration.of(glm, media)
@@ -374,13 +382,13 @@ def teach(
     if adapter is not None:
         set_adapter_weights(wrapped, read_weights(adapter))
     media.train_parts(("projector",))
-    wrapped.to(device).train()
+    wrapped.to(DEVICE).train()
     learning = [one for one in wrapped.parameters() if one.requires_grad]
-    on_gpu = device.type == "cuda"
-    rate: Any = torch.tensor(0.0, device=device) if on_gpu else 0.0
+    on_gpu = DEVICE.type == "cuda"
+    rate: Any = torch.tensor(0.0, device=DEVICE) if on_gpu else 0.0
     optimizer = torch.optim.AdamW(learning, lr=rate, weight_decay=0.05, fused=True, capturable=on_gpu)  # fmt: skip
-    learner = Learner(wrapped, features, optimizer, device, bf16)
-    describe, answer = (Lesson(learner, questions[name], rows) for name in ("dense", "train"))
+    learner = Learner(wrapped, features, optimizer, DEVICE, bf16)
+    describe, answer = (Lesson(learner, questions[name], shares) for name in ("dense", "train"))
     describe.capture()
     answer.capture()
     say(f"{sum(one.numel() for one in learning):,} weights learn")
@@ -405,6 +413,21 @@ def teach(
         for kind, one in questions[split].items():
             say(f"{step:,} steps, {kind}, {split}: {learner.right(kind, split, one)}")
     say(f"written to {out}")
+
+
+def shares_of(rows: str, kinds: Sequence[str]) -> dict[str, int]:
+    """Returns how many questions of a step are about each kind: as many about each, or as many as are said.
+
+    Raises:
+        BadParameter: Neither one number nor one for each kind, or one below 1.
+    """
+    found = [int(one) for one in rows.split(",") if one.isascii() and one.isdigit()]
+    each = [found[0] // len(kinds)] * len(kinds) if len(found) == 1 else found
+    if len(found) != rows.count(",") + 1 or len(each) != len(kinds) or min(each) < 1:
+        raise typer.BadParameter(
+            f"--rows {rows}: one number (at least {len(kinds)}), or {len(kinds)} with commas, for {', '.join(kinds)}"
+        )
+    return dict(zip(kinds, each, strict=True))
 
 
 def settings_of(kinds: Sequence[str], encoders: Path) -> dict[str, MediumConfig]:

@@ -84,18 +84,23 @@ def test_shapes_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize(
-    ("device", "length", "dropout", "expected"),
+    ("device", "length", "dropout", "bf16", "expected"),
     [
-        ("cuda", 512, 0.0, "flex_attention"),
-        ("cuda", 320, 0.0, "sdpa"),  # short rows: measured
-        ("cuda", 512, 0.1, "sdpa"),
-        ("cpu", 512, 0.0, "sdpa"),
+        ("cuda", 512, 0.0, True, "flex_attention"),
+        ("cuda", 320, 0.0, True, "sdpa"),  # short rows: measured
+        ("cuda", 512, 0.1, True, "sdpa"),
+        ("cuda", 128, 0.0, True, "sdpa"),
+        ("cpu", 512, 0.0, False, "sdpa"),
+        ("cpu", 512, 0.0, True, "sdpa"),
+        ("cpu", 128, 0.0, False, "sdpa"),
+        ("cpu", 128, 0.1, True, "eager"),  # short rows: measured
     ],
 )
-def test_attention_of_a_device_and_its_rows(device, length, dropout, expected):
+def test_attention_of_a_device_and_its_rows(device, length, dropout, bf16, expected):
     config = GLMConfig(attention_dropout_prob=dropout)
-    assert choose_attention(config, torch.device(device), length) == expected
-    assert choose_attention(config, torch.device(device), length, "eager") == "eager"
+    assert choose_attention(config, torch.device(device), length, bf16) == expected
+    for asked in ("eager", "sdpa"):
+        assert choose_attention(config, torch.device(device), length, bf16, asked) == asked
 
 
 @pytest.mark.parametrize("name", HYPERPARAMETERS)

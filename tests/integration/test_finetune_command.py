@@ -50,10 +50,10 @@ def test_mistakes_are_named(base, tmp_path):
         run(base, "sentiment", data, "--data", data)
     with pytest.raises(UserError, match="--data, --valid, --rename and --limit belong to a task"):
         run(base, "--data", data)
-    with pytest.raises(
-        UserError, match=r"tasks.sentiment.train: no file is named|train is missing"
-    ):
+    with pytest.raises(UserError, match=r"nothing to learn from: give --data FILE.*text, label"):
         run(base, "sentiment")
+    with pytest.raises(UserError, match=r"no file is named"):
+        run(base, "sentiment", "tasks.sentiment.train=[]")
     with pytest.raises(UserError, match="no task 'sentimental'; did you mean 'sentiment'"):
         run(base, "sentimental", "--data", data)
     with pytest.raises(UserError, match="did you mean 'label_smoothing'"):

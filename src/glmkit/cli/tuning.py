@@ -109,6 +109,7 @@ def finetune(
     """Fine-tunes a model on labelled data; run again after an interruption, it goes on where it was."""
     from glmkit.config import load_config
     from glmkit.tasks.prepare import parse_rename
+    from glmkit.tasks.task import load_task
     from glmkit.training.finetune import finetune as run
     from glmkit.training.finetune_settings import FinetuneConfig
 
@@ -128,6 +129,13 @@ def finetune(
         )
     if task is not None:
         name = Path(task).stem if Path(task).suffix in (".yaml", ".yml") else Path(task).name
+        fields = load_task(task).fields
+        in_settings = any(one.startswith(f"tasks.{name}.train=") for one in settings)
+        if not (data or recipe or in_settings):
+            raise UserError(
+                f"there is nothing to learn from: give --data FILE, records in JSON lines, CSV or Parquet (fields: "
+                f"{', '.join(fields)}; --rename where yours are called otherwise)"
+            )
         given[f"tasks.{name}"] = {"task": task, **of_task}
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     config = load_config(FinetuneConfig, recipe, [*options, *settings])

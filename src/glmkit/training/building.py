@@ -28,9 +28,18 @@ LONG_ROW = 512
 """Tokens of a row from which on FlexAttention is taken on a GPU. In rows of 320 a step with SDPA (cuDNN's kernel) takes half as
 long (docs/results/pretrain_h200_2026-11.md); longer ones were not compared, there FlexAttention keeps no mask of the row's square."""
 
+SHORT_ROW = 256
+"""Tokens of a row up to which a CPU attends in bfloat16 without SDPA, whose kernel's backward pass takes some ten times as long as its
+forward pass there (`benchmarks/bench_attention.py`)."""
+
 
 def build_model(
-    config: PretrainConfig, tokenizer: GLMTokenizer, device: torch.device, *, empty: bool = False
+    config: PretrainConfig,
+    tokenizer: GLMTokenizer,
+    device: torch.device,
+    *,
+    bf16: bool = False,
+    empty: bool = False,
 ) -> GLMForConditionalGeneration:
     """Returns the model to train, on the CPU.
 
@@ -38,6 +47,7 @@ def build_model(
         config: Checked.
         tokenizer: The prepared corpus'.
         device: Where it will be trained; decides the attention where the recipe does not.
+        bf16: Whether it is trained in mixed precision.
         empty: Whether to leave its weights out ("meta"): another process has them.
 
     Raises:
@@ -45,11 +55,11 @@ def build_model(
         CheckpointError: `model.from` cannot be read.
     """
     dtype = getattr(torch, config.model.get("dtype", "float32"))
-    asked = config.model.get("attn_implementation")
+    asked, bf16 = config.model.get("attn_implementation"), bf16 or dtype == torch.bfloat16
+    row_length = config.data.row_length
     if "from" not in config.model:
         fields = model_config(config, tokenizer)
-        attention = choose_attention(fields, device, config.data.row_length, asked)
-        fields._attn_implementation = attention
+        fields._attn_implementation = choose_attention(fields, device, row_length, bf16, asked)
         with torch.device("meta" if empty else "cpu"):
             return GLMForConditionalGeneration(fields).to(dtype)
     changed = {name: value for name, value in config.model.items() if name not in NOT_FIELDS}
@@ -63,9 +73,7 @@ def build_model(
     for name, value in special_fields(tokenizer).items():
         setattr(model.config, name, value)
     model.generation_config.eos_token_id = model.config.eop_token_id
-    model.set_attn_implementation(
-        choose_attention(model.config, device, config.data.row_length, asked)
-    )
+    model.set_attn_implementation(choose_attention(model.config, device, row_length, bf16, asked))
     return model
 
 
@@ -106,9 +114,15 @@ def padded_rows(needed: int) -> int:
 
 
 def choose_attention(
-    config: GLMConfig, device: torch.device, row_length: int, asked: str | None = None
+    config: GLMConfig,
+    device: torch.device,
+    row_length: int,
+    bf16: bool = False,
+    asked: str | None = None,
 ) -> str:
     """Returns the attention to train with: what is asked for, FlexAttention on a GPU in long rows, SDPA elsewhere.
+
+    On a CPU short rows are computed in bfloat16 without SDPA ("eager"), which keeps their maps.
 
     FlexAttention skips the blocks of a packed row that nobody may see, but has no dropout: a model with
     `attention_dropout_prob` above 0 uses SDPA on a GPU too.
@@ -122,6 +136,8 @@ def choose_attention(
         )
     if asked is not None:
         return asked
+    if device.type == "cpu" and bf16 and row_length < SHORT_ROW:
+        return "eager"
     if device.type != "cuda" or row_length < LONG_ROW:
         return "sdpa"
     if config.attention_dropout_prob:

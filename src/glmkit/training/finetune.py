@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments, set_seed
 
 from glmkit.checkpoint import resolve
@@ -254,7 +255,8 @@ def build_model(
         model.config.problem_type = "single_label_classification"
     length = config.max_length or model.config.max_sequence_length
     asked = config.model.get("attn_implementation")
-    model.set_attn_implementation(choose_attention(model.config, args.device, length, asked))
+    bf16 = args.bf16 or model.dtype == torch.bfloat16
+    model.set_attn_implementation(choose_attention(model.config, args.device, length, bf16, asked))
     if config.virtual.tokens:
         virtual = config.virtual
         like = _first_ids(tasks, virtual.tokens)

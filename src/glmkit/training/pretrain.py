@@ -200,8 +200,9 @@ def _build_model(
     settings = config.distribution
     shards = distributed.check_shards(settings.shards, args.world_size)
     if shards == 1:
-        return build_model(config, tokenizer, args.device)
-    model = build_model(config, tokenizer, args.device, empty=distributed.rank() > 0)
+        return build_model(config, tokenizer, args.device, bf16=args.bf16)
+    empty = distributed.rank() > 0
+    model = build_model(config, tokenizer, args.device, bf16=args.bf16, empty=empty)
     distributed.divide(
         model,
         model.glm.transformer.layers,

@@ -123,8 +123,8 @@ class PretrainConfig:
     model: dict[str, Any] = field(default_factory=dict)
     """A new model: fields of `GLMConfig`, and `preset` ("base") to begin with; the tokenizer sets the vocabulary's. Or `from`: a
     folder or hub name in any known format, whose training goes on (dropout may be changed). In both cases
-    `attn_implementation`: by default flex_attention on a GPU in rows of 512 or more, without attention dropout, else sdpa. And `dtype`: of
-    the weights, "float32" or, with float32 masters in the optimizer, "bfloat16"."""
+    `attn_implementation`: by default flex_attention on a GPU in rows of 512 or more, without attention dropout; eager on a
+    CPU in bfloat16 in rows of less than 256; else sdpa. And `dtype`: of the weights, "float32" or, with float32 masters in the optimizer, "bfloat16"."""
     objectives: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """How blanks are made."""
     tasks: MixtureSettings = field(default_factory=MixtureSettings)

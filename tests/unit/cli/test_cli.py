@@ -77,11 +77,12 @@ def test_the_module_is_the_command():
 def test_a_mistake_is_all_that_is_printed():
     """Training imports PEFT, and that bitsandbytes, which warns of what it lacks on a CPU: that is no business of the user."""
     pytest.importorskip("peft")
-    command = [sys.executable, "-m", "glmkit", "finetune", "glm-mini", "nothing"]
+    command = [sys.executable, "-m", "glmkit", "finetune", "glm-mini", "sentimnet"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "error: the recipe cannot be used: tasks.nothing.train is missing\n"
+    assert done.stderr.startswith("error: there is no task 'sentimnet'; did you mean 'sentiment'?")
+    assert done.stderr.count("\n") == 1
 
 
 def test_chinese_help_is_whole_in_a_narrow_terminal():

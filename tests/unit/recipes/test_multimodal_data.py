@@ -309,7 +309,9 @@ def test_beeps_of_training_are_at_any_pitch_and_tempo_but_never_in_a_held_out_pa
         assert ("sequence" in facts) == (sound.count > 1)
         assert ("caption" in facts) == (bool(sound.pitch) and (sound.count == 1 or bool(sound.tempo)))  # fmt: skip
     for timbre in sounds.TIMBRES:
-        unheard = {"square": {4}, "noise": {7}}.get(timbre, set())  # half octaves that held-out pairs fill
+        unheard = {"square": {4}, "noise": {7}}.get(
+            timbre, set()
+        )  # half octaves that held-out pairs fill
         heard = {step for name, step in between if name == timbre}
         assert set(range(8)) - heard == unheard
 

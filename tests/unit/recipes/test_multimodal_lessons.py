@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -163,7 +164,7 @@ def taught(recipe, tmp_path_factory) -> Path:
             patch.chdir(folder)
             patch.setattr(sys, "argv", [script, *arguments])
             patch.setattr(recipe.pretrain_encoders, "BATCH", 4)
-            patch.setattr(recipe.pretrain_encoders, "EPOCHS", 1)
+            patch.setattr(recipe.pretrain_encoders, "EPOCHS", {"image": 1, "audio": 1})
             getattr(recipe, script).main()
     return folder
 
@@ -201,6 +202,15 @@ def test_a_lesson_teaches_what_the_model_then_answers(recipe, taught, monkeypatc
             written[one["kind"]].append(str(answer) == one["answer"])
     assert {kind: round(float(np.mean(some)), 3) for kind, some in written.items()} == counted
     assert max(counted.values()) > 0.2
+
+
+def test_questions_of_a_step_are_shared_or_said_for_each_kind(recipe):
+    kinds = ["image", "audio", "video"]
+    assert recipe.lessons.shares_of("384", kinds) == dict.fromkeys(kinds, 128)
+    assert recipe.lessons.shares_of("40,72,48", kinds) == {"image": 40, "audio": 72, "video": 48}
+    for wrong in ("2", "40,72", "40,0,8", "40,x,8", "many", "-3", ""):
+        with pytest.raises(typer.BadParameter, match="or 3 with commas, for image, audio, video"):
+            recipe.lessons.shares_of(wrong, kinds)
 
 
 def test_a_lesson_of_an_adapter_changes_nothing_else(recipe, taught):
