@@ -54,6 +54,9 @@ def test_mistakes_are_named(base, tmp_path):
         run(base, "sentiment")
     with pytest.raises(UserError, match=r"no file is named"):
         run(base, "sentiment", "tasks.sentiment.train=[]")
+    for words in ((), (base,)):
+        with pytest.raises(UserError, match="glmkit finetune MODEL TASK --data FILE, or --recipe"):
+            run(*words)
     with pytest.raises(UserError, match="no task 'sentimental'; did you mean 'sentiment'"):
         run(base, "sentimental", "--data", data)
     with pytest.raises(UserError, match="did you mean 'label_smoothing'"):

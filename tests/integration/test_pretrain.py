@@ -213,7 +213,9 @@ def test_stores_of_another_tokenizer_and_empty_ones_are_refused(data, tmp_path):
         check(make_config(tmp_path / "data", tmp_path / "run"))
     assert "made with another tokenizer" in str(error.value)
     assert "valid is empty" in str(error.value)
-    with pytest.raises(ConfigError, match="absent"):
+    with pytest.raises(
+        ConfigError, match="absent' holds no prepared corpus; write one: glmkit prep"
+    ):
         check(make_config(tmp_path / "absent", tmp_path / "run"))
 
 

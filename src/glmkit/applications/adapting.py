@@ -112,7 +112,7 @@ class Adapting:
         """
         if name is not None and name not in self._adapters:
             raise ConfigError(
-                f"there is no adapter {name!r}{nearest(name, self._adapters)}; loaded are {', '.join(self.adapters) or 'none'}"
+                f"there is no adapter {name!r}{nearest(name, self._adapters) or '.'} Loaded are {', '.join(self.adapters) or 'none'}"
             )
         self.__dict__["_active_adapter"] = name
         if name is None and not self._adapters:

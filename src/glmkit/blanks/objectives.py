@@ -23,7 +23,10 @@ from glmkit.blanks.spans import document_span, sentence_spans, token_spans
 from glmkit.errors import ConfigError, nearest
 from glmkit.special_tokens import SpecialTokenIds
 
-OBJECTIVES = ("token", "sentence", "document")
+MASKS = {"token": "mask", "sentence": "smask", "document": "gmask"}
+"""Name of an objective -> the mask behind which it hides, by its name in `SpecialTokenIds`."""
+
+OBJECTIVES = tuple(MASKS)
 """Names of the objectives."""
 
 SENTINEL = "[MASK{}]"
@@ -205,8 +208,8 @@ def make_example(
     """
     if objective not in OBJECTIVES:
         raise ConfigError(
-            f"there is no pretraining objective {objective!r}{nearest(objective, OBJECTIVES)}; "
-            f"known are {', '.join(OBJECTIVES)}"
+            f"there is no pretraining objective {objective!r}{nearest(objective, OBJECTIVES) or '.'} "
+            f"Known are {', '.join(OBJECTIVES)}"
         )
     ids = np.asarray(ids, dtype=np.int64)
     if not len(ids):
@@ -223,12 +226,11 @@ def make_example(
     if not len(spans):
         return None
     spans = rng.permutation(spans) if settings.shuffle_blanks else spans[spans[:, 0].argsort()]
-    mask = {"token": specials.mask, "sentence": specials.smask, "document": specials.gmask}
     corrupt = settings.block_mask_prob if objective == "token" else 0.0
     example = hide(
         ids,
         spans,
-        mask=mask[objective] if settings.task_masks else specials.mask,
+        mask=getattr(specials, MASKS[objective] if settings.task_masks else "mask"),
         sop=specials.sop,
         end=None if open_end else specials.eop,
         read=_corrupted(ids, rng, specials.block, corrupt),

@@ -55,7 +55,7 @@ def resolve(
         return path
     name = str(path_or_name)
     if isinstance(path_or_name, Path) or not _is_hub_name(name):
-        raise CheckpointError(f"There is no {path}{_neighbours(path)}.")
+        raise CheckpointError(f"There is no {path}{_neighbours(path)}")
     options: dict[str, Any] = {
         "revision": revision,
         "cache_dir": cache_dir,
@@ -79,7 +79,7 @@ def _download(name: str, options: dict[str, Any]) -> Path:
         # The HTTP client, and with it the errors' base class, varies with huggingface-hub's version.
         reason = str(error).strip().split("\n", 1)[0]
         raise CheckpointError(
-            f"{name!r} is neither a folder here{_neighbours(Path(name))} nor could it be had from the hub "
+            f"There is no folder {name!r} here{_neighbours(Path(name))} It could not be had from the hub either "
             f"({type(error).__name__}: {reason}), and the local cache has no copy of it. On a machine with a "
             f"connection run `hf download {name} --local-dir FOLDER`, copy FOLDER here, and pass its path."
         ) from error
@@ -93,6 +93,6 @@ def _is_hub_name(text: str) -> bool:
 def _neighbours(path: Path) -> str:
     parent = path.parent
     if not parent.is_dir():
-        return f" (nor a folder {parent})" if parent != Path(".") else ""
+        return f" (nor a folder {parent})." if parent != Path(".") else "."
     embedded = EMBEDDED if parent == Path(".") else ()
-    return nearest(path.name, [*embedded, *(child.name for child in parent.iterdir())])
+    return nearest(path.name, [*embedded, *(child.name for child in parent.iterdir())]) or "."

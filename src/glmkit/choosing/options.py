@@ -210,7 +210,7 @@ def command(candidate: Candidate, method: Method, request: Request, training: Tr
     if training.accumulation > 1:
         words.append(f"trainer.gradient_accumulation_steps={training.accumulation}")
     if training.checkpointing:
-        words.append("trainer.gradient_checkpointing=true")
+        words.append("trainer.activation_checkpointing=true")
     if request.hardware.device == "cuda":
         half = "trainer.bf16=true" if request.hardware.dtype == "bfloat16" else "trainer.fp16=true"
         words.append(half)

@@ -59,7 +59,7 @@ def bench(
     """Compares GLM's objectives with BERT's and GPT's; run again after an interruption, it goes on where it was."""
     if what not in BENCHES:
         raise ConfigError(
-            f"there is no bench {what!r}{nearest(what, BENCHES)}; there are {', '.join(BENCHES)}"
+            f"there is no bench {what!r}{nearest(what, BENCHES) or '.'} There are {', '.join(BENCHES)}"
         )
     from glmkit.comparison import report as results
     from glmkit.comparison.experiment import compare_objectives

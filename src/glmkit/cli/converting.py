@@ -100,13 +100,18 @@ def info(
             )
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help=say("Print JSON.", "输出 JSON。"))
+    ] = False,
 ) -> None:
     """Says what a checkpoint is (without reading its weights), what this machine offers, or what training takes."""
     if memory is not None:
         from glmkit.training.memory import memory_table
 
-        for title, checkpointing in (("", False), ("trainer.gradient_checkpointing: true\n", True)):
+        for title, checkpointing in (
+            ("", False),
+            ("trainer.activation_checkpointing: true\n", True),
+        ):
             typer.echo(title + memory_table((memory,), checkpointing=checkpointing))
         return
     facts = _machine() if model is None else _checkpoint(model, num_attention_heads)

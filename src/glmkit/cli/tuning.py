@@ -137,6 +137,10 @@ def finetune(
                 f"{', '.join(fields)}; --rename where yours are called otherwise)"
             )
         given[f"tasks.{name}"] = {"task": task, **of_task}
+    elif recipe is None and not any(one.startswith("tasks.") for one in settings):
+        raise UserError(
+            "say which model learns which task from which records: glmkit finetune MODEL TASK --data FILE, or --recipe FILE"
+        )
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     config = load_config(FinetuneConfig, recipe, [*options, *settings])
     with step_progress(say("fine-tuning", "微调")) as progress:

@@ -282,26 +282,26 @@ def calibrate(
     from glmkit.applications.labels import resolve_task
     from glmkit.tasks.prepare import parse_rename
     from glmkit.tasks.records import drawn_share, read_questions
-    from glmkit.tasks.rendering import right_labels
+    from glmkit.tasks.rendering import right_choice
 
     meant = resolve_task(task, None)
-    records = [
-        record
-        for record, _ in read_questions(meant, data, parse_rename(rename or []))
-        if held_out is None or drawn_share(meant, record) < held_out
-    ]
+    known_labels = list(meant.labels)
+    records, labels = [], []
+    for record, where in read_questions(meant, data, parse_rename(rename or [])):
+        if held_out is None or drawn_share(meant, record) < held_out:
+            records.append(record)
+            labels.append(known_labels[right_choice(meant, record, known_labels, where)])
     if not records:
         raise UserError(
             say("no records are left; raise --held-out", "没有剩下的数据；请调大 --held-out")
         )
     glm = load_model(model, device, dtype)
-    labels = [right_labels(record.get(str(meant.label)))[0] for record in records]
     scores = glm.label_scores(records, meant)
     known = glm.calibrations.get(meant.name)
     found = glm.fit_calibration(records, labels, meant, bias=bias, scores=scores)
     path = glm.save_calibrations(model)
-    before = loss(scores, labels, list(meant.labels), known)
-    after = loss(scores, labels, list(meant.labels), found)
+    before = loss(scores, labels, known_labels, known)
+    after = loss(scores, labels, known_labels, found)
     report = {
         "task": meant.name,
         "records": len(records),

@@ -40,7 +40,15 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16; int8, int4 (CPU)")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help=say(
+            "float32, bfloat16, float16, int8; int4 on a CPU",
+            "float32、bfloat16、float16、int8；CPU 上还有 int4",
+        )
+    ),
+]
 AssistantModel = Annotated[
     str | None,
     typer.Option(

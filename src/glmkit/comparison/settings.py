@@ -158,7 +158,7 @@ def check_comparison(config: ObjectivesConfig) -> ObjectivesConfig:
         (config.tasks, TASKS, "tasks"),
     ):
         problems += [
-            f"{what}: there is no {name!r}{nearest(name, known)}; there are {', '.join(known)}"
+            f"{what}: there is no {name!r}{nearest(name, known) or '.'} There are {', '.join(known)}"
             for name in given
             if name not in known
         ]

@@ -80,7 +80,7 @@ def measure(name: str, outcomes: Sequence[Outcome]) -> Measured:
     """
     if name not in METRICS:
         raise ConfigError(
-            f"there is no metric {name!r}{nearest(name, METRICS)}; there are {', '.join(METRICS)}"
+            f"there is no metric {name!r}{nearest(name, METRICS) or '.'} There are {', '.join(METRICS)}"
         )
     if not outcomes:
         raise ConfigError(f"{name} needs at least one example")

@@ -50,7 +50,7 @@ def check_methods(methods: str | list[str] | tuple[str, ...]) -> tuple[str, ...]
     for name in names:
         if name not in METHODS:
             raise UserError(
-                f"there is no method {name!r}{nearest(str(name), METHODS)}; there are {', '.join(METHODS)}"
+                f"there is no method {name!r}{nearest(str(name), METHODS) or '.'} There are {', '.join(METHODS)}"
             )
     return names
 

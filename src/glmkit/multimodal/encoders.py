@@ -83,7 +83,7 @@ def architecture(model_type: Any, kind: str) -> Architecture:
         known = [name for name, one in ENCODERS.items() if one.kind == kind]
         raise ConfigError(
             f"media.{kind}.encoder: there is no encoder of the model_type {model_type!r} for {kind}"
-            f"{nearest(str(model_type), known)}; there are {', '.join(known)}"
+            f"{nearest(str(model_type), known) or '.'} There are {', '.join(known)}"
         )
     return found
 

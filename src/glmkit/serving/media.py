@@ -93,7 +93,7 @@ class Received:
         for name in given.keys() - task.fields.keys():
             raise Failure(
                 400,
-                f"{place}: the task {task.name!r} has no field {name!r:.80}{nearest(name, task.fields)}; it has "
+                f"{place}: the task {task.name!r} has no field {name!r:.80}{nearest(name, task.fields) or '.'} It has "
                 f"{', '.join(task.fields)}",
                 "invalid_value",
                 param=place,

@@ -212,7 +212,7 @@ def _task(server: Server, asked: schemas.ClassifyRequest | ExplainRequest) -> Ta
     if asked.task is not None and asked.task not in known:
         raise Failure(
             400,
-            f"there is no task {asked.task!r:.80}{nearest(asked.task, known)}; there are {', '.join(known)}",
+            f"there is no task {asked.task!r:.80}{nearest(asked.task, known) or '.'} There are {', '.join(known)}",
             "task_not_found",
             param="task",
         )

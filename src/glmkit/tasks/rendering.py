@@ -339,11 +339,12 @@ def missing_field(
 ) -> DataError:
     """Returns the error of a record without a field: which record, which pattern, what to do."""
     pattern = pattern or next((one for _, one in task.all_patterns()), f"{{{name}}}")
+    hint = nearest(name, record)
+    likely = hint.split("'")[1] if hint else next(iter(record), "FIELD")
     return DataError(
-        f"{where}: the record has no field {name!r}{nearest(name, record)}, which the task {task.name!r} "
-        f"needs ({task.fields.get(name, name)})\n{_shown(record, pattern)}\n"
-        f"Say which field it is, for example rename={{{name!r}: {next(iter(record), 'FIELD')!r}}} (--rename "
-        f"{name}={next(iter(record), 'FIELD')}), or write a task of your own."
+        f"{where}: the task {task.name!r} needs the field {name!r} ({task.fields.get(name, name)}), and the record has "
+        f"no field {name!r}{hint or '.'}\n{_shown(record, pattern)}\nSay which field it is, for example "
+        f"rename={{{name!r}: {likely!r}}} (--rename {name}={likely}), or write a task of your own."
     )
 
 
@@ -352,6 +353,5 @@ def _shown(record: Mapping[str, Any], pattern: str) -> str:
         name: value if len(text_of(value)) <= 60 else text_of(value)[:60] + "…"
         for name, value in record.items()
     }
-    return (
-        f"  record:  {json.dumps(short, ensure_ascii=False, default=str)}\n  pattern: {pattern!r}"
-    )
+    asked = f"\n  pattern: {pattern!r}" if pattern else ""
+    return f"  record:  {json.dumps(short, ensure_ascii=False, default=str)}{asked}"

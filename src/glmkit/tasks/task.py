@@ -263,7 +263,7 @@ def load_task(name: str | Path) -> Task:
     if Path(name).suffix in (".yaml", ".yml"):
         return load_config(Task, name)
     raise ConfigError(
-        f"there is no task {str(name)!r}{nearest(str(name), known)}; the catalog has {', '.join(known)}. For a task "
+        f"there is no task {str(name)!r}{nearest(str(name), known) or '.'} The catalog has {', '.join(known)}. For a task "
         "of your own give the path of its .yaml file."
     )
 

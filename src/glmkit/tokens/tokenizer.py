@@ -291,6 +291,8 @@ def _find_folder(name: str | Path, hub_options: dict[str, Any]) -> Path:
     folder = Path(name)
     if folder.is_dir():
         return folder
+    if isinstance(name, Path) and not folder.exists():
+        raise TokenizerError(f"There is no folder {str(name)!r}.")
     if folder.exists() or not _HUB_NAME.fullmatch(str(name)):
         raise TokenizerError(
             f"{str(name)!r} is not a folder, and not a hub name such as 'THUDM/glm-large-chinese'."

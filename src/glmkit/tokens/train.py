@@ -170,7 +170,7 @@ def fewest_tokens(kind: str) -> int:
 def _check(vocab_size: int, kind: str) -> None:
     if kind not in (kinds := get_args(Kind)):
         raise TokenizerError(
-            f"There is no kind {kind!r} of vocabulary{nearest(kind, kinds)}; choose from {', '.join(kinds)}."
+            f"There is no kind {kind!r} of vocabulary{nearest(kind, kinds) or '.'} Choose from {', '.join(kinds)}."
         )
     if vocab_size < (fewest := fewest_tokens(kind)):
         raise TokenizerError(

@@ -404,6 +404,11 @@ def _check_folder(
     from glmkit.tokens.store import TokenStore
     from glmkit.tokens.tokenizer import GLMTokenizer
 
+    if not (folder / "tokenizer").is_dir():
+        problems.append(
+            f"data.folder = {str(folder)!r} holds no prepared corpus; write one: glmkit prepare TEXTS -t TOKENIZER -o {folder}"
+        )
+        return
     try:
         tokenizer = GLMTokenizer.from_pretrained(folder / "tokenizer")
         fingerprint = tokenizer.fingerprint()

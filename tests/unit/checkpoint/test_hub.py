@@ -81,7 +81,9 @@ def test_a_path_that_is_not_there_names_its_neighbours(tmp_path, kind):
 def test_a_mistyped_folder_that_could_be_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "first").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="neither a folder here; did you mean 'first'"):
+    with pytest.raises(
+        CheckpointError, match="no folder 'runs/frist' here; did you mean 'first'\\? It could"
+    ):
         resolve("runs/frist", cache_dir=tmp_path / "cache", local_files_only=True)
     with pytest.raises(CheckpointError, match="There is no runs/frist"):
         resolve("./runs/frist")

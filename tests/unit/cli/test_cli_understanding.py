@@ -105,7 +105,7 @@ def test_calibrate_with_what_preparation_held_out(model: str, tmp_path):
     Path(found["file"]).unlink()
     data.write_text('{"text": "好吃", "label": 7}\n', encoding="utf-8")
     wrong = run("calibrate", model, "--data", str(data))
-    assert "the label '7' is not one of" in wrong.stderr
+    assert "reviews.jsonl:1: the label '7' is not one of" in wrong.stderr
     assert not Path(found["file"]).exists()
 
 

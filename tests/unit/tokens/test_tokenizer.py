@@ -137,10 +137,11 @@ def test_tensors_and_arrays_are_decoded(gpt2: GLMTokenizer) -> None:
     ("name", "message"),
     [
         ("no/such/folder/here", "not a folder"),
+        (Path("no/tokenizer"), "There is no folder 'no/tokenizer'.$"),
         ("THUDM/glm-large-chinese", "hf download THUDM/glm-large-chinese"),
     ],
 )
-def test_a_missing_folder_says_what_to_do(name: str, message: str) -> None:
+def test_a_missing_folder_says_what_to_do(name: str | Path, message: str) -> None:
     with pytest.raises(TokenizerError, match=message):
         GLMTokenizer.from_pretrained(name)
 

@@ -42,7 +42,8 @@ def read(path, tokenizer, task="sentiment", length=64, seed=0, **data):
 
 
 BROKEN = {
-    "field": ({"txt": "很快", "label": 1}, r"data.jsonl:31: .*no field 'text'; did you mean 'txt'.*--rename text="),
+    "field": ({"txt": "很快", "label": 1}, r"data.jsonl:31: .*no field 'text'; did you mean 'txt'.*--rename text=txt"),
+    "other": ({"id": 3, "text": "很快", "lable": 1}, r"data.jsonl:31: .*no field 'label'; did you mean 'lable'.*--rename label=lable"),
     "label": ({"text": "很快", "label": 7}, r"data.jsonl:31: the label '7' is not one of.*1, 0.*correct the record"),
     "line": ('{"text": "很快", "label"', r"data.jsonl:31: not valid JSON.*The line begins: '\{\"text\""),
     "kind": ("[1, 2]", r"data.jsonl:31"),

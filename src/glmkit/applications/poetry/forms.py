@@ -171,6 +171,6 @@ def find_form(name: str) -> Form:
     if wanted in known:
         return known[wanted]
     raise GenerationError(
-        f"there is no form {name!r}{nearest(wanted, known)}; forms are "
+        f"there is no form {name!r}{nearest(wanted, known) or '.'} Forms are "
         + ", ".join(f"{form.name} ({form.aliases[-1]})" for form in forms().values())
     )
