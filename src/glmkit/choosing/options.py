@@ -198,7 +198,12 @@ def command(candidate: Candidate, method: Method, request: Request, training: Tr
     """Returns the line to type; MODEL in it is the folder of the unpacked archive where there is no hub repository."""
     need, model = request.need, candidate.source
     if training is None:
-        return f"glmkit {need.verb} --model {model}"
+        asked = ""
+        if (
+            need.verb == "classify" and need.task != "topics"
+        ):  # what `classify` asks where nothing is said
+            asked = f" --task {need.task}" if need.task else " --labels A,B,C"
+        return f"glmkit {need.verb} --model {model}{asked}"
     task = need.task or "task.yaml"
     words = ["glmkit", "finetune", model, task, "--data train.jsonl", "--valid valid.jsonl"]
     words.append(f"-o runs/{candidate.name}-{method}")

@@ -209,6 +209,10 @@ def test_tasks_by_name_alias_catalog_and_file(tmp_path):
     choice = glmkit.choose(str(path), examples=100, language="en", gpu="cpu:16GB")
     assert choice.best is not None
     assert str(path) in choice.best.command
+    untaught = glmkit.choose(str(path), language="en", gpu="cpu:16GB")
+    assert untaught.best.command.endswith(f" --task {path}")
+    assert glmkit.choose("classify", gpu="cpu:16GB").best.command.endswith(" --labels A,B,C")
+    assert "--" not in glmkit.choose("topics", gpu="cpu:16GB").best.command.split("--model")[1]
 
 
 @pytest.mark.parametrize(
