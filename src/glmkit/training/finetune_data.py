@@ -239,8 +239,10 @@ def _check(found: TaskSamples, data: TaskData) -> None:
     """Refuses what nothing can be learnt from, or measured on."""
     for side, sources in (("train", data.train), ("valid", data.valid or data.train)):
         if not getattr(found, side):
+            counts = ", ".join(f"{count} {name}" for name, count in found.counts.items() if count)
             raise DataError(
-                f"{', '.join(sources)}: no record is left for {side} of the task {found.name!r} ({dict(found.counts)}). "
+                f"{', '.join(sources)}: no record is left for {side} of the task {found.name!r}"
+                f"{f' ({counts})' if counts else ''}; equal records stay on one side. "
                 "Give more records, name files for both, raise valid_ratio or max_length."
             )
     if found.task.kind == "tagging" and not any(_spans(sample) for sample in found.train):

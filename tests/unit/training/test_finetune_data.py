@@ -69,7 +69,8 @@ def test_files_that_cannot_be_used(tmp_path, tokenizer):
     with pytest.raises(DataError, match="all .* records have the label '0'.*sorted and cut"):
         read(write(tmp_path / "one.jsonl", sorted_by_label), tokenizer)
     with pytest.raises(
-        DataError, match=r"(?s)no record is left for (valid|train).*raise valid_ratio or max_length"
+        DataError,
+        match=r"no record is left for (valid|train) of the task 'mood'; equal .*raise valid_ratio or max_length",
     ):
         read(write(tmp_path / "two.jsonl", [good(1)]), tokenizer)
 
