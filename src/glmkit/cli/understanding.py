@@ -286,7 +286,8 @@ def calibrate(
 
     meant = resolve_task(task, None)
     known_labels = list(meant.labels)
-    records, labels = [], []
+    records: list[Any] = []
+    labels: list[str] = []
     for record, where in read_questions(meant, data, parse_rename(rename or [])):
         if held_out is None or drawn_share(meant, record) < held_out:
             records.append(record)
