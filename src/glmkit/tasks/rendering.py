@@ -342,8 +342,8 @@ def missing_field(
     hint = nearest(name, record)
     likely = hint.split("'")[1] if hint else next(iter(record), "FIELD")
     return DataError(
-        f"{where}: the task {task.name!r} needs the field {name!r} ({task.fields.get(name, name)}), and the record has "
-        f"no field {name!r}{hint or '.'}\n{_shown(record, pattern)}\nSay which field it is, for example "
+        f"{where}: the record has no field {name!r}{hint or '.'} The task {task.name!r} needs it "
+        f"({task.fields.get(name, name)}).\n{_shown(record, pattern)}\nSay which field it is, for example "
         f"rename={{{name!r}: {likely!r}}} (--rename {name}={likely}), or write a task of your own."
     )
 
