@@ -52,7 +52,10 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
+        raise ConfigError(
+            f"dtype={dtype!r} is not one of {', '.join(DTYPES)}; weights in 8 or 4 bits are quantization='int8' or 'int4', "
+            "on the command line --dtype int8 or int4"
+        )
     return getattr(torch, dtype)
 
 

@@ -32,8 +32,8 @@ def bench(
         typer.Option(
             "--smoke",
             help=say(
-                "A tiny comparison in seconds, to see that it runs; without data, on text that every machine has.",
-                "数秒的微型比较，检验流程；未给数据时用本机自带的文本。",
+                "A tiny comparison in minutes, to see that it runs; without data, on text that every machine has.",
+                "几分钟的微型比较，检验流程；未给数据时用本机自带的文本。",
             ),
         ),
     ] = False,
