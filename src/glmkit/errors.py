@@ -54,7 +54,12 @@ def missing_dependency(package: str, purpose: str, extra: str) -> MissingDepende
     )
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that is nearest to `name`, if one is near."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns `; did you mean 'x'?` for the known name nearest to `name`, or an empty string."""
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    found = closest(name, known)
+    return "" if found is None else f"; did you mean {found!r}?"

@@ -199,9 +199,7 @@ def command(candidate: Candidate, method: Method, request: Request, training: Tr
     need, model = request.need, candidate.source
     if training is None:
         asked = ""
-        if (
-            need.verb == "classify" and need.task != "topics"
-        ):  # what `classify` asks where nothing is said
+        if need.verb == "classify" and need.task != "topics":  # its default
             asked = f" --task {need.task}" if need.task else " --labels A,B,C"
         return f"glmkit {need.verb} --model {model}{asked}"
     task = need.task or "task.yaml"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from glmkit.errors import DataError, nearest
+from glmkit.errors import DataError, closest, nearest
 from glmkit.multimodal.media import Medium, as_medium, in_order
 from glmkit.special_tokens import GMASK, MASK, MEDIA_MARKERS, SMASK
 from glmkit.tasks.hiding import hide
@@ -339,10 +339,9 @@ def missing_field(
 ) -> DataError:
     """Returns the error of a record without a field: which record, which pattern, what to do."""
     pattern = pattern or next((one for _, one in task.all_patterns()), f"{{{name}}}")
-    hint = nearest(name, record)
-    likely = hint.split("'")[1] if hint else next(iter(record), "FIELD")
+    likely = closest(name, record) or next(iter(record), "FIELD")
     return DataError(
-        f"{where}: the record has no field {name!r}{hint or '.'} The task {task.name!r} needs it "
+        f"{where}: the record has no field {name!r}{nearest(name, record) or '.'} The task {task.name!r} needs it "
         f"({task.fields.get(name, name)}).\n{_shown(record, pattern)}\nSay which field it is, for example "
         f"rename={{{name!r}: {likely!r}}} (--rename {name}={likely}), or write a task of your own."
     )
