@@ -121,9 +121,8 @@ class Learner(nn.Module):
         config = GLMMediaConfig(hidden_size=128, media={kind: medium}, initializer_range=0.08)
         self.media: Any = GLMMediaModel(config)
         self.encoder: Any = self.media.towers[kind].encoder
-        if (
-            kind == "audio"
-        ):  # a sound's moments are few: masks and kernels of long rows slow them down
+        if kind == "audio":
+            # A hundred moments are few: in bfloat16 on a CPU SDPA takes longer (`glmkit.training.building.SHORT_ROW`).
             self.encoder.model.set_attn_implementation("eager")
         self.kind, width = kind, self.encoder.width
         self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in CLASSES[kind].items()})

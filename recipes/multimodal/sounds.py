@@ -52,7 +52,7 @@ SPOKEN = 0.3
 HIGHEST = 7_600.0
 """Harmonics above this frequency in Hz are left out: they would come back as others (aliasing)."""
 
-SECOND_PARTIAL = {"sine": 1.0, "square": 3.0, "saw": 2.0, "noise": 1.0, "bell": 2.76}
+SECOND_PARTIAL = {"sine": 1.0, "square": 3.0, "saw": 2.0, "noise": 1.0, "bell": sorted(BELL)[1]}
 """Times a note's frequency: without it a timbre is a sine's."""
 
 

@@ -122,12 +122,17 @@ def finetune(
     }
     of_task = {"train": data, "valid": valid, "limit": limit, "rename": parse_rename(rename or [])}
     of_task = {key: value for key, value in of_task.items() if value}
-    if task is None and of_task:
-        raise UserError(
-            "--data, --valid, --rename and --limit belong to a task: glmkit finetune MODEL TASK --data FILE. With a recipe "
-            "write tasks.NAME.train=[FILE]"
-        )
-    if task is not None:
+    if task is None:
+        if of_task:
+            raise UserError(
+                "--data, --valid, --rename and --limit belong to a task: glmkit finetune MODEL TASK --data FILE. With a recipe "
+                "write tasks.NAME.train=[FILE]"
+            )
+        if recipe is None and not any(one.startswith("tasks.") for one in settings):
+            raise UserError(
+                "say which model learns which task from which records: glmkit finetune MODEL TASK --data FILE, or --recipe FILE"
+            )
+    else:
         name = Path(task).stem if Path(task).suffix in (".yaml", ".yml") else Path(task).name
         fields = load_task(task).fields
         in_settings = any(one.startswith(f"tasks.{name}.train=") for one in settings)
@@ -137,10 +142,6 @@ def finetune(
                 f"{', '.join(fields)}; --rename where yours are called otherwise)"
             )
         given[f"tasks.{name}"] = {"task": task, **of_task}
-    elif recipe is None and not any(one.startswith("tasks.") for one in settings):
-        raise UserError(
-            "say which model learns which task from which records: glmkit finetune MODEL TASK --data FILE, or --recipe FILE"
-        )
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     config = load_config(FinetuneConfig, recipe, [*options, *settings])
     with step_progress(say("fine-tuning", "微调")) as progress:

@@ -29,7 +29,7 @@ LONG_ROW = 512
 long (docs/results/pretrain_h200_2026-11.md); longer ones were not compared, there FlexAttention keeps no mask of the row's square."""
 
 SHORT_ROW = 256
-"""Tokens of a row up to which a CPU attends in bfloat16 without SDPA, whose kernel's backward pass takes some ten times as long as its
+"""Tokens of a row below which a CPU attends in bfloat16 without SDPA, whose kernel's backward pass takes some ten times as long as its
 forward pass there (`benchmarks/bench_attention.py`)."""
 
 

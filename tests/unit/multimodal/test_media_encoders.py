@@ -229,9 +229,9 @@ def test_windows_of_a_sound():
 @pytest.mark.parametrize(
     ("kind", "fields", "said"),
     [
-        ("image", {"encoder": {"model_type": "vgg"}}, r"no encoder of the model_type 'vgg' for image. There are clip_vision"),
+        ("image", {"encoder": {"model_type": "vgg"}}, r"no encoder of the model_type 'vgg' for image\. There are clip_vision"),
         ("image", {"encoder": {"model_type": "dinov3"}}, "did you mean 'dinov2'"),
-        ("audio", {"encoder": {"model_type": "dinov2"}}, "for audio. There are whisper"),
+        ("audio", {"encoder": {"model_type": "dinov2"}}, r"for audio\. There are whisper"),
         ("image", {"encoder": {}}, "must be the configuration of a transformers encoder with its model_type"),
         ("image", {"encoder": {**TINY["image"]["encoder"], "hidden_size": 15}}, "media.image.encoder"),
         ("image", {"encoder": "no/such-model"}, "'no/such-model' cannot be read"),

@@ -309,9 +309,8 @@ def test_beeps_of_training_are_at_any_pitch_and_tempo_but_never_in_a_held_out_pa
         assert ("sequence" in facts) == (sound.count > 1)
         assert ("caption" in facts) == (bool(sound.pitch) and (sound.count == 1 or bool(sound.tempo)))  # fmt: skip
     for timbre in sounds.TIMBRES:
-        unheard = {"square": {4}, "noise": {7}}.get(
-            timbre, set()
-        )  # half octaves that held-out pairs fill
+        # Half octaves that held-out pairs fill.
+        unheard = {"square": {4}, "noise": {7}}.get(timbre, set())
         heard = {step for name, step in between if name == timbre}
         assert set(range(8)) - heard == unheard
 
@@ -334,6 +333,9 @@ def test_beeps_have_the_notes_and_times_of_their_truth(recipe):
             assert len(starts) == sound.count
             assert np.allclose(np.diff(starts), sound.interval, atol=0.021)
         for index, note in enumerate(sound.notes):
+            if sound.pitch is not None:
+                low, high = sounds.PITCHES[sound.pitch]
+                assert low <= note <= high
             start = round((sound.start + index * sound.interval) * 16000)
             beep = samples[start : start + round(sound.length * 16000)]
             power = np.abs(np.fft.rfft(beep * np.hanning(len(beep)), 16000)) ** 2  # 1 Hz apart
