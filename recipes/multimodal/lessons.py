@@ -7,7 +7,8 @@ In: a GLM, the media and questions of `make_data.py` and `describe.py`, the enco
 written at each evaluation; given in the GLM's place it learns on, with the encoders that it has.
 `glmkit finetune` with scratch-dense.yaml and scratch.yaml learns the same. Here every medium goes through its encoder once, everything lies on
 the device, and a step, weights' update and all, is one captured CUDA graph: so small a model spends its time on launches, and needs many steps
-to learn where things are from each other.
+to learn where things are from each other. On a CPU, which has nothing to launch, each kind of medium has a pass of its own, no longer than its
+longest row.
 
 Shapes: N questions, B of a step, L tokens of a row, A tokens of the longest answer, n media, P features of one, D their width.
 """
@@ -62,6 +63,9 @@ LENGTH = 128
 DENSE_EVERY = 5
 """Of so many steps one is of descriptions, after those that are of nothing else."""
 
+WINDOW = 4
+"""On a CPU so many batches' questions are sorted by length and dealt out again, which leaves a third of the padding."""
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 WARMUP_STEPS, DECAY = 300, 0.3
@@ -76,7 +80,7 @@ class Questions:
 
     Attributes:
         tensors: int64 `input_ids` [N, L], `position_ids` [N, 2, L], `prefix_lengths` [N]; `places` [N, A] of predicted tokens, and
-            `targets` [N, A], `IGNORE_INDEX` where an answer is shorter; `medium` [N].
+            `targets` [N, A], `IGNORE_INDEX` where an answer is shorter; `medium` [N]; `length` [N] of rows without their padding.
         asked: What each asks for.
     """
 
@@ -119,10 +123,12 @@ def read(
     predicted = batch["labels"] != IGNORE_INDEX
     longest = int(predicted.sum(1).max())
     places = np.argsort(~predicted, axis=1, kind="stable")[:, :longest]
+    targets = np.take_along_axis(batch["labels"], places, 1)
     arrays = {name: batch[name] for name in ("input_ids", "position_ids", "prefix_lengths")} | {
-        "places": places,
-        "targets": np.take_along_axis(batch["labels"], places, 1),
+        "places": np.where(targets == IGNORE_INDEX, 0, places),
+        "targets": targets,
         "medium": np.array(media),
+        "length": np.array([len(example) for example in examples]),
     }
     return Questions({k: torch.from_numpy(v) for k, v in arrays.items()}, np.array(asked))
 
@@ -197,13 +203,18 @@ class Learner:
 
     def update(self, parts: Mapping[str, tuple[str, Tensors]]) -> torch.Tensor:
         """Takes a step; returns the loss, a mean over the answers' tokens."""
-        logits, targets = self.logits(parts)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
-        loss.backward()
+        tokens = sum((one["targets"] != IGNORE_INDEX).sum() for _, one in parts.values())
+        apart = [{kind: one} for kind, one in parts.items()]
+        found = []
+        for some in [parts] if self.device.type == "cuda" else apart:
+            logits, targets = self.logits(some)
+            loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
+            (loss / tokens).backward()
+            found.append(loss.detach())
         learning = self.optimizer.param_groups[0]["params"]
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         self.optimizer.step()
-        return loss.detach()
+        return torch.stack(found).sum() / tokens
 
     def set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -255,16 +266,30 @@ class Lesson:
 
     def _indices(self, kind: str) -> Iterator[torch.Tensor]:
         """Yields indices of questions for ever: all of them in random order, again and again."""
-        count, rows = len(self.questions[kind]), self.rows[kind]
+        questions, rows = self.questions[kind], self.rows[kind]
+        lengths = questions.tensors["length"]
         while True:
-            order = torch.randperm(max(count, rows), device=self.learner.device) % count
-            yield from (part for part in order.split(rows) if len(part) == rows)
+            order = torch.randperm(max(len(questions), rows), device=lengths.device)
+            order %= len(questions)
+            if lengths.device.type == "cuda":
+                parts = order.split(rows)
+            else:
+                windows = order.split(WINDOW * rows)
+                parts = [part for one in windows for part in one[lengths[one].argsort()].split(rows)]  # fmt: skip
+                parts = [parts[number] for number in torch.randperm(len(parts))]
+            yield from (part for part in parts if len(part) == rows)
 
     def _parts(self) -> dict[str, tuple[str, Tensors]]:
-        return {
-            kind: ("train", {name: one[self.chosen[kind]] for name, one in some.tensors.items()})
+        chosen = {
+            kind: {name: one[self.chosen[kind]] for name, one in some.tensors.items()}
             for kind, some in self.questions.items()
         }
+        if self.learner.device.type != "cuda":  # A captured step's shapes stay as they are.
+            for one in chosen.values():
+                longest = int(one["length"].max())
+                for name in ("input_ids", "position_ids"):
+                    one[name] = one[name][..., :longest]
+        return {kind: ("train", one) for kind, one in chosen.items()}
 
     def step(self) -> None:
         for kind, order in self.orders.items():

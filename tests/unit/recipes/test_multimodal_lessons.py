@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import glmkit
+from glmkit import GLMForConditionalGeneration
+from glmkit.multimodal.building import build_media
 from glmkit.multimodal.modeling import GLMForMultimodalGeneration
 
 pytest.importorskip("PIL")
@@ -202,6 +204,61 @@ def test_a_lesson_teaches_what_the_model_then_answers(recipe, taught, monkeypatc
             written[one["kind"]].append(str(answer) == one["answer"])
     assert {kind: round(float(np.mean(some)), 3) for kind, some in written.items()} == counted
     assert max(counted.values()) > 0.2
+
+
+def test_kinds_in_passes_of_their_own_are_a_step_of_all_together(recipe, taught):
+    lessons, kinds, cpu = recipe.lessons, ("image", "video"), torch.device("cpu")
+    glm = GLMForConditionalGeneration.from_pretrained(taught / "small", dtype="float32")
+    media = build_media(lessons.settings_of(kinds, taught / "encoders"), kinds, glm)
+    tokenizer = glmkit.GLMTokenizer.from_pretrained(taught / "small")
+    features, questions = {}, {}
+    for kind in kinds:
+        paths = lessons.paths_of(taught / "data", kind, "train")
+        features[f"{kind}.train"] = lessons.encoded(
+            media, kind, lessons.decode(media, kind, paths), cpu
+        )
+        questions[kind] = lessons.read(taught / "data" / f"{kind}.train.jsonl", paths, tokenizer, media.rows(kind), 1)  # fmt: skip
+    model = GLMForMultimodalGeneration.of(glm, media)
+    media.train_parts(("projector",))
+    weights = [one for one in model.parameters() if one.requires_grad]
+    learner = lessons.Learner(model, features, torch.optim.SGD(weights, lr=0.0), cpu)
+    lesson = lessons.Lesson(learner, questions, dict.fromkeys(kinds, 5))
+    lesson.step()
+    apart = [one.grad.clone() for one in weights]
+
+    whole = {
+        kind: ("train", {name: one[lesson.chosen[kind]] for name, one in questions[kind].tensors.items()})
+        for kind in kinds
+    }  # fmt: skip
+    learner.optimizer.zero_grad()
+    logits, targets = learner.logits(whole)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    assert lesson.loss.item() == pytest.approx(loss.item(), rel=1e-5)
+    for ours, one in zip(apart, weights, strict=True):
+        torch.testing.assert_close(ours, one.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_pass_over_the_questions_takes_each_once_and_is_as_long_as_its_longest_row(recipe):
+    lessons, length = recipe.lessons, torch.randint(5, 60, (96,))
+    shapes = {"input_ids": (96, 64), "position_ids": (96, 2, 64), "length": ()}
+    tensors = {name: torch.zeros(shape, dtype=torch.int64) for name, shape in shapes.items()}
+    questions = lessons.Questions({**tensors, "length": length}, np.full(96, "colour"))
+    learner = SimpleNamespace(device=torch.device("cpu"))
+    lesson = lessons.Lesson(learner, {"image": questions}, {"image": 8})
+    passes = [[next(lesson.orders["image"]) for _ in range(12)] for _ in range(2)]
+    for parts in passes:
+        assert sorted(torch.cat(parts).tolist()) == list(range(96))
+    first, second = (torch.cat(parts).tolist() for parts in passes)
+    assert first != second
+    padded = sum(8 * int(length[part].max()) for part in passes[0])
+    assert length.sum() <= padded < 8 * sum(int(one.max()) for one in length.split(8))
+    for part in passes[0]:
+        lesson.chosen["image"].copy_(part)
+        _, some = lesson._parts()["image"]
+        assert some["input_ids"].shape == (8, length[part].max())
+        assert some["position_ids"].shape == (8, 2, length[part].max())
 
 
 def test_questions_of_a_step_are_shared_or_said_for_each_kind(recipe):
