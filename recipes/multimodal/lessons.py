@@ -1,6 +1,7 @@
-"""Both lessons, descriptions and questions, for a GLM whose encoders stay as they are: minutes on a GPU, hours on a CPU.
+"""Both lessons, descriptions and questions, for a GLM whose encoders stay as they are: minutes on a GPU, an hour and a half on a CPU.
 
-    python recipes/multimodal/lessons.py small data encoders runs/multimodal/model --minutes 5 --processes 14
+    python recipes/multimodal/lessons.py small data encoders runs/multimodal/model --minutes 5 --processes 14  # a GPU
+    python recipes/multimodal/lessons.py small data encoders runs/multimodal/model --minutes 85                # two cores
     python recipes/multimodal/lessons.py glm-mini data encoders runs/eyes/model --only image --lora 16 --minutes 5
 
 In: a GLM, the media and questions of `make_data.py` and `describe.py`, the encoders of `pretrain_encoders.py`. Out: a multimodal model or adapter,
@@ -63,10 +64,13 @@ LENGTH = 128
 DENSE_EVERY = 5
 """Of so many steps one is of descriptions, after those that are of nothing else."""
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+ROWS = "384" if DEVICE.type == "cuda" else "60"
+"""Questions of a step: a GPU takes many in the time of few; on a CPU few leave time for more steps, and more is learnt in an hour."""
+
 WINDOW = 4
 """On a CPU so many batches' questions are sorted by length and dealt out again, which leaves a third of the padding."""
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 WARMUP_STEPS, DECAY = 300, 0.3
 """Steps in which the rate rises, and the share of the run at whose end it has fallen to nothing."""
@@ -353,7 +357,7 @@ def teach(
     steps: Annotated[int, typer.Option(min=1, help="Ends after so many steps.")] = 1_000_000,
     rows: Annotated[
         str, typer.Option(help="Questions of a step; or of each kind, with commas.")
-    ] = "384",
+    ] = ROWS,
     learning_rate: Annotated[float, typer.Option(help="The highest.")] = 1.5e-3,
     dense: Annotated[
         float, typer.Option(help="Share of the run that has descriptions alone.")
