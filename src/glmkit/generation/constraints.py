@@ -40,6 +40,38 @@ class Constraint(Protocol):
         """
 
 
+def allowed_ids(
+    constraint: Constraint | None, tokens: Sequence[int], num_ids: int | None = None
+) -> np.ndarray | None:
+    """Returns what a constraint allows after `tokens`, as int64 [n]; None where everything may come.
+
+    Args:
+        constraint: Anybody's; a list of ids from it is as good as an array.
+        tokens: The blank's ids so far.
+        num_ids: Rows of the model's vocabulary; None looks at no id.
+
+    Raises:
+        GenerationError: The constraint answers with something else than ids.
+    """
+    answer = None if constraint is None else constraint.allowed(tokens)
+    if answer is None:
+        return None
+    ids = np.asarray(answer)
+    if ids.shape == (0,):
+        return NOTHING
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        given = type(answer).__name__ if ids.ndim == 0 else f"{ids.dtype} {list(ids.shape)}"
+        raise GenerationError(
+            f"{type(constraint).__name__}.allowed must return ids, int64 [n], or None where everything may come; it returned {given}"
+            + (" (np.flatnonzero makes ids of a mask)" if ids.dtype.kind == "b" else "")
+        )
+    if num_ids is not None and (ids.max() >= num_ids or ids.min() < 0):
+        raise GenerationError(
+            f"{type(constraint).__name__}.allowed returned ids from {ids.min()} to {ids.max()}; the model has 0 to {num_ids - 1}"
+        )
+    return ids
+
+
 @dataclass(frozen=True)
 class Room:
     """How much may be written in a blank.
@@ -133,7 +165,7 @@ class Choices(Rule):
             ids
             for ids in self._whole
             if all(
-                (following := other.allowed(ids[:place])) is None or token in following
+                (following := allowed_ids(other, ids[:place])) is None or token in following
                 for place, token in enumerate(ids)
                 for other in others
             )
@@ -300,7 +332,7 @@ class All(Rule):
 
     def allowed(self, tokens: Sequence[int]) -> np.ndarray | None:
         """Returns what all of them allow."""
-        answers = [constraint.allowed(tokens) for constraint in self._constraints]
+        answers = [allowed_ids(constraint, tokens) for constraint in self._constraints]
         limited = [answer for answer in answers if answer is not None]
         return reduce(_both, limited) if limited else None
 
@@ -364,16 +396,19 @@ def per_blank(
     Raises:
         GenerationError: A list of another length, or something that is no constraint.
     """
-    if constraints is None or isinstance(constraints, Constraint):
-        return [constraints] * num_blanks
-    chosen = list(constraints)
+    chosen: list[Any] = [constraints] * num_blanks
+    if isinstance(constraints, list | tuple):
+        chosen = list(constraints)
     if len(chosen) != num_blanks:
         raise GenerationError(
             f"constraints: the text has {num_blanks} blanks, the list for it has {len(chosen)} constraints"
         )
     for one in chosen:
+        if isinstance(one, type):
+            raise GenerationError(f"constraints: {one.__name__} is a class; give an object of it")
         if one is not None and not isinstance(one, Constraint):
             raise GenerationError(
-                f"constraints: {one!r} has no method allowed(tokens); see Constraint"
+                f"constraints: {one!r} is no constraint: it has no method allowed(tokens). glmkit.generation.constraints has Choices, "
+                "Length and others; one of your own is any object with that method"
             )
     return chosen

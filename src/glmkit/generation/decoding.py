@@ -25,7 +25,7 @@ from transformers.generation.logits_process import (
 )
 
 from glmkit.errors import GenerationError
-from glmkit.generation.constraints import Constraint
+from glmkit.generation.constraints import Constraint, allowed_ids
 from glmkit.generation.settings import DecodingSettings
 from glmkit.generation.stopping import StopStrings
 
@@ -131,13 +131,13 @@ class TokenChooser:
         rules out does not change it, so that texts written under different constraints can be compared.
 
         Raises:
-            GenerationError: The constraint and the settings together leave no token.
+            GenerationError: The constraint and the settings together leave no token, or it answers with no ids.
         """
         logits = scores = self.masked(logits, len(blank.tokens))
         if self.num_likeliest:
             values, best = torch.log_softmax(logits, -1).topk(self.num_likeliest)
             blank.likeliest.append(list(zip(best.tolist(), values.tolist(), strict=True)))
-        ids = None if constraint is None else constraint.allowed(blank.tokens)
+        ids = allowed_ids(constraint, blank.tokens, len(logits))
         if ids is not None and len(ids) == 1 and not self.settings.no_repeat_ngram_size:
             token = int(ids[0])  # no choice: nothing to weigh or to draw
             if logits[token] > MIN_SCORE:

@@ -22,7 +22,7 @@ import torch
 from glmkit.blanks.layout import Piece, lay_out
 from glmkit.errors import GenerationError
 from glmkit.generation.prompts import Prompt
-from glmkit.generation.runner import Feed, Runner
+from glmkit.generation.runner import Feed, Runner, check_answers, check_runner
 from glmkit.generation.settings import DecodingSettings
 
 DEFAULT_SCALE = 1.5
@@ -89,9 +89,14 @@ class Guidance:
 
 
 class GuidedRunner:
-    """A runner of which each sequence may be guided; a guided one is two of the model's, read in one pass."""
+    """A runner of which each sequence may be guided; a guided one is two of the model's, read in one pass.
+
+    Raises:
+        GenerationError: It lacks a method of `Runner`.
+    """
 
     def __init__(self, runner: Runner):
+        check_runner(runner)
         self._runner = runner
         self.chooses = getattr(runner, "chooses", False)
         self._beside: dict[int, tuple[int, Guidance]] = {}
@@ -132,14 +137,19 @@ class GuidedRunner:
         return self._runner.length(sequence)
 
     def forward(self, feeds: Sequence[Feed]) -> list[torch.Tensor]:
-        """Reads each feed, at most one for a sequence; returns float32 [num_logits, V] for each, guided where it is."""
+        """Reads each feed, at most one for a sequence; returns float32 [num_logits, V] for each, guided where it is.
+
+        Raises:
+            GenerationError: The runner answers with something else.
+        """
         guided = [place for place, feed in enumerate(feeds) if feed.sequence in self._beside]
         pairs = [self._beside[feeds[place].sequence] for place in guided]
         others = [
             guidance.feed(feeds[place], other)
             for place, (other, guidance) in zip(guided, pairs, strict=True)
         ]
-        read = self._runner.forward([*feeds, *others])
+        asked = [*feeds, *others]
+        read = check_answers(self._runner, asked, self._runner.forward(asked))
         for place, (_, guidance), away in zip(guided, pairs, read[len(feeds) :], strict=True):
             read[place] = guidance.guided(read[place], away)
         return read[: len(feeds)]

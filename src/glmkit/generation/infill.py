@@ -19,7 +19,7 @@ from transformers import LogitsProcessorList
 from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.errors import GenerationError
 from glmkit.generation import nbest
-from glmkit.generation.constraints import Constraint, per_blank
+from glmkit.generation.constraints import Constraint, allowed_ids, per_blank
 from glmkit.generation.decoding import (
     MIN_SCORE,
     BlankTokens,
@@ -377,7 +377,7 @@ def _beam_limits(
 
     def limit(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         for row, tokens in enumerate(ids[:, prompt_length:].tolist()):
-            following = None if constraint is None else constraint.allowed(tokens)
+            following = allowed_ids(constraint, tokens, scores.shape[-1])
             if following is not None:
                 kept = torch.from_numpy(following).to(scores.device)
                 limited = torch.full_like(scores[row], MIN_SCORE)

@@ -18,7 +18,7 @@ import torch
 
 from glmkit.blanks.layout import Piece, lay_out
 from glmkit.errors import GenerationError
-from glmkit.generation.constraints import Constraint
+from glmkit.generation.constraints import Constraint, allowed_ids
 from glmkit.generation.decoding import MIN_SCORE, TokenChooser
 from glmkit.generation.guidance import GuidedRunner
 from glmkit.generation.prompts import Prompt
@@ -155,8 +155,7 @@ def _grow(
         blank, number = way.blanks[-1], len(way.blanks) - 1
         values = chooser.masked(values, len(blank)).log_softmax(-1)
         end = float(values[chooser.ends].logsumexp(-1))
-        constraint = constraints[number]
-        allowed = None if constraint is None else constraint.allowed(blank)
+        allowed = allowed_ids(constraints[number], blank, len(values))
         if allowed is not None:
             limited = torch.full_like(values, MIN_SCORE)
             limited[allowed] = values[allowed]

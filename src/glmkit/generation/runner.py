@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from glmkit.errors import GenerationError
 from glmkit.generation.rows import Row, Rows
 from glmkit.model.media import check_media, one_table
 
@@ -91,6 +92,48 @@ class Runner(Protocol):
         Raises:
             GenerationError: Ids of media without their rows, or rows that are not as wide as the model.
         """
+
+
+METHODS = ("open", "fork", "truncate", "close", "length", "forward")
+"""Of a `Runner`."""
+
+
+def check_runner(runner: Any) -> None:
+    """Refuses what is no runner.
+
+    Raises:
+        GenerationError: It lacks a method.
+    """
+    if lacks := [name for name in METHODS if not callable(getattr(runner, name, None))]:
+        raise GenerationError(
+            f"{type(runner).__name__} is no runner: it lacks {', '.join(lacks)}; see glmkit.generation.runner.Runner"
+        )
+
+
+def check_answers(runner: Any, feeds: Sequence[Feed], answers: Any) -> list[Any]:
+    """Returns what a runner's `forward` answered to feeds.
+
+    Raises:
+        GenerationError: It is no list with float32 [num_logits, V] on the CPU for each feed, or with what the runner chose.
+    """
+    said, given = f"{type(runner).__name__}.forward returned", type(answers).__name__
+    if not isinstance(answers, list | tuple) or len(answers) != len(feeds):
+        given = f"{len(answers)} answers" if isinstance(answers, list | tuple) else given
+        raise GenerationError(f"{said} {given} for {len(feeds)} feeds; it must return a list with one for each")  # fmt: skip
+    for feed, answer in zip(feeds, answers, strict=True):
+        if isinstance(answer, list):
+            continue  # chosen by the runner
+        given = type(answer).__name__
+        if isinstance(answer, torch.Tensor):
+            if (
+                answer.dtype == torch.float32
+                and answer.device.type == "cpu"
+                and answer.shape[:-1] == (feed.num_logits,)
+            ):
+                continue
+            given = f"{answer.dtype} {list(answer.shape)} on {answer.device}"
+        raise GenerationError(f"{said} {given} for a feed; it must return torch.float32 [{feed.num_logits}, V] on the CPU")  # fmt: skip
+    return list(answers)
 
 
 def make_runner(model: Any) -> Runner:

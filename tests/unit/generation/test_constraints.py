@@ -160,7 +160,7 @@ def test_settings_that_leave_nothing_are_named(glm):
     [
         ([None], "2 texts and constraints for 1"),
         ([None, [None]], "the text has 2 blanks, the list for it has 1"),
-        ([None, [3, None]], "3 has no method allowed"),
+        ([None, [3, None]], "3 is no constraint: it has no method allowed"),
     ],
 )
 def test_constraints_that_do_not_match_are_refused(glm, constraints, message: str):
@@ -174,3 +174,60 @@ def test_impossible_constraints_are_refused(glm):
         Choices([], 1)
     with pytest.raises(GenerationError, match="minimum=3.*maximum=2"):
         Length(tokenizer, 3, 2)
+
+
+class Answers:
+    """A constraint of somebody else's, whatever it answers."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def allowed(self, tokens):
+        return self.answer
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}])
+def test_lists_of_ids_and_empty_arrays_are_answers(glm, settings: dict):
+    """`np.array([])` is float64, which no index may be."""
+    model, tokenizer = glm
+    chosen = DecodingSettings(max_new_tokens=3, min_new_tokens=0, **settings)
+    end = tokenizer.special_ids.eop
+    (ended,) = fill(model, tokenizer, ["去[MASK]"], chosen, constraints=[Answers([end])])
+    assert ended.blanks == [""]
+    both = All(Answers([end]), Length(tokenizer, 0, 4))
+    assert fill(model, tokenizer, ["去[MASK]"], chosen, constraints=[both])[0].blanks == [""]
+    with pytest.raises(GenerationError, match="nothing may follow"):
+        fill(model, tokenizer, ["去[MASK]"], chosen, constraints=[Answers(np.array([]))])
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (5, "must return ids.*it returned int$"),
+        ({1, 2}, "it returned set$"),
+        (np.array([2.0]), r"it returned float64 \[1\]"),
+        (np.ones(9, bool), r"it returned bool \[9\] \(np.flatnonzero makes ids of a mask\)"),
+        (np.array([10**9]), "returned ids from 1000000000 to 1000000000; the model has 0 to"),
+        (np.array([-1, 3]), "returned ids from -1 to 3"),
+    ],
+)
+def test_answers_that_are_no_ids_say_what_is_wanted(glm, settings: dict, answer, said: str):
+    model, tokenizer = glm
+    chosen = DecodingSettings(max_new_tokens=3, **settings)
+    with pytest.raises(GenerationError, match=r"Answers\.allowed .*" + said):
+        fill(model, tokenizer, ["去[MASK]"], chosen, constraints=[Answers(answer)])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Answers, "Answers is a class; give an object of it"),
+        (lambda tokens: [1], "is no constraint: it has no method allowed"),
+        (r"\d+", "is no constraint: it has no method allowed"),
+    ],
+)
+def test_what_is_no_constraint_is_refused(glm, given, said: str):
+    model, tokenizer = glm
+    with pytest.raises(GenerationError, match=said):
+        fill(model, tokenizer, ["去[MASK]"], DecodingSettings(), constraints=[given])

@@ -407,3 +407,44 @@ def test_a_model_may_change_between_calls_and_threads_may_share_it(glm):
     assert changed != before
     model.to(torch.float64)
     assert once(0) == changed
+
+
+class Answering(PaperRunner):
+    """A runner of somebody else's, which answers in a form of its own."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, feeds):
+        return self.change(super().forward(feeds))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda answers: None, "returned NoneType for 1 feeds"),
+        (lambda answers: answers[1:], "returned 0 answers for 1 feeds"),
+        (lambda answers: [one.numpy() for one in answers], "returned ndarray for a feed"),
+        (lambda answers: [one[0] for one in answers], r"returned torch.float32 \[16\] on cpu"),
+        (lambda answers: [one.double() for one in answers], "returned torch.float64"),
+    ],
+)
+def test_a_runner_that_answers_otherwise_is_told_how(change, said: str):
+    engine = make_engine(Answering(change))
+    ticket = engine.submit(make_request(Random(0)))
+    assert list(engine.run())
+    with pytest.raises(GenerationError, match=rf"Answering\.forward {said}.*must return"):
+        raise ticket.error
+
+
+def test_a_runner_without_all_methods_is_refused():
+    class Half:
+        def open(self): ...
+
+        def forward(self, feeds): ...
+
+    with pytest.raises(
+        GenerationError, match="Half is no runner: it lacks fork, truncate, close, length;"
+    ):
+        make_engine(Half())
