@@ -485,7 +485,8 @@ def load(
     Raises:
         CheckpointError: No such checkpoint, or one that cannot be read.
         TokenizerError: No vocabulary there.
-        ConfigError: A device, number type, quantization or backend that does not exist here, an assistant of another vocabulary.
+        ConfigError: A device, number type, quantization, backend or attention that does not exist here, an option that weights stored
+            quantized do not take, an assistant of another vocabulary.
         GenerationError: `num_assistant_tokens` below 1.
     """
     place = choose_device(device)

@@ -12,11 +12,12 @@ import torch
 from pretrain_samples import KillAt, Killed, curve, make_config, write_prepared
 from process_samples import config_for, launch
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import AttentionInterface, TrainerCallback
 
 from glmkit.config import load_config
 from glmkit.errors import ConfigError
 from glmkit.model import GLMForConditionalGeneration
+from glmkit.model.modeling import eager_attention
 from glmkit.runtime import has_fast_bfloat16
 from glmkit.training import pretrain as module
 from glmkit.training.average import AverageSettings
@@ -244,6 +245,28 @@ def test_a_compiled_model_trains_as_the_plain_one(data, tmp_path):
     assert any("loss_token" in line for line in lines)
     for name in ("model", "checkpoint-4"):
         GLMForConditionalGeneration.from_pretrained(tmp_path / "compiled" / name)
+
+
+def test_an_attention_of_ones_own_trains_once_it_is_registered(data, tmp_path, monkeypatch):
+    """Only glmkit's own names were accepted."""
+    model = {"hidden_size": 16, "num_layers": 2, "num_attention_heads": 2, "max_sequence_length": 32}  # fmt: skip
+
+    def config_with(name: str) -> PretrainConfig:
+        return make_config(data, tmp_path / name, {"model": {**model, "attn_implementation": name}})
+
+    with pytest.raises(ConfigError, match=r"model\.attn_implementation = 'mine' is unknown\. There are .*registered first"):  # fmt: skip
+        check(config_with("mine"))
+    asked = []
+
+    def mine(*arguments, **options):
+        asked.append(arguments[1].shape)
+        return eager_attention(*arguments, **options)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, "mine", mine)
+    trainer = build_trainer(check(config_with("mine")))
+    trainer.args.max_steps, trainer.args.eval_on_start, trainer.args.save_strategy = 1, False, "no"
+    trainer.train()
+    assert asked
 
 
 # -- averages

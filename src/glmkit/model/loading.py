@@ -26,6 +26,7 @@ from transformers.utils.logging import (
 from glmkit.checkpoint import check_state_dict, read_checkpoint, resolve
 from glmkit.checkpoint.naming import HEADS
 from glmkit.errors import CheckpointError
+from glmkit.model.attention_names import check_attention
 from glmkit.model.configuration import GLMConfig
 from glmkit.special_tokens import PUBLISHED, PUBLISHED_SIZES, published_kind
 
@@ -69,7 +70,9 @@ class GLMLoadableModel(PreTrainedModel):
 
         Raises:
             CheckpointError: Nothing there, unknown format, unsafe, truncated, or weights that do not fit.
+            ConfigError: There is no such attention.
         """
+        check_attention(kwargs.get("attn_implementation"))
         if pretrained_model_name_or_path is None:
             with quiet_unless_terminal():
                 return super().from_pretrained(None, *model_args, config=config, **kwargs)

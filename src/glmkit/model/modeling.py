@@ -33,6 +33,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from glmkit.blanks.layout import IGNORE_INDEX
 from glmkit.errors import ConfigError, UserError
+from glmkit.model.attention_names import ATTENTION, check_attended
 from glmkit.model.auto import register
 from glmkit.model.configuration import GLMConfig
 from glmkit.model.loading import GLMLoadableModel
@@ -115,10 +116,9 @@ class GLMAttention(nn.Module):
             key, value = cache.update(key, value, self.layer_index)
         if virtual_key is not None and virtual_value is not None:
             key, value = in_front(virtual_key, key), in_front(virtual_value, value)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention
-        )
-        context, weights = attend(
+        name = self.config._attn_implementation
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
+        attended = attend(
             self,
             query,
             key,
@@ -127,6 +127,9 @@ class GLMAttention(nn.Module):
             dropout=self.config.attention_dropout_prob if self.training else 0.0,
             scaling=self.scaling,
         )
+        if name not in ATTENTION:
+            check_attended(attended, name, (batch, length, query.shape[1], self.head_size))
+        context, weights = attended
         context = context.reshape(batch, length, width)
         return self.dropout(self.dense(context)), weights
 

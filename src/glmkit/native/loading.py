@@ -61,11 +61,13 @@ def load_model(
         dtype: Its number type (of the activations too, with torch).
         quantization: "int8" or "int4"; by default as the folder is stored.
         backend: "native", "graphs" (`generation.graphs`), "torch", or None to choose.
-        **options: Of `GLMForConditionalGeneration.from_pretrained`; with any the model is a torch one.
+        **options: Of `GLMForConditionalGeneration.from_pretrained`; with any the model is a torch one. Weights that are stored
+            quantized take `attn_implementation` alone.
 
     Raises:
         ConfigError: An unknown quantization or backend; a quantization that the device does not have (a CPU has both, a GPU of
-            NVIDIA or AMD "int8"); graphs on a device that is no GPU.
+            NVIDIA or AMD "int8"); graphs on a device that is no GPU; an option that quantized weights do not take, or an attention
+            that there is not.
         NativeError: `backend="native"` where the native decoder is not.
         CheckpointError: The weights cannot be read.
     """
@@ -74,6 +76,10 @@ def load_model(
     weights = _stored(path, quantization)
     if weights is not None:
         format = weights.quantization
+        if others := sorted(options.keys() - {"attn_implementation"}):
+            raise ConfigError(
+                f"{', '.join(others)}: {path} has weights of {format}, which take no such option; leave it out"
+            )
     refusal = _why_torch(device, format, options)
     if backend == "native" and refusal is not None:
         raise NativeError(refusal)
@@ -110,7 +116,13 @@ def load_model(
             format,
         )
     made: Any = int8_model if device.type == "cuda" and format == "int8" else unpacked
-    return _on(device, made(config, weights).to(dtype), backend)
+    model = made(config, weights).to(dtype)
+    if asked := options.get("attn_implementation"):
+        from glmkit.model.attention_names import check_attention
+
+        check_attention(asked)
+        model.set_attn_implementation(asked)
+    return _on(device, model, backend)
 
 
 def _check_given(device: torch.device, quantization: str | None, backend: str | None) -> None:

@@ -185,6 +185,8 @@ def check(config: FinetuneConfig) -> FinetuneConfig:
     """
     from transformers import TrainingArguments
 
+    from glmkit.model.attention_names import unknown_attention
+
     problems: list[str] = []
     hints = {**typing.get_type_hints(TrainingArguments), "warmup_steps": float}
     trainer = check_values(hints, choose_bf16(config.trainer), "trainer", problems)
@@ -203,6 +205,8 @@ def check(config: FinetuneConfig) -> FinetuneConfig:
         dict(trainer), problems
     )  # what depends on the number of steps is filled in later
     model = check_values(MODEL_FIELDS, config.model, "model", problems)
+    if wrong := unknown_attention(model.get("attn_implementation")):
+        problems.append(f"model.{wrong}")
     _check_source(model, problems)
     _check_tasks(config, problems)
     _check_numbers(config, problems)

@@ -70,8 +70,6 @@ NOT_SUPPORTED = {
 """`TrainingArguments` that pretraining cannot honour, with the only value that is accepted."""
 
 
-ATTENTION = ("flex_attention", "sdpa", "eager")
-
 DTYPES = ("float32", "bfloat16")
 
 NOT_FIELDS = ("preset", "from", "attn_implementation", "dtype")
@@ -313,6 +311,7 @@ def _check_model(
     """Returns the values converted, and how many positions the model has."""
     import torch
 
+    from glmkit.model.attention_names import unknown_attention
     from glmkit.model.configuration import PRESETS, GLMConfig
 
     # transformers' own annotations name torch without importing it
@@ -327,11 +326,8 @@ def _check_model(
     }
     own_hints = {"preset": str, "from": str, "attn_implementation": str, "dtype": str}
     model = check_values({**own_hints, **allowed}, values, "model", problems)
-    attention = model.get("attn_implementation")
-    if attention not in (None, *ATTENTION):
-        problems.append(
-            f"model.attn_implementation = {attention!r}; there are {', '.join(ATTENTION)}"
-        )
+    if wrong := unknown_attention(model.get("attn_implementation")):
+        problems.append(f"model.{wrong}")
     if "from" in model:
         return model, _check_source(model, folder, problems)
     preset = model.setdefault("preset", "base")

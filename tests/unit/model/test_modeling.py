@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from model_samples import PAD, VOCAB, batch, example, tiny_config, tiny_model
 from torch import nn
+from transformers import AttentionInterface
 
 from glmkit.blanks.layout import collate_packed
 from glmkit.errors import ConfigError, UserError
@@ -18,6 +19,7 @@ from glmkit.model import (
     GLMForSequenceClassification,
     GLMModel,
 )
+from glmkit.model.modeling import eager_attention
 from glmkit.model.prompting import CACHE
 
 
@@ -330,3 +332,49 @@ def test_losses_of_single_tokens_add_up_to_the_loss():
     expected = F.cross_entropy(logits[labels != -100], labels[labels != -100], reduction="none")
     torch.testing.assert_close(outputs.token_losses, expected)
     torch.testing.assert_close(outputs.loss, expected.sum() / 6)
+
+
+def own_attention(change):
+    """A back end of somebody else's: the eager one, whose answer is changed."""
+
+    def attend(*arguments, **options):
+        return change(*eager_attention(*arguments, **options))
+
+    return attend
+
+
+def test_a_registered_attention_is_used(monkeypatch):
+    monkeypatch.setitem(
+        AttentionInterface._global_mapping, "mine", own_attention(lambda *both: both)
+    )
+    made = batch(examples())
+    model = tiny_model()
+    wanted = model(**made).logits
+    model.set_attn_implementation("mine")
+    close(model(**made).logits, wanted)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda context, weights: context, "'mine' returned Tensor; it must return"),
+        (lambda context, weights: (context.transpose(1, 2), None), r"context \[B, S, N, D\] = "),
+        (lambda context, weights: (None, None), r"returned \['NoneType'\]"),
+    ],
+)
+def test_an_attention_that_answers_otherwise_is_told_how(monkeypatch, change, said: str):
+    """Heads and tokens the other way round gave other logits and no error."""
+    monkeypatch.setitem(AttentionInterface._global_mapping, "mine", own_attention(change))
+    model = tiny_model()
+    model.set_attn_implementation("mine")
+    with pytest.raises(ConfigError, match=said):
+        model(**batch(examples()))
+
+
+def test_an_attention_that_there_is_not_names_those_that_there_are(monkeypatch, tmp_path):
+    monkeypatch.setitem(AttentionInterface._global_mapping, "mine", eager_attention)
+    tiny_model().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="'sdpaa'; did you mean 'sdpa'.*eager, mine.*registered"):
+        GLMForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="sdpaa")
+    model = GLMForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="mine")
+    assert model.config._attn_implementation == "mine"

@@ -273,3 +273,14 @@ def test_the_command_takes_an_assistant_of_the_same_vocabulary(folder):
     assert helped.output == alone.output
     with pytest.raises(ConfigError, match="its vocabulary of 10,240 tokens is not the model's of"):
         glmkit.load(folder, assistant_model="glm-mini")
+
+
+def test_weights_stored_quantized_take_an_attention_and_no_other_option(folder, tmp_path):
+    """They were left out without a word: a misspelt argument too."""
+    quantize(folder, tmp_path / "int8", "int8")
+    model = glmkit.load(tmp_path / "int8", device="cpu", attn_implementation="eager").model
+    assert model.config._attn_implementation == "eager"
+    with pytest.raises(ConfigError, match="devise: .* has weights of int8, which take no such"):
+        glmkit.load(tmp_path / "int8", devise="cpu")
+    with pytest.raises(ConfigError, match="'egaer'; did you mean 'eager'"):
+        glmkit.load(tmp_path / "int8", device="cpu", attn_implementation="egaer")
