@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -66,10 +66,9 @@ def read_rows(file: SourceFile, part: Part, log: ReadLog) -> Iterator[Row]:
     elif has_ranges(file):
         yield from _read_line_range(file, part, log)
     else:
-        read = {"jsonl": _read_lines, "json": read_json, "csv": _read_csv}[file.format]
         with file.open() as (stream, position):
             before = log.bytes_read
-            for row in read(file, stream, part):
+            for row in READERS[file.format](file, stream, part):
                 log.bytes_read = before + position() // part[1]
                 yield row
 
@@ -158,3 +157,11 @@ def _read_csv(file: SourceFile, stream: BinaryIO, part: Part) -> Iterator[Row]:
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield first
     yield from rest
+
+
+READERS: dict[str, Callable[[SourceFile, BinaryIO, Part], Iterator[Row]]] = {
+    "jsonl": _read_lines,
+    "json": read_json,
+    "csv": _read_csv,
+}
+"""Format -> the reader of a part of its unpacked bytes."""

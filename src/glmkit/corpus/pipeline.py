@@ -18,7 +18,7 @@ from glmkit.corpus.steps.accounts import Accounts, StepCounts, length_bin
 from glmkit.corpus.steps.language import LanguageRule, script_of
 from glmkit.corpus.steps.rules import Step
 from glmkit.corpus.steps.settings import Steps
-from glmkit.errors import missing_dependency
+from glmkit.errors import ConfigError, missing_dependency
 
 try:
     from datatrove.data import Document as PipelineDocument
@@ -65,6 +65,10 @@ def plan(files: list[SourceFile]) -> list[Task]:
     if small:
         tasks.append(Task(tuple(small), small_size))
     return tasks
+
+
+def _wrong_answer(rule: Step, answer: object, wanted: str) -> ConfigError:
+    return ConfigError(f"the step {rule.name!r} returned {answer!r}; it must return {wanted}")
 
 
 @dataclass
@@ -142,11 +146,15 @@ class CleanStep(PipelineStep):
             counts = accounts.steps[rule.name]
             if rule.change is not None:
                 changed = rule.change(text)
+                if not isinstance(changed, str):
+                    raise _wrong_answer(rule, changed, "the changed text")
                 counts.keep(len(text), len(changed), changed != text)
                 text = changed
                 continue
             assert rule.drop is not None
             reason = rule.drop(text)
+            if not (reason is None or isinstance(reason, str) and reason):
+                raise _wrong_answer(rule, reason, "the reason to drop the text, or None")
             if isinstance(rule.drop, LanguageRule):
                 label = rule.drop.language_of
             if reason is not None:

@@ -75,7 +75,7 @@ def measure(name: str, outcomes: Sequence[Outcome]) -> Measured:
     """Returns a metric's value over outcomes.
 
     Raises:
-        ConfigError: There is no metric of that name, or no outcome to count.
+        ConfigError: There is no metric of that name, no outcome to count, or the metric returns no `Measured` of them.
         MissingDependencyError: ROUGE, BLEU or chrF without `glmkit[evaluate]`.
     """
     if name not in METRICS:
@@ -84,7 +84,17 @@ def measure(name: str, outcomes: Sequence[Outcome]) -> Measured:
         )
     if not outcomes:
         raise ConfigError(f"{name} needs at least one example")
-    return METRICS[name].compute(outcomes)
+    measured = METRICS[name].compute(outcomes)
+    if not isinstance(measured, Measured):
+        raise ConfigError(
+            f"the metric {name} returned {measured!r}; it must return Measured(value), or Measured(value, examples) for a mean"
+        )
+    if len(measured.examples) not in (0, len(outcomes)):
+        raise ConfigError(
+            f"the metric {name} returned {len(measured.examples)} values of examples for {len(outcomes)} outcomes; return one for "
+            "each, or none"
+        )
+    return measured
 
 
 def confidence_bins(

@@ -48,6 +48,20 @@ class Architecture:
     any_side: bool = False
     makes_map: bool = False
 
+    def of_transformers(self, name: str) -> Any:
+        """Returns a class of transformers by its name.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        found = getattr(transformers, name, None)
+        if found is None:
+            raise ConfigError(
+                f"ENCODERS (glmkit.multimodal.encoders) names the class {name!r}, which transformers {transformers.__version__} does not "
+                f"have{nearest(name, dir(transformers))}"
+            )
+        return found
+
 
 def _whisper_encoder(model: Any) -> nn.Module:
     return model.get_encoder()
@@ -94,7 +108,8 @@ def encoder_config(values: dict[str, Any], kind: str) -> PreTrainedConfig:
     Raises:
         ConfigError: As `architecture`, or transformers refuses the values.
     """
-    cls = getattr(transformers, architecture(values.get("model_type"), kind).config)
+    kept = architecture(values.get("model_type"), kind)
+    cls = kept.of_transformers(kept.config)
     try:
         return cls(**{name: value for name, value in values.items() if name != "model_type"})
     except (TypeError, ValueError) as error:
@@ -119,10 +134,10 @@ def published_encoder(
         model_type = VISION_PARTS.get(whole.model_type, whole.model_type)
         kept = architecture(model_type, kind)
         with without_load_reports():
-            model, report = getattr(transformers, kept.model).from_pretrained(
+            model, report = kept.of_transformers(kept.model).from_pretrained(
                 name, output_loading_info=True, **options
             )
-        processor = getattr(transformers, kept.processor).from_pretrained(name, **options)
+        processor = kept.of_transformers(kept.processor).from_pretrained(name, **options)
     except OSError as error:
         raise ConfigError(f"media.{kind}.encoder: {name!r} cannot be read: {str(error).splitlines()[0]}") from error  # fmt: skip
     if missing := sorted(report["missing_keys"]):
@@ -139,7 +154,7 @@ def published_encoder(
 def _new_model(kept: Architecture, config: Any) -> Any:
     try:
         if kept.part is None:
-            return getattr(transformers, kept.model)(config)
+            return kept.of_transformers(kept.model)(config)
         from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
         return WhisperEncoder(config)
@@ -204,6 +219,14 @@ class Encoder(nn.Module):
             config.vision_use_head = False  # its pooling is not read
         if kept.model == "Aimv2VisionModel":
             config.use_head = False
+        wanted = ["hidden_sizes"] if kept.makes_map else ["hidden_size", "num_hidden_layers"]
+        wanted += ["patch_size"] * (kind == "image" and not kept.makes_map)
+        if lacks := [name for name in wanted if not hasattr(config, name)]:
+            raise ConfigError(
+                f"media.{kind}.encoder: {kept.config} has no {', '.join(lacks)}, so {self.model_type} cannot be read as "
+                + ("a map" if kept.makes_map else "patches" if kind == "image" else "moments")
+                + "; the entry of ENCODERS says which of them it makes (makes_map)"
+            )
         if kept.makes_map and layer != -1:
             raise ConfigError(
                 f"media.{kind}.layer={layer}: of {self.model_type} the last layer alone is read"
@@ -258,4 +281,10 @@ class Encoder(nn.Module):
             return output.last_hidden_state.flatten(2).transpose(1, 2)
         features = output.hidden_states[self.layer] if wanted else output.last_hidden_state
         # The class token, and what else stands before the patches.
-        return features[:, features.shape[1] - self.grid[0] * self.grid[1] :]
+        before = features.shape[1] - self.grid[0] * self.grid[1]
+        if before < 0:
+            raise ConfigError(
+                f"media.{self.kind}.encoder: {self.model_type} makes {features.shape[1]} features of one, not {self.grid[0]} x "
+                f"{self.grid[1]} as its sizes say; glmkit reads encoders with one feature for each patch or moment, and maps"
+            )
+        return features[:, before:]

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 
 from glmkit.errors import MediaError
 from glmkit.multimodal.clips import read_clip
@@ -180,14 +179,14 @@ class MediaProcessor:
         if not of.encoder:  # a clip's frames are images
             return None
         encoded = "image" if kind == "video" else kind
-        name = architecture(of.values["model_type"], encoded).processor
+        kept = architecture(of.values["model_type"], encoded)
         settings = dict(of.preprocessor) or self._usual(of, encoded)
         if encoded == "image":  # pictures are square already: what is scaled only, is not cut
             side = picture_side(of.values, of.preprocessor)
             settings |= {"size": {"height": side, "width": side}, "do_center_crop": False}
         for unsaid in ("image_processor_type", "feature_extractor_type", "processor_class"):
             settings.pop(unsaid, None)
-        return getattr(transformers, name)(**settings)
+        return kept.of_transformers(kept.processor)(**settings)
 
     def _usual(self, of: Any, kind: str) -> dict[str, Any]:
         """Returns the settings of a preprocessor where a recipe has none: the encoder's sizes, values in [-1, 1]."""

@@ -117,8 +117,15 @@ def test_unknown_names_and_metres_are_refused():
         GenerationError, match="no form '七言绝局'; did you mean '七言绝句'.*浣溪沙"
     ):
         find_form("七言绝局")
-    with pytest.raises(GenerationError, match="cannot be read"):
-        parse_tune("x", (), "平仄好。")
+    with pytest.raises(
+        GenerationError, match="cannot be read from '平仄好。' on: a verse is tones"
+    ):
+        parse_tune("x", (), "平仄韵。平仄好。")
+    with pytest.raises(GenerationError, match="'仄叠。' repeats the verse before it"):
+        parse_tune("x", (), "平仄韵。仄叠。")
+    with pytest.raises(GenerationError, match="has no rhyme; write 韵"):
+        parse_tune("x", (), "平仄，平仄。")
+    assert parse_tune("x", "yi", "平仄韵。").aliases == ("yi",)
     with pytest.raises(GenerationError, match="'modern' or 'pingshui'"):
         sounds("tang")
     with pytest.raises(GenerationError, match="needs the name of the form"):

@@ -15,8 +15,10 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("zstandard")
 
 from glmkit.corpus import ReadLog, read_documents
-from glmkit.corpus.files import find_files
+from glmkit.corpus.files import FORMATS, find_files
+from glmkit.corpus.formats import READERS
 from glmkit.corpus.json_values import read_json
+from glmkit.corpus.rows import Row
 from glmkit.corpus.sources import count_parts, read_file
 from glmkit.errors import DataError, MissingDependencyError
 
@@ -350,3 +352,22 @@ def test_memory_is_flat(tmp_path, suffix):
     count, grown = json.loads(out.stdout)
     assert count == 6_000
     assert grown < 32 * 1024
+
+
+def test_a_format_of_ones_own(tmp_path, monkeypatch):
+    """A suffix and a reader are all that it needs; parts, packing and counts come by themselves."""
+
+    def read_notes(file, stream, part):
+        for number, block in enumerate(stream.read().decode().split("%%")):
+            if number % part[1] == part[0]:
+                yield Row(str(number), f"{file.url}, note {number}", {"text": block.strip()})
+
+    monkeypatch.setitem(FORMATS, ".notes", "notes")
+    monkeypatch.setitem(READERS, "notes", read_notes)
+    path = tmp_path / "a.notes.gz"
+    path.write_bytes(PACK[".gz"]("一篇\n%%\n\n%%\n又一篇\n".encode()))
+    log = ReadLog()
+    assert [one.text for one in read_documents(path, log=log)] == ["一篇", "又一篇"]
+    assert log.dropped == {"empty record": 1}
+    (file,) = find_files(path)
+    assert in_parts(file, 2) == [["一篇", "又一篇"], []]

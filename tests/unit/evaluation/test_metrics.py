@@ -14,6 +14,8 @@ from glmkit.errors import ConfigError
 from glmkit.evaluation.metrics import (
     FAMILIES,
     METRICS,
+    Measured,
+    Metric,
     Outcome,
     calibration_error,
     distinct_n,
@@ -262,3 +264,16 @@ def test_unknown_metrics_and_no_examples_are_errors():
     with pytest.raises(ConfigError, match="probabilities"):
         measure("calibration_error", outcomes(("a", ["a"])))
     assert {name for names in FAMILIES.values() for name in names} <= set(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (0.5, r"returned 0\.5; it must return Measured\(value\)"),
+        (Measured(1, [1.0]), "returned 1 values of examples for 2 outcomes; return one for each"),
+    ],
+)
+def test_what_a_metric_must_return(monkeypatch, answer, said: str):
+    monkeypatch.setitem(METRICS, "mine", Metric("mine", "higher", 0, 1, lambda outcomes: answer))
+    with pytest.raises(ConfigError, match=f"the metric mine {said}"):
+        measure("mine", outcomes(("a", ["a"]), ("b", ["b"])))

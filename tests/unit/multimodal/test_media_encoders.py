@@ -14,7 +14,7 @@ import transformers
 from glmkit.errors import ConfigError
 from glmkit.multimodal.building import build_media
 from glmkit.multimodal.configuration import MediumConfig
-from glmkit.multimodal.encoders import ENCODERS, picture_side
+from glmkit.multimodal.encoders import ENCODERS, Architecture, picture_side
 from glmkit.multimodal.media import as_medium
 from glmkit.multimodal.modeling import load_media
 from glmkit.multimodal.processor import MediaProcessor
@@ -278,3 +278,28 @@ def test_dinov2_reads_what_its_preprocessor_makes():
     assert picture_side(values, cut) == 224
     assert picture_side(values, {**cut, "do_center_crop": False}) == 256
     assert picture_side(values, {}) == 518
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (Architecture("image", "ViTConfg", "ViTModel", "ViTImageProcessorPil"), "the class 'ViTConfg'.*did you mean 'ViTConfig'"),
+        (Architecture("image", "ViTConfig", "ViTModl", "ViTImageProcessorPil"), "the class 'ViTModl'.*did you mean 'ViTModel'"),
+        (Architecture("image", "ViTConfig", "ViTModel", "ViTImageProcessorPil", makes_map=True), "ViTConfig has no hidden_sizes.*as a map"),
+        (Architecture("image", "RegNetConfig", "RegNetModel", "BitImageProcessorPil"), "RegNetConfig has no hidden_size, num_hidden_layers, patch_size.*as patches"),
+    ],
+)  # fmt: skip
+def test_a_line_of_the_table_that_is_wrong_says_how(monkeypatch, kept: Architecture, said: str):
+    monkeypatch.setitem(ENCODERS, "mine", kept)
+    with pytest.raises(ConfigError, match=said):
+        build_media({"image": MediumConfig(encoder={"model_type": "mine"})}, [], random_glm().model)
+
+
+def test_an_encoder_that_merges_patches_is_refused(monkeypatch):
+    """Swin makes a quarter of the features after each stage; the grid of its patches would be read out of nothing."""
+    kept = Architecture("image", "SwinConfig", "SwinModel", "ViTImageProcessorPil")
+    monkeypatch.setitem(ENCODERS, "swin", kept)
+    values = {"model_type": "swin", "image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}  # fmt: skip
+    media = build_media({"image": MediumConfig(encoder=values)}, ["image"], random_glm().model)
+    with pytest.raises(ConfigError, match="swin makes 16 features of one, not 8 x 8"):
+        media.towers["image"].encoder(torch.zeros(1, 3, 32, 32))

@@ -12,6 +12,7 @@ Source: Wang Li, 诗词格律 (chapters on regulated verse); tunes as Long Yushe
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -125,22 +126,34 @@ def _regulated(length: int, num_verses: int, name: str, *aliases: str) -> Form:
 _VERSE = re.compile(r"([平仄中]+)(叠?)(韵|换|)([，。、])")
 
 
-def parse_tune(name: str, aliases: tuple[str, ...], metre: str) -> Form:
-    """Returns a tune from its metre: tones, then 韵 (rhymes), 换 (a new rhyme begins) or 叠 (repeats the verse before).
+def parse_tune(name: str, aliases: str | Sequence[str], metre: str) -> Form:
+    """Returns a tune from its metre: of each verse tones, then 叠 (repeats the verse before), then 韵 (rhymes) or 换 (a new rhyme begins).
 
     Rhymes of a level and of an oblique place under one number are of one group (平仄通押).
 
     Raises:
-        GenerationError: The metre cannot be read.
+        GenerationError: The metre cannot be read, has no rhyme, or repeats a verse that is not there.
     """
     metre = "".join(metre.split())
-    if "".join(match.group() for match in _VERSE.finditer(metre)) != metre or not metre:
-        raise GenerationError(f"the metre of {name!r} cannot be read: {metre!r}")
-    verses, rhyme = [], 0
-    for tones, repeated, rhymes, mark in _VERSE.findall(metre):
+    verses: list[Verse] = []
+    rhyme = at = 0
+    while verse := _VERSE.match(metre, at):
+        at = verse.end()
+        tones, repeated, rhymes, mark = verse.groups()
+        if repeated and (not verses or len(verses[-1]) != len(tones)):
+            raise GenerationError(
+                f"the metre of {name!r}: {verse.group()!r} repeats the verse before it (叠), which is not there or of another length"
+            )
         rhyme += rhymes == "换"
         verses.append(Verse((tones,), mark, rhyme if rhymes else None, bool(repeated)))
-    return Form(name, aliases, (tuple(verses),), tune=True)
+    if at < len(metre) or not verses:
+        raise GenerationError(
+            f"the metre of {name!r} cannot be read from {metre[at : at + 12]!r} on: a verse is tones (平 仄 中), then 叠 if it repeats the "
+            "one before, then 韵 or 换 if it rhymes, then one of ，。、"
+        )
+    if all(verse.rhyme is None for verse in verses):
+        raise GenerationError(f"the metre of {name!r} has no rhyme; write 韵 after the tones of each verse that rhymes")  # fmt: skip
+    return Form(name, (aliases,) if isinstance(aliases, str) else tuple(aliases), (tuple(verses),), tune=True)  # fmt: skip
 
 
 @cache
@@ -154,9 +167,7 @@ def forms() -> dict[str, Form]:
         _regulated(5, 8, "五言律诗", "五律", "wulü", "wulv", "regulated-5"),
         _regulated(7, 8, "七言律诗", "七律", "qilü", "qilv", "regulated-7"),
     ]
-    found += [
-        parse_tune(name, tuple(tune["aliases"]), tune["metre"]) for name, tune in tunes.items()
-    ]
+    found += [parse_tune(name, tune["aliases"], tune["metre"]) for name, tune in tunes.items()]
     return {form.name: form for form in found}
 
 

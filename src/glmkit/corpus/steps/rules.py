@@ -8,6 +8,7 @@ from pathlib import Path
 
 from glmkit.corpus.cleaning import normalise
 from glmkit.corpus.steps.settings import Steps
+from glmkit.errors import ConfigError
 
 Change = Callable[[str], str]
 Drop = Callable[[str], "str | None"]
@@ -15,11 +16,19 @@ Drop = Callable[[str], "str | None"]
 
 @dataclass(frozen=True)
 class Step:
-    """One step: either `change` returns the text as it goes on, or `drop` returns a reason or None."""
+    """One step: either `change` returns the text as it goes on, or `drop` returns a reason or None.
+
+    Raises:
+        ConfigError: It has both functions or none.
+    """
 
     name: str
     change: Change | None = None
     drop: Drop | None = None
+
+    def __post_init__(self) -> None:
+        if (self.change is None) == (self.drop is None):
+            raise ConfigError(f"the step {self.name!r} needs one function, either change or drop")
 
 
 @dataclass(frozen=True)
