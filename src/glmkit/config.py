@@ -156,14 +156,34 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
         return {
             str(key): _build(item, one, f"{name}.{key}", problems) for key, one in value.items()
         }
+    if item is not None and isinstance(value, Mapping):
+        for key in value:
+            _convert_key(typing.get_args(hint)[0], key, name, problems)
+        return {key: _convert(item, one, f"{name}.{key}", problems) for key, one in value.items()}
     sections = [one for one in typing.get_args(hint) if dataclasses.is_dataclass(one)]
     if sections and value is not None:  # a section that may be left out
         return _build(sections[0], value, name, problems)
     found = _fit(hint, value)
     if found is _NO:
-        problems.append(f"{name} = {value!r} is not allowed; allowed: {describe(hint)}")
+        problems.append(
+            f"{name} = {value!r} is not allowed; allowed: {describe(hint)}{_quotes(hint, value)}"
+        )
         return None
     return found
+
+
+def _convert_key(hint: Any, key: Any, name: str, problems: list[str]) -> None:
+    """Adds a problem if a section's key is not what the annotation wants."""
+    if _fit(hint, key) is _NO:
+        problems.append(
+            f"{name}: the key {key!r} is not allowed; allowed: {describe(hint)}{_quotes(hint, key)}"
+        )
+
+
+def _quotes(hint: Any, value: Any) -> str:
+    """Returns the remedy where YAML takes what is meant as a text (yes, no, 1) for something else."""
+    wanted = str in (hint, *typing.get_args(hint))
+    return "; put it in quotes" if wanted and isinstance(value, bool | int | float) else ""
 
 
 _NO = object()

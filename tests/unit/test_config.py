@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -129,9 +130,24 @@ def test_values_inside_sections_are_converted_and_checked():
     assert isinstance(parts.sizes["a"], float)
     assert from_values(Parts, {"inner": None}).inner is None
     for wrong, message in (
-        ({"sizes": {"a": "one"}}, "a section whose values are a number"),
-        ({"words": {"de": ["eins"]}}, "a section whose values are a list of a text"),
+        ({"sizes": {"a": "one"}}, r"sizes\.a = 'one' is not allowed; allowed: a number"),
+        ({"words": {"de": ["eins"]}}, "words: the key 'de' is not allowed; allowed: 'zh', 'en'"),
         ({"inner": {"folders": "x"}}, "unknown key 'inner.folders'; did you mean 'folder'"),
     ):
         with pytest.raises(ConfigError, match=message):
             from_values(Parts, wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sizes: {1: 2.0}", "sizes: the key 1 is not allowed; allowed: a text; put it in quotes"),
+        ("words: {zh: 一}", "words.zh = '一' is not allowed; allowed: a list of a text"),
+    ],
+)
+def test_a_mistake_inside_a_section_is_named_alone(tmp_path, text, said):
+    """The whole section was shown, and not which of its values is wrong, nor that YAML takes 1 and yes for no text."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_config(Parts, recipe(tmp_path, text))
+    with pytest.raises(ConfigError, match="name = True is not allowed.*put it in quotes"):
+        load_config(Run, recipe(tmp_path, "name: yes"))

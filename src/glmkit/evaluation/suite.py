@@ -160,17 +160,19 @@ def parse_runs(tasks: Sequence[str], data: Sequence[str]) -> list[Run]:
 
     Args:
         tasks: Names of the catalog or YAML files; empty means those that `data` names.
-        data: `TASK=SOURCE`, or `SOURCE` alone for every task without a source of its own.
+        data: `TASK=SOURCE`, or `SOURCE` alone for every task without a source of its own; of a YAML file TASK is its path or its `name`.
 
     Raises:
         ConfigError: An unknown task, a task without data, or data without a task.
     """
     own: dict[str, list[str]] = {}
     shared = []
+    files = [name for name in tasks if Path(name).suffix in (".yaml", ".yml")]
+    named = {load_task(name).name: name for name in files}
     for one in data:
         name, equals, source = one.partition("=")
-        if equals and (name in tasks or names_tasks([one])):
-            own.setdefault(name, []).append(source)
+        if equals and (name in (*tasks, *named) or names_tasks([one])):
+            own.setdefault(name if name in tasks else named.get(name, name), []).append(source)
         else:
             shared.append(one)
     wanted = list(dict.fromkeys(tasks)) or list(own)

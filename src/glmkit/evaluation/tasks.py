@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from glmkit.errors import ConfigError, DataError
+from glmkit.errors import ConfigError, DataError, nearest
 from glmkit.evaluation.answers import RUNNERS
 from glmkit.evaluation.asking import Answers, Record, Sums
 from glmkit.evaluation.metrics import FAMILIES, METRICS, Measured, Outcome, measure
@@ -86,7 +86,7 @@ def evaluate_task(
     known = {*METRICS, *FAMILIES, *MEASURED_BY_TOKENS, "entity_f1"}
     if task.metric not in known:
         raise ConfigError(
-            f"the task {task.name!r} has the metric {task.metric!r}; there are {', '.join(sorted(known))}"
+            f"the task {task.name!r} has the metric {task.metric!r}{nearest(task.metric, known) or ', which is unknown.'} There are {', '.join(sorted(known))}"
         )
     started = time.monotonic()
     asked = [(dict(one), where) for record, where in records for one in expand(task, record, where)]

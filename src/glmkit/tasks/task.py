@@ -228,7 +228,9 @@ class Task:
                 problems.append(f"the field {name!r} is not under fields{nearest(name, known)}")
         for setting, part in (("shorten", self.shorten), ("hide", self.hide)):
             if part and part.field not in known:
-                problems.append(f"{setting}.field: {part.field!r} is not under fields")
+                problems.append(
+                    f"{setting}.field: {part.field!r} is not under fields{nearest(part.field, known)}"
+                )
         problems += [
             f"media: the field {name!r} is not under fields{nearest(name, self.fields)}"
             for name in self.media

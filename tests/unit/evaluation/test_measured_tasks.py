@@ -216,5 +216,7 @@ def test_mistakes_say_what_to_do(glm):
         evaluate_task(glm, task, numbered([{"text": "3.14"}]))
     with pytest.raises(DataError, match=r"here:1: the record has no field 'text'"):
         evaluate_task(glm, task, numbered([{"body": "花"}]))
-    with pytest.raises(ConfigError, match="has the metric 'beauty'; there are accuracy"):
+    with pytest.raises(
+        ConfigError, match=r"the metric 'beauty', which is unknown\. There are accuracy"
+    ):
         evaluate_task(glm, replace(task, metric="beauty"), numbered(POEMS))

@@ -12,6 +12,7 @@ from glmkit.cli import measuring
 from glmkit.errors import ConfigError, DataError
 from glmkit.evaluation.provenance import weights_fingerprint
 from glmkit.evaluation.suite import evaluate_tasks, parse_runs
+from glmkit.tasks.task import catalog
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,25 @@ def test_which_data_go_with_which_task():
     assert [run.name for run in named] == ["text:a", "text:c", "qa:q"]
     shared = parse_runs(["poem_word", "qa"], ["p.jsonl", "qa=x=y.jsonl"])
     assert [(run.task.name, run.data) for run in shared] == [("poem_word", "p.jsonl"), ("qa", "x=y.jsonl")]  # fmt: skip
+
+
+def test_data_of_a_file_are_given_by_its_path_or_its_name(tmp_path):
+    """`--tasks spam.yaml --data spam=valid.jsonl`, as two pages had it, was an error: the task had no data."""
+    text = (
+        catalog()["sentiment"].read_text(encoding="utf-8").replace("name: sentiment", "name: spam")
+    )
+    (tmp_path / "my-spam.yaml").write_text(text, encoding="utf-8")
+    file = str(tmp_path / "my-spam.yaml")
+    for tasks, data in (
+        ([file], "spam=a.jsonl"),
+        ([file], f"{file}=a.jsonl"),
+        ([], f"{file}=a.jsonl"),
+    ):
+        assert [(run.task.name, run.data) for run in parse_runs(tasks, [data])] == [
+            ("spam", "a.jsonl")
+        ]
+    with pytest.raises(ConfigError, match="no task 'spam'"):
+        parse_runs([], ["spam=a.jsonl"])
 
 
 @pytest.mark.parametrize(
