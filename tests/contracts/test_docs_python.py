@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from markdown_blocks import blocks, quotations
 
+from glmkit.cli import main
 from glmkit.evaluation import metrics
 from glmkit.multimodal import encoders
 
@@ -37,6 +38,7 @@ def test_python_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch)
     # What a page registers is gone after it; other tests look at what glmkit has.
     monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
     monkeypatch.setattr(encoders, "ENCODERS", dict(encoders.ENCODERS))
+    monkeypatch.setattr(main, "VERBS", main.VERBS)
     names: dict = {}
     for block in blocks(page.read_text("utf-8"), "python"):
         exec(compile(block, page.name, "exec"), names)

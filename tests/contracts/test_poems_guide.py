@@ -23,4 +23,4 @@ def test_python_blocks_run(guide: str, monkeypatch: pytest.MonkeyPatch):
     for block in blocks(text, "python"):
         exec(compile(block, guide, "exec"), names)
     tunes = sum(form.tune for form in forms().values())
-    assert {19: "nineteen tunes" in text or "十九个词牌" in text}.get(tunes), tunes
+    assert f"{tunes} tunes" in text or f"{tunes} 个词牌" in text

@@ -60,6 +60,7 @@ def test_help_lists_every_verb_in_both_languages():
 
     english, chinese = run("--help"), run("--help", GLMKIT_LANG="zh")
     assert english.returncode == chinese.returncode == 0
+    assert len({name for name, *_ in VERBS}) == len(VERBS)
     for name, _, english_help, chinese_help in VERBS:
         assert name in english.stdout
         assert english_help in english.stdout
