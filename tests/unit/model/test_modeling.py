@@ -374,7 +374,9 @@ def test_an_attention_that_answers_otherwise_is_told_how(monkeypatch, change, sa
 def test_an_attention_that_there_is_not_names_those_that_there_are(monkeypatch, tmp_path):
     monkeypatch.setitem(AttentionInterface._global_mapping, "mine", eager_attention)
     tiny_model().save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="'sdpaa'; did you mean 'sdpa'.*eager, mine.*registered"):
+    with pytest.raises(
+        ConfigError, match="'sdpaa'; did you mean 'sdpa'.*eager,.* mine\\. .*registered"
+    ):
         GLMForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="sdpaa")
     model = GLMForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="mine")
     assert model.config._attn_implementation == "mine"
