@@ -158,7 +158,7 @@ def _hidden_words(glm: Any, asked: list[tuple[str, str]]) -> list[float]:
 
 
 def questions(texts: list[str], tokenizer: Any) -> list[tuple[str, str]]:
-    """Returns held-out lines with a word of one token replaced by a blank, and the word; Chinese ones first."""
+    """Returns held-out lines with a word of one token replaced by a blank, and the word; Chinese ones first, none of code or with blanks."""
     draw = random.Random(0)
     found = []
     for text in sorted(texts, key=lambda text: re.search(r"[一-鿿]", text) is None):
@@ -168,7 +168,7 @@ def questions(texts: list[str], tokenizer: Any) -> list[tuple[str, str]]:
                 for word in re.finditer(r"[A-Za-z]{4,}|[一-鿿]{2}", line)
                 if word.start() and len(tokenizer.tokenize(word[0])) == 1
             ]
-            if 30 <= len(line) <= 120 and words and not set("`|_") & set(line):
+            if 30 <= len(line) <= 120 and words and not set("`|_[") & set(line):
                 word = draw.choice(words)
                 found.append((f"{line[: word.start()]}[MASK]{line[word.end() :]}", word[0]))
                 break
