@@ -110,7 +110,7 @@ def test_hidden_words_are_single_tokens_of_suitable_lines():
     tokenizer = GLMTokenizer.from_pretrained(golden_folder("tiny-chinese").path)
     texts = [
         "short",
-        'glm.fill("江水" * 200 + "[MASK]" + "东流" * 200)  # 两处文本都很长，空白在中间',
+        "它把[MASK]文本里被遮住的词语都写出来，从左到右，一个接着一个，直到结尾为止。",
         "它把每一个文本里被遮住的词语都写出来，从左到右，一个接着一个，直到结尾为止。",
         "`code` " * 9,
     ]
