@@ -6,7 +6,9 @@ same fields for every format. Also says which configurations are of another mode
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from glmkit.errors import CheckpointError
@@ -60,6 +62,25 @@ _AUTO_MAP = {
 
 PUBLISHED_HEADS = {768: 12, 1024: 16, 1152: 18, 2048: 32, 4096: 64}
 """Hidden size -> attention heads of every published size (head width 64)."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Raises:
+        CheckpointError: The file is not there or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is not valid JSON ({error}); fetch the file again."
+        ) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, expected a JSON object.")
+    return value
 
 
 def is_hub_config(raw: Mapping[str, Any]) -> bool:

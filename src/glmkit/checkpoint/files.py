@@ -8,7 +8,6 @@ random states. Every failure is a `CheckpointError` that names the file.
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import re
 import zipfile
@@ -20,28 +19,10 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from glmkit.checkpoint.configs import read_json as read_json
 from glmkit.errors import CheckpointError
 
 MapLocation = str | torch.device
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the JSON object in a file.
-
-    Raises:
-        CheckpointError: The file is not there or holds no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} is not valid JSON ({error}); fetch the file again."
-        ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, expected a JSON object.")
-    return value
 
 
 def read_tensors(path: Path, map_location: MapLocation = "cpu") -> dict[str, torch.Tensor]:
