@@ -104,13 +104,47 @@ def test_ground_imports_nothing_above():
 
 @pytest.mark.parametrize(
     "module",
-    ["glmkit", "glmkit.cli.main", "glmkit.corpus", "glmkit.tokens.store", "glmkit.blanks.layout"],
+    [
+        "glmkit",
+        "glmkit.cli.main",
+        "glmkit.corpus",
+        "glmkit.tokens.store",
+        "glmkit.tokens.light",
+        "glmkit.blanks.layout",
+    ],
 )
 def test_light_modules_do_not_load_torch(module: str):
     code = (
         f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+TEXTS_ALONE = """
+import sys
+from glmkit.tokens.batch_encoder import BatchEncoder
+from glmkit.tokens.blanked import encode_pieces, encode_plain, split_at_blanks
+from glmkit.tokens.light import LightTokenizer, load_tokenizer
+tokenizer = load_tokenizer("glm-mini")
+assert isinstance(tokenizer, LightTokenizer)
+ids = encode_pieces(tokenizer, split_at_blanks(tokenizer, "北京是中国的[MASK]。"))
+assert tokenizer.mask_token_id in ids and tokenizer.decode(ids) == "北京是中国的[MASK]。"
+assert encode_plain(tokenizer, ["a", "[MASK]"])[1] != [tokenizer.mask_token_id]
+assert BatchEncoder(tokenizer)(["一个", "blank"])[0][0] == tokenizer.special_ids.cls
+assert tokenizer.convert_tokens_to_ids(tokenizer.convert_ids_to_tokens(ids)) == ids
+assert tokenizer.textless_ids and tokenizer.sentence_ends().any() and len(tokenizer.fingerprint()) == 64
+tokenizer.chat_template = "template"
+print(*(name for name in sys.argv[1:] if name in sys.modules))
+"""
+
+
+def test_a_light_tokenizer_needs_no_transformers():
+    unused = ("torch", "transformers", "huggingface_hub", "jinja2", "PIL", "sentencepiece")
+    found = subprocess.run(
+        [sys.executable, "-c", TEXTS_ALONE, *unused], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == []
 
 
 ANSWERS = """

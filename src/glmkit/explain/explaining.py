@@ -41,7 +41,7 @@ from glmkit.generation.settings import DecodingSettings
 from glmkit.special_tokens import FIRST_MEDIA_ID
 from glmkit.tasks.rendering import asked_language
 from glmkit.tasks.task import Language, Task
-from glmkit.tokens.tokenizer import well_formed
+from glmkit.tokens.base import well_formed
 
 
 @dataclass(frozen=True)

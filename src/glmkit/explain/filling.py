@@ -32,8 +32,8 @@ from glmkit.generation.prompts import MediaRun, Prompt, build_prompt, split_at_b
 from glmkit.generation.settings import DecodingSettings
 from glmkit.model.media import check_media
 from glmkit.special_tokens import FIRST_MEDIA_ID, GMASK, MEDIA_MARKER
+from glmkit.tokens.base import well_formed
 from glmkit.tokens.blanked import encode_content, mask_ids
-from glmkit.tokens.tokenizer import well_formed
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import regex
 
 from glmkit.corpus.steps.units import code_points, hash_runs
+from glmkit.tokens.blanked import encode_plain
 
 MAX_SEGMENTS = 2**19
 """Known at a time; with their table some 40 MiB."""
@@ -56,14 +57,11 @@ class BatchEncoder:
         return wrapped, lengths + 2
 
     def _plain(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
+        if hasattr(self.tokenizer, "backend_tokenizer"):
+            return encode_plain(self.tokenizer, texts)
+        return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)[
+            "input_ids"
+        ]
 
     def _by_segments(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         assert self._cutter is not None

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from glmkit.special_tokens import FIRST_MEDIA_ID, GMASK, MASK, MEDIA_MARKER, SMASK
+from glmkit.tokens.base import well_formed
 
 
 def split_at_blanks(tokenizer: Any, text: str) -> list[str]:
@@ -64,8 +65,6 @@ def encode_plain(tokenizer: Any, text: Any) -> Any:
     """Returns the ids of a text in which nothing is special, or those of each of a list of texts."""
     if isinstance(text, str):
         return encode_plain(tokenizer, [text])[0]
-    from glmkit.tokens.tokenizer import well_formed  # loads torch, which this module can do without
-
     # The same without transformers' records of every text, which take longer than the texts.
     backend = tokenizer.backend_tokenizer
     texts = [well_formed(one) for one in text]

@@ -23,7 +23,8 @@ from tokenizers import AddedToken, Tokenizer, processors
 from glmkit.corpus.sources import read_documents
 from glmkit.errors import DataError, TokenizerError, nearest
 from glmkit.special_tokens import CLS, DBLOCK, EOP, EOS, GMASK, MASK, SEP, SMASK, SOP
-from glmkit.tokens.tokenizer import GLMTokenizer, well_formed
+from glmkit.tokens.base import well_formed
+from glmkit.tokens.tokenizer import GLMTokenizer
 from glmkit.tokens.vocabulary import BYTES, UNK, fixed_tokens, learn
 
 logger = logging.getLogger(__name__)
