@@ -97,7 +97,8 @@ def check(device: str) -> dict[str, Any]:
     from gpu_contenders import made_on
 
     from glmkit.generation.graphs import GraphDecoder, GraphRunner
-    from glmkit.generation.runner import Feed, TorchRunner
+    from glmkit.generation.runner import Feed
+    from glmkit.generation.torch_runner import TorchRunner
     from glmkit.model import GLMConfig, GLMForConditionalGeneration
 
     config = GLMConfig(num_layers=3, hidden_size=256, num_attention_heads=4, vocab_size=1000, max_sequence_length=600, hidden_act="gelu")  # fmt: skip

@@ -60,7 +60,7 @@ class Glmkit:
         from generate_contenders import glm_config
 
         from glmkit.generation.graphs import GraphDecoder
-        from glmkit.generation.runner import TorchRunner
+        from glmkit.generation.torch_runner import TorchRunner
         from glmkit.model import GLMForConditionalGeneration
         from glmkit.model.int8 import to_int8
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import glmkit
-from glmkit.generation.runner import TorchRunner
+from glmkit.generation.torch_runner import TorchRunner
 from glmkit.serving.app import make_server
 from glmkit.serving.settings import ServingSettings
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from glmkit.generation.graphs import GraphDecoder
-from glmkit.generation.runner import Feed, TorchRunner
+from glmkit.generation.runner import Feed
 from glmkit.generation.steps import PlainKernels, likeliest, off
+from glmkit.generation.torch_runner import TorchRunner
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.model.int8 import to_int8
 

@@ -18,9 +18,10 @@ from glmkit.generation.graphs import GraphDecoder, GraphRunner
 from glmkit.generation.prefill import PlainPrefill, bucket
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.request import Request
-from glmkit.generation.runner import Feed, TorchRunner
+from glmkit.generation.runner import Feed
 from glmkit.generation.settings import DecodingSettings
 from glmkit.generation.steps import WAYS
+from glmkit.generation.torch_runner import TorchRunner
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 from glmkit.model.int8 import has_int8, to_int8
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from glmkit.blanks.batches import by_length
 from glmkit.errors import GenerationError
+from glmkit.generation.arrays import as_array, reading
 from glmkit.generation.reading import part_a_inputs
 from glmkit.tokens.blanked import encode_plain
 
@@ -54,13 +54,13 @@ def embed(
     return list((sums / np.maximum(lengths, 1e-12)).astype(np.float32))
 
 
-@torch.inference_mode()
 def _states(model: Any, ids: Any, rows: Sequence[np.ndarray]) -> np.ndarray:
     """Returns float64 [B, H]: the sums of the final hidden states of the rows' tokens, markers aside."""
-    inputs = part_a_inputs(rows, ids, model.device)
-    states = model.glm(**inputs).last_hidden_state.double().cpu()  # [B, L, H]
+    inputs = part_a_inputs(model, rows, ids)
+    with reading(model):
+        states = as_array(model.glm(**inputs).last_hidden_state).astype(np.float64)  # [B, L, H]
     counted = np.zeros(states.shape[:2])
     for place, row in enumerate(rows):
         inner = 1 if len(row) > 2 else 0
         counted[place, inner : len(row) - inner] = 1
-    return np.einsum("blh,bl->bh", states.numpy(), counted)
+    return np.einsum("blh,bl->bh", states, counted)

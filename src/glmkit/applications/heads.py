@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.blanks.batches import by_length
 from glmkit.checkpoint import read_config, resolve
 from glmkit.errors import ConfigError
+from glmkit.generation.arrays import log_probabilities, reading
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.reading import part_a_inputs
 from glmkit.model.adapters import load_merged
@@ -117,7 +117,6 @@ def _in_order(task: Task, model: GLMForSequenceClassification, folder: str | Pat
     return replace(task, labels={name: task.labels[name] for name in names})
 
 
-@torch.inference_mode()
 def head_scores(
     model: GLMForSequenceClassification,
     prompts: Sequence[Prompt],
@@ -128,8 +127,9 @@ def head_scores(
     """Returns for each prompt float64 [labels]: the log-probabilities of a head, in nats."""
     results: list[np.ndarray] = [np.empty(0)] * len(prompts)
     for chosen in by_length([len(prompt.ids) for prompt in prompts], batch_size):
-        inputs = part_a_inputs([prompts[index].ids for index in chosen], specials, model.device)
-        scores = model(**inputs).logits.float().log_softmax(-1).double().cpu().numpy()
-        for index, row in zip(chosen, scores, strict=True):
+        inputs = part_a_inputs(model, [prompts[index].ids for index in chosen], specials)
+        with reading(model):
+            scores = log_probabilities(model(**inputs).logits)
+        for index, row in zip(chosen, scores.astype(np.float64), strict=True):
             results[index] = row
     return results

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from glmkit.blanks.layout import find_masks
+from glmkit.blanks.media import joined
 from glmkit.errors import GenerationError, MediaError
 from glmkit.generation.prompts import MediaRun, Prompt, split_at_blanks
 from glmkit.multimodal.media import Kind, Medium, as_medium, in_order
@@ -85,7 +85,7 @@ def placed_prompt(
         start = int(np.flatnonzero(ids == FIRST_MEDIA_ID + first)[0])
         runs.append(MediaRun(one.kind, start, len(some)))
         first += len(some)
-    return Prompt(ids, parts, masks, torch.cat(rows), tuple(runs))
+    return Prompt(ids, parts, masks, joined(rows), tuple(runs))
 
 
 def media_for_each(texts: Any, given: Mapping[Kind, Any]) -> list[list[Medium]]:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from glmkit.applications.heads import stored_tasks
 from glmkit.blanks.batches import by_length
 from glmkit.checkpoint import read_config, resolve
 from glmkit.errors import ConfigError, GenerationError
+from glmkit.generation.arrays import log_probabilities, reading
 from glmkit.generation.reading import part_a_inputs
 from glmkit.generation.results import Span, Tagging
 from glmkit.model.adapters import load_merged
@@ -81,7 +80,6 @@ def load_tagger(
     return Tagger(model.to(backbone.device).eval(), tokenizer, tasks[0])
 
 
-@torch.inference_mode()
 def tag(tagger: Tagger, texts: Sequence[str], *, batch_size: int = 16) -> list[Tagging]:
     """Returns the spans of each text.
 
@@ -106,8 +104,9 @@ def tag(tagger: Tagger, texts: Sequence[str], *, batch_size: int = 16) -> list[T
     found: list[list[Span]] = [[] for _ in texts]
     for indices in by_length([len(one.part_a) for _, one in asked], batch_size):
         chosen = [asked[index] for index in indices]
-        inputs = part_a_inputs([one.part_a for _, one in chosen], specials, model.device)
-        scores = model(**inputs).logits.float().log_softmax(-1).cpu().numpy()
+        inputs = part_a_inputs(model, [one.part_a for _, one in chosen], specials)
+        with reading(model):
+            scores = log_probabilities(model(**inputs).logits)
         for (number, one), row in zip(chosen, scores, strict=True):
             for (begin, end, label), score in decode_tags(task, one.units, row[one.places]):
                 found[number].append(Span(label, texts[number][begin:end], begin, end, score))

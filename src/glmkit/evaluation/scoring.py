@@ -6,19 +6,24 @@ and the company in a batch change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from glmkit.blanks.batches import by_length
 from glmkit.blanks.layout import IGNORE_INDEX, Example, collate
+from glmkit.blanks.media import check_media, one_table
 from glmkit.blanks.windows import left_to_right_examples
 from glmkit.errors import DataError
-from glmkit.model.media import check_media, one_table
+from glmkit.generation.arrays import (
+    for_model,
+    likeliest,
+    log_probabilities_at,
+    reading,
+    takes_arrays,
+)
 from glmkit.tokens.blanked import encode_plain
 
 LOGIT_ROWS = 512
@@ -36,14 +41,13 @@ def encode(tokenizer: Any, text: str) -> np.ndarray:
     return np.asarray(encode_plain(tokenizer, text), np.int64)
 
 
-@torch.inference_mode()
 def label_log_probabilities(
     model: Any,
     examples: Sequence[Example],
     pad: int,
     *,
     batch_size: int = 8,
-    media: Sequence[torch.Tensor | None] | None = None,
+    media: Sequence[Any] | None = None,
 ) -> list[np.ndarray]:
     """Returns for each example the log-probabilities (float64, nats) of its labels, in order.
 
@@ -58,28 +62,30 @@ def label_log_probabilities(
         ConfigError: A batch of less than one example.
         GenerationError: Ids of media without their rows, or rows that are not as wide as the model.
     """
-    found = _of_labels(model, examples, pad, batch_size, _negative_log_likelihood, media)
-    return [-values.double().numpy() for values in found]
+    found = _of_labels(model, examples, pad, batch_size, _at_labels, media)
+    return [values.astype(np.float64) for values in found]
 
 
-@torch.inference_mode()
 def likeliest_tokens(
     model: Any,
     examples: Sequence[Example],
     pad: int,
     *,
     batch_size: int = 8,
-    media: Sequence[torch.Tensor | None] | None = None,
+    media: Sequence[Any] | None = None,
 ) -> list[np.ndarray]:
     """Returns for each example int64 [labels]: the likeliest token where each of its labels stands (teacher forcing).
 
     Rows of the vocabulary that are no tokens never are; arguments as for `label_log_probabilities`.
     """
-    found = _of_labels(model, examples, pad, batch_size, _likeliest, media)
-    return [tokens.numpy() for tokens in found]
+    known = model.config.num_tokens
+
+    def best(logits: Any, labels: np.ndarray) -> np.ndarray:
+        return likeliest(logits[:, :known])
+
+    return _of_labels(model, examples, pad, batch_size, best, media)
 
 
-@torch.inference_mode()
 def label_scores(
     model: Any,
     examples: Sequence[Example],
@@ -98,18 +104,13 @@ def label_scores(
         batch_size: Examples at a time.
     """
 
-    def both(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Hidden [T, H], labels [T] -> float32 [T, 2]: log-probability; 1 where it is the likeliest."""
-        parts = [hidden.new_zeros((0, 2), dtype=torch.float32)]
-        for rows, targets in zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True):
-            logits = model.lm_head(rows).float()
-            values = -F.cross_entropy(logits, targets, reduction="none")
-            logits[:, list(forbidden)] = -torch.inf
-            parts.append(torch.stack((values, (logits.argmax(-1) == targets).float()), 1))
-        return torch.cat(parts)
+    def both(logits: Any, labels: np.ndarray) -> np.ndarray:
+        """Logits [T, V], labels [T] -> float32 [T, 2]: log-probability; 1 where it is the likeliest."""
+        right = likeliest(logits, forbidden) == labels
+        return np.stack((_at_labels(logits, labels), right.astype(np.float32)), 1)
 
     found = _of_labels(model, examples, pad, batch_size, both)
-    return [(one[:, 0].double().numpy(), one[:, 1].bool().numpy()) for one in found]
+    return [(one[:, 0].astype(np.float64), one[:, 1] > 0) for one in found]
 
 
 def _of_labels(
@@ -117,30 +118,42 @@ def _of_labels(
     examples: Sequence[Example],
     pad: int,
     batch_size: int,
-    function: Any,
-    media: Sequence[torch.Tensor | None] | None = None,
-) -> list[torch.Tensor]:
-    """Returns for each example what `function(model, hidden [T, H], labels [T])` says of its labels."""
+    function: Callable[[Any, np.ndarray], np.ndarray],
+    media: Sequence[Any] | None = None,
+) -> list[np.ndarray]:
+    """Returns for each example what `function(logits [T, V], labels [T])` says of its labels, `LOGIT_ROWS` of them at a time."""
     tables = [None] * len(examples) if media is None else media
     for example, own in zip(examples, tables, strict=True):
         check_media(example.input_ids, own, model.config.hidden_size)
-    results = [torch.empty(0)] * len(examples)
+    results = [np.empty(0)] * len(examples)
     for chosen in by_length(list(map(len, examples)), batch_size):
         some = [examples[index] for index in chosen]
         ids, table = one_table(
-            [one.input_ids for one in some], [tables[index] for index in chosen], model.device
+            [one.input_ids for one in some],
+            [tables[index] for index in chosen],
+            "cpu" if takes_arrays(model) else model.device,
         )
         some = [replace(one, input_ids=np.asarray(own)) for one, own in zip(some, ids, strict=True)]
         batch = collate(some, pad)
-        inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
-        labels = inputs.pop("labels")
-        hidden = model.glm(**inputs, media_embeds=table).last_hidden_state
+        labels = batch.pop("labels")
         predicted = labels != IGNORE_INDEX
-        values = function(model, hidden[predicted], labels[predicted])
-        counts = predicted.sum(1).tolist()
-        for index, part in zip(chosen, values.split(counts), strict=True):
-            results[index] = part.cpu()
+        targets = labels[predicted]
+        with reading(model):
+            states = model.glm(**for_model(model, batch), media_embeds=table).last_hidden_state
+            hidden = states[for_model(model, {"predicted": predicted})["predicted"]]
+            parts = [
+                function(model.lm_head(hidden[start : start + LOGIT_ROWS]), targets[start : start + LOGIT_ROWS])
+                for start in range(0, max(1, len(targets)), LOGIT_ROWS)
+            ]  # fmt: skip
+        ends = np.cumsum(predicted.sum(1))[:-1]
+        for index, part in zip(chosen, np.split(np.concatenate(parts), ends), strict=True):
+            results[index] = part
     return results
+
+
+def _at_labels(logits: Any, labels: np.ndarray) -> np.ndarray:
+    """Logits [T, V], labels [T] -> float32 [T], log-probabilities in nats."""
+    return log_probabilities_at(logits, np.arange(len(labels)), labels)
 
 
 def text_log_probabilities(
@@ -164,21 +177,3 @@ def text_log_probabilities(
         (ids, np.concatenate([np.empty(0), *(next(scores) for _ in examples)]))
         for ids, examples in zip(encoded, windows, strict=True)
     ]
-
-
-def _negative_log_likelihood(
-    model: Any, hidden: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
-    """Hidden [T, H], labels [T] -> float32 [T], with logits of `LOGIT_ROWS` tokens at a time."""
-    parts = [
-        F.cross_entropy(model.lm_head(states).float(), targets, reduction="none")
-        for states, targets in zip(hidden.split(LOGIT_ROWS), labels.split(LOGIT_ROWS), strict=True)
-    ]
-    return torch.cat(parts) if parts else hidden.new_zeros(0)
-
-
-def _likeliest(model: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Hidden [T, H] -> int64 [T]."""
-    known = model.config.num_tokens
-    parts = [model.lm_head(rows)[:, :known].argmax(-1) for rows in hidden.split(LOGIT_ROWS)]
-    return torch.cat(parts) if parts else labels

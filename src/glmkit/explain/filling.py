@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from glmkit.blanks.layout import Piece, find_masks
+from glmkit.blanks.media import check_media
 from glmkit.errors import GenerationError, UserError
 from glmkit.explain.results import Unit
 from glmkit.explain.rows import Rows, filling_rows
@@ -30,7 +31,6 @@ from glmkit.explain.units import (
 from glmkit.generation.infill import fill
 from glmkit.generation.prompts import MediaRun, Prompt, build_prompt, split_at_blanks
 from glmkit.generation.settings import DecodingSettings
-from glmkit.model.media import check_media
 from glmkit.special_tokens import FIRST_MEDIA_ID, GMASK, MEDIA_MARKER
 from glmkit.tokens.base import well_formed
 from glmkit.tokens.blanked import encode_content, mask_ids

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from glmkit.errors import GenerationError
 from glmkit.generation.request import Slot, Token
@@ -63,11 +62,11 @@ class _Draft:
         prefix = 0 if self.known else len(self.slot.request.prompt.ids)
         return Feed(self.sequence, ids, positions, blocks, prefix)
 
-    def add(self, logits: torch.Tensor) -> bool:
+    def add(self, logits: np.ndarray) -> bool:
         """Adds the likeliest token after what was read, if it is likely; returns whether to guess on."""
         self.known += self.rest
         slot = self.slot
-        values = slot.request.chooser.masked(logits, slot.written + len(slot.guesses)).numpy()
+        values = slot.request.chooser.masked(logits, slot.written + len(slot.guesses))
         token = int(values.argmax())
         likely = 1 / np.exp(values - values[token]).sum() >= CONFIDENCE
         if not likely or not slot.request.chooser.writable[token]:
@@ -136,7 +135,7 @@ class Drafter:
         draft.known, draft.rest, draft.wanted = text[:same], text[same:], wanted
         return draft
 
-    def _read(self, drafts: list[_Draft]) -> list[torch.Tensor | None]:
+    def _read(self, drafts: list[_Draft]) -> list[np.ndarray | None]:
         """Returns logits for each draft; None where the assistant fails: that slot is written without it."""
         try:
             return [*self._runner.forward([draft.feed() for draft in drafts])]

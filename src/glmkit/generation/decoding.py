@@ -11,25 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import torch
-from transformers import LogitsProcessorList
-from transformers.generation.logits_process import (
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
 from glmkit.errors import GenerationError
+from glmkit.generation.arrays import largest, log_softmax
 from glmkit.generation.constraints import Constraint, allowed_ids
 from glmkit.generation.settings import DecodingSettings
 from glmkit.generation.stopping import StopStrings
-
-MIN_SCORE = -torch.inf
+from glmkit.generation.warping import MIN_SCORE, drawn, penalized, penalizes, warped
 
 
 @dataclass
@@ -76,56 +66,42 @@ class TokenChooser:
         """
         self.settings = settings
         self.num_likeliest = num_likeliest
-        self.forbidden = torch.tensor(sorted(forbidden), dtype=torch.long)
-        self.ends = torch.tensor(sorted(ends), dtype=torch.long)
+        self.forbidden = np.array(sorted(forbidden), np.int64)
+        self.ends = np.array(sorted(ends), np.int64)
         self.num_tokens = num_tokens
         self.writable = np.ones(num_tokens, bool)  # what a blank may contain, ends aside
         self.writable[[*forbidden, *ends]] = False
         self.stop = stop
         # What `masked` hides while a blank may not end yet, and afterwards.
         self._barred = _barred(tuple(sorted(forbidden)), tuple(sorted(ends)), num_tokens)
-        penalties: list[Any] = []
-        if settings.repetition_penalty != 1.0:
-            penalties.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
-        if settings.no_repeat_ngram_size:
-            penalties.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
-        warpers: list[Any] = []
-        if settings.temperature != 1.0:
-            warpers.append(TemperatureLogitsWarper(settings.temperature))
-        if settings.top_k:
-            warpers.append(TopKLogitsWarper(settings.top_k))
-        if settings.top_p < 1.0:
-            warpers.append(TopPLogitsWarper(settings.top_p))
-        self.penalties = LogitsProcessorList(penalties)
-        self.processors = LogitsProcessorList(penalties + warpers)
 
-    def masked(self, logits: torch.Tensor, num_written: int) -> torch.Tensor:
+    def masked(self, logits: np.ndarray, num_written: int) -> np.ndarray:
         """Returns a float32 copy of logits [V] without what is never written, or not after `num_written` tokens."""
-        # NumPy works in this thread: torch would wake threads that wait, spinning, on the cores that the model needs next.
-        values = np.array(logits.float().numpy())
+        values = np.array(logits, np.float32)
         values[self.num_tokens :] = MIN_SCORE
-        values[self.forbidden.numpy()] = MIN_SCORE
+        values[self.forbidden] = MIN_SCORE
         if num_written < self.settings.min_new_tokens:
-            values[self.ends.numpy()] = MIN_SCORE
-        return torch.from_numpy(values)
+            values[self.ends] = MIN_SCORE
+        return values
 
     def barred(self, num_written: int) -> np.ndarray | None:
         """Returns bool [num_tokens], what is never written, or not after `num_written` tokens; the same array each time.
 
         None where more than that decides (drawing, penalties, notes of the likeliest), so that `choose` must see the logits.
         """
-        if self.settings.do_sample or self.processors or self.num_likeliest:
+        settings = self.settings
+        if settings.do_sample or penalizes(settings) or self.num_likeliest:
             return None
-        return self._barred[num_written >= self.settings.min_new_tokens]
+        return self._barred[num_written >= settings.min_new_tokens]
 
     def choose(
         self,
-        logits: torch.Tensor,
+        logits: np.ndarray,
         blank: BlankTokens,
-        generator: torch.Generator | None,
+        stream: np.random.Generator | None,
         constraint: Constraint | None = None,
     ) -> tuple[int, float]:
-        """Returns the chosen id and its log-probability, from logits [V] on the CPU.
+        """Returns the chosen id and its log-probability, from logits [V].
 
         The log-probability is the model's own, among real and not special tokens: what a constraint or a penalty
         rules out does not change it, so that texts written under different constraints can be compared.
@@ -135,25 +111,25 @@ class TokenChooser:
         """
         logits = scores = self.masked(logits, len(blank.tokens))
         if self.num_likeliest:
-            values, best = torch.log_softmax(logits, -1).topk(self.num_likeliest)
-            blank.likeliest.append(list(zip(best.tolist(), values.tolist(), strict=True)))
+            values = log_softmax(logits)
+            best = largest(values, self.num_likeliest)
+            blank.likeliest.append(list(zip(best.tolist(), values[best].tolist(), strict=True)))
         ids = allowed_ids(constraint, blank.tokens, len(logits))
         if ids is not None and len(ids) == 1 and not self.settings.no_repeat_ngram_size:
             token = int(ids[0])  # no choice: nothing to weigh or to draw
             if logits[token] > MIN_SCORE:
                 return token, _log_probability(logits, token)
         if ids is not None:
-            limited = np.full(len(logits), MIN_SCORE, np.float32)
-            limited[ids] = logits.numpy()[ids]
-            scores = torch.from_numpy(limited)
-        if self.processors:
-            history: Any = torch.tensor([blank.tokens], dtype=torch.long)
-            scores = self.processors(history, scores[None].clone())[0]  # type: ignore[arg-type]
-        token = int(scores.numpy().argmax())
+            scores = np.full(len(logits), MIN_SCORE, np.float32)
+            scores[ids] = logits[ids]
+        if penalizes(self.settings):
+            scores = penalized(scores, self.settings, blank.tokens)
+        token = int(scores.argmax())
         if scores[token] == MIN_SCORE:
             raise nothing_allowed(constraint, len(blank.tokens), self.settings)
         if self.settings.do_sample:
-            token = int(torch.multinomial(torch.softmax(scores, -1), 1, generator=generator))
+            assert stream is not None
+            token = drawn(warped(scores, self.settings), stream)
         return token, _log_probability(logits, token)
 
 
@@ -169,11 +145,17 @@ def _barred(
     return before, later
 
 
-def _log_probability(logits: torch.Tensor, token: int) -> float:
+def random_stream(seed: int | None) -> np.random.Generator:
+    """Returns what draws for a sample; without a seed one that NumPy's own stream gives (`np.random.seed`, transformers' `set_seed`)."""
+    if seed is None:
+        seed = int(np.random.randint(2**62, dtype=np.int64))
+    return np.random.default_rng(seed % 2**64)
+
+
+def _log_probability(logits: np.ndarray, token: int) -> float:
     """Returns the log-probability of a token under logits [V]."""
-    values = logits.numpy()
-    top = values.max()
-    return float(values[token] - top - np.log(np.exp(values - top).sum()))
+    top = logits.max()
+    return float(logits[token] - top - np.log(np.exp(logits - top).sum()))
 
 
 def nothing_allowed(

@@ -16,8 +16,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-import torch
-
 from glmkit.errors import GenerationError
 from glmkit.generation.assistant import Assistant
 from glmkit.generation.decoding import BlankTokens
@@ -97,7 +95,6 @@ class Engine:
             self._end(ticket)
             return ended
 
-    @torch.inference_mode()
     def step(self) -> list[Event]:
         """Lets waiting requests in as far as there is room, and reads all that run once.
 

@@ -27,8 +27,9 @@ from glmkit.errors import GenerationError
 from glmkit.generation import prefill
 from glmkit.generation.captured import BARRED, Workspace
 from glmkit.generation.rows import Row
-from glmkit.generation.runner import Answer, Feed, Runner, TorchRunner
+from glmkit.generation.runner import Answer, Feed, Runner
 from glmkit.generation.steps import Stepper, likeliest, triton_kernels
+from glmkit.generation.torch_runner import TorchRunner, split_logits
 from glmkit.model.int8 import Int8Linear, has_int8
 from glmkit.special_tokens import FIRST_MEDIA_ID
 
@@ -223,12 +224,10 @@ def _answers(
     tokens, values = ([], []) if best is None else best.tolist()
     wanting = [i for i, feed in enumerate(feeds) if not feed.barred]
     rows = [place for i in wanting for place in places[i]]
-    taken = iter(())  # type: Iterator[torch.Tensor]
-    if rows:
+    taken = iter(())  # type: Iterator[np.ndarray]
+    if wanting:
         some = logits if rows == [*range(len(logits))] else logits[rows]
-        taken = iter(some.float().cpu().split([len(places[i]) for i in wanting]))
-    elif wanting:
-        taken = iter([torch.empty(0, logits.shape[1])] * len(wanting))
+        taken = iter(split_logits(some, [len(places[i]) for i in wanting]))
     for feed, where in zip(feeds, places, strict=True):
         if feed.barred:
             yield [(int(tokens[place]), values[place]) for place in where]

@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from glmkit.blanks.layout import Piece, lay_out
+from glmkit.blanks.layout import lay_out
 from glmkit.errors import GenerationError
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.runner import Feed, Runner, check_answers, check_runner
@@ -81,11 +80,9 @@ class Guidance:
         """Returns how much the other sequence keeps where the text's keeps `length` tokens, its part A among them (or 0)."""
         return length and length - len(self.prompt.ids) + len(self.against.ids)
 
-    def guided(self, logits: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """Returns the logits of the guided distribution, like those given."""
-        # In NumPy, as in `decoding`: torch would wake threads that wait on the cores that the model needs next.
-        away = other.numpy()
-        return torch.from_numpy(away + np.float32(self.scale) * (logits.numpy() - away))
+    def guided(self, logits: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Returns the logits of the guided distribution, float32 like those given."""
+        return other + np.float32(self.scale) * (logits - other)
 
 
 class GuidedRunner:
@@ -136,7 +133,7 @@ class GuidedRunner:
         """Returns the number of tokens that a sequence has read, in the text's own prompt."""
         return self._runner.length(sequence)
 
-    def forward(self, feeds: Sequence[Feed]) -> list[torch.Tensor]:
+    def forward(self, feeds: Sequence[Feed]) -> list[np.ndarray]:
         """Reads each feed, at most one for a sequence; returns float32 [num_logits, V] for each, guided where it is.
 
         Raises:
@@ -153,58 +150,6 @@ class GuidedRunner:
         for place, (_, guidance), away in zip(guided, pairs, read[len(feeds) :], strict=True):
             read[place] = guidance.guided(read[place], away)
         return read[: len(feeds)]
-
-
-class BeamGuide:
-    """Guidance of transformers' beam search over one blank, as a logits processor.
-
-    Args:
-        runner: The model, which reads the other prompt here.
-        guidance: What the text is led away from.
-        written: Contents of the blanks before, at the text's own masks.
-        blank: The blank that is searched, at the text's own mask.
-        sop: Id of the start marker.
-        prompt_length: Tokens before the blank's contents in what transformers generates from.
-    """
-
-    def __init__(
-        self,
-        runner: Runner,
-        guidance: Guidance,
-        written: Sequence[Piece],
-        blank: Piece,
-        sop: int,
-        prompt_length: int,
-    ):
-        self._runner, self._guidance, self._prompt_length = runner, guidance, prompt_length
-        pieces = [
-            replace(one, mask_index=guidance.position(one.mask_index)) for one in (*written, blank)
-        ]
-        example = lay_out(guidance.against.ids, pieces, sop)
-        positions, blocks = example.position_ids.tolist()
-        self._position = pieces[-1].mask_index
-        self._first = (example.input_ids.tolist(), positions, blocks, example.prefix_length)
-        self._read: dict[tuple[int, ...], tuple[int, torch.Tensor]] = {}
-
-    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Returns guided log-probabilities [rows, V] of rows of tokens [rows, T] with the text's own scores [rows, V]."""
-        rows = [tuple(row) for row in ids[:, self._prompt_length :].tolist()]
-        wanted = list(dict.fromkeys(rows))
-        feeds = [self._feed(row) for row in wanted]
-        logits = [one[0] for one in self._runner.forward(feeds)]
-        for sequence, _ in self._read.values():
-            self._runner.close(sequence)
-        self._read = {
-            row: (feed.sequence, one) for row, feed, one in zip(wanted, feeds, logits, strict=True)
-        }
-        away = torch.stack([self._read[row][1] for row in rows]).log_softmax(-1)
-        return self._guidance.guided(scores.cpu(), away).log_softmax(-1).to(scores)
-
-    def _feed(self, row: tuple[int, ...]) -> Feed:
-        if not row:
-            return Feed(self._runner.open(), *self._first, media=self._guidance.against.embeddings)
-        parent, _ = self._read[row[:-1]]
-        return Feed(self._runner.fork(parent), [row[-1]], [self._position], [len(row) + 1])
 
 
 def guidance_of(

@@ -13,28 +13,20 @@ from math import exp
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import LogitsProcessorList
 
-from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.errors import GenerationError
 from glmkit.generation import nbest
-from glmkit.generation.constraints import Constraint, allowed_ids, per_blank
-from glmkit.generation.decoding import (
-    MIN_SCORE,
-    BlankTokens,
-    TokenChooser,
-    nothing_allowed,
-)
+from glmkit.generation.constraints import Constraint, per_blank
+from glmkit.generation.decoding import BlankTokens, TokenChooser
 from glmkit.generation.engine import Engine
-from glmkit.generation.guidance import BeamGuide, guidance_of
+from glmkit.generation.guidance import guidance_of
 from glmkit.generation.pieces import TextPieces
 from glmkit.generation.prompts import Prompt, build_prompt
 from glmkit.generation.request import Event, Request, Ticket
 from glmkit.generation.results import Candidate, Filled
 from glmkit.generation.runner import make_runner
 from glmkit.generation.settings import DecodingSettings
-from glmkit.generation.stopping import StopBeams, StopStrings
+from glmkit.generation.stopping import StopStrings
 
 Constraints = Constraint | Sequence[Constraint | None] | None
 """What one text's blanks may contain: one constraint for all of them, one for each, or None."""
@@ -91,7 +83,9 @@ def fill(
     ]
     if n is not None:
         return [_fill_n_best(model, tokenizer, request, n) for request in requests]
-    return [_fill_with_beams(model, tokenizer, request) for request in requests]
+    from glmkit.generation.beams import fill_with_beams  # transformers' search
+
+    return [fill_with_beams(model, tokenizer, request) for request in requests]
 
 
 def draw(
@@ -291,112 +285,3 @@ def _fill_n_best(model: Any, tokenizer: Any, request: Request, n: int) -> Filled
         finished=[True] * len(single),
         candidates=candidates,
     )
-
-
-@torch.inference_mode()
-def _fill_with_beams(model: Any, tokenizer: Any, request: Request) -> Filled:
-    """Searches the blanks one after the other with transformers' beam search; the best one is kept."""
-    written: list[Piece] = []
-    blanks: list[BlankTokens] = []
-    alternatives = []
-    for place in range(len(request.prompt.mask_indices)):
-        found = _search_blank(model, tokenizer, request, place, written)
-        blanks.append(found[0])
-        mask = int(request.prompt.mask_indices[place])
-        written.append(Piece(mask, np.asarray(found[0].tokens), scored=False))
-        alternatives.append(
-            [(blank_text(tokenizer, one).strip(), sum(one.log_probabilities)) for one in found]
-        )
-    return replace(filled(tokenizer, request.prompt, blanks), alternatives=alternatives)
-
-
-def _search_blank(
-    model: Any, tokenizer: Any, request: Request, place: int, written: list[Piece]
-) -> list[BlankTokens]:
-    """Returns the contents that beams find for the blank at `place`, behind those that are written; the best one first.
-
-    Raises:
-        GenerationError: What the blank may be leaves nothing.
-    """
-    ids, prompt, chooser = tokenizer.special_ids, request.prompt, request.chooser
-    settings, stop, constraint = chooser.settings, chooser.stop, request.constraints[place]
-    open_blank = Piece(int(prompt.mask_indices[place]), np.empty(0, np.int64), scored=False)
-    batch = collate([lay_out(prompt.ids, [*written, open_blank], ids.sop)], ids.pad)
-    inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
-    del inputs["labels"]
-    prompt_length = inputs["input_ids"].shape[1]
-    processors = _beam_limits(constraint, chooser, prompt_length)
-    if request.guidance is not None:
-        guide = BeamGuide(
-            make_runner(model), request.guidance, written, open_blank, ids.sop, prompt_length
-        )
-        processors.insert(0, guide)
-    output = model.generate(
-        **inputs,
-        media_embeds=prompt.embeddings,
-        max_new_tokens=settings.max_new_tokens,
-        min_new_tokens=settings.min_new_tokens,
-        num_beams=settings.num_beams,
-        num_return_sequences=settings.num_return_sequences,
-        length_penalty=settings.length_penalty,
-        suppress_tokens=[*chooser.forbidden.tolist(), *range(chooser.num_tokens, model.config.vocab_size)],
-        logits_processor=processors,
-        eos_token_id=sorted((ids.eop, ids.eos)),
-        pad_token_id=ids.pad,
-        do_sample=False,
-        use_cache=True,  # a trainer leaves it off in the configuration that it saves
-        return_dict_in_generate=True,
-        output_scores=True,
-        stopping_criteria=[StopBeams(stop, prompt_length)] if stop else None,
-    )  # fmt: skip
-    steps = model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
-    new = output.sequences[:, prompt_length:]
-    found = [
-        _until_end(tokens.tolist(), scores.tolist(), {ids.eop, ids.eos}, stop)
-        for tokens, scores in zip(new, steps, strict=True)
-    ]
-    # With fewer allowed contents than beams the search fills up: with ones of probability 0, with copies that
-    # come from the beams it started from beside the first, or (parent -1) with none.
-    kept = [
-        one
-        for one, parents in zip(found, output.beam_indices.tolist(), strict=True)
-        if parents[:1] == [0] and sum(one.log_probabilities) > MIN_SCORE
-    ]
-    if not kept:
-        raise nothing_allowed(constraint, len(found[0].tokens), settings)
-    return kept
-
-
-def _beam_limits(
-    constraint: Constraint | None, chooser: TokenChooser, prompt_length: int
-) -> LogitsProcessorList:
-    """Returns constraint and penalties as transformers' beam search takes them; both look at the blank, not at part A."""
-
-    def penalize(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return chooser.penalties(ids[:, prompt_length:], scores)  # type: ignore[arg-type]
-
-    def limit(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        for row, tokens in enumerate(ids[:, prompt_length:].tolist()):
-            following = allowed_ids(constraint, tokens, scores.shape[-1])
-            if following is not None:
-                kept = torch.from_numpy(following).to(scores.device)
-                limited = torch.full_like(scores[row], MIN_SCORE)
-                limited[kept] = scores[row, kept]
-                scores[row] = limited
-        return scores
-
-    processors: list = [penalize] if chooser.penalties else []
-    return LogitsProcessorList(processors if constraint is None else [*processors, limit])
-
-
-def _until_end(
-    tokens: list[int], scores: list[float], ends: set[int], stop: StopStrings | None
-) -> BlankTokens:
-    length = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-    if stop and (cut := stop.cut(tokens[:length])):
-        written = cut.kept + 1
-        while stop.cut(tokens[:written]) is None:  # up to the token that completed the stop string
-            written += 1
-        kept = [*tokens[: cut.kept], *cut.rest]
-        return BlankTokens(kept, scores[:written], finished=True, text=cut.text)
-    return BlankTokens(tokens[:length], scores[: length + 1], finished=length < len(tokens))

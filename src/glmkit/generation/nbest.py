@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from glmkit.blanks.layout import Piece, lay_out
 from glmkit.errors import GenerationError
+from glmkit.generation.arrays import largest, log_softmax
 from glmkit.generation.constraints import Constraint, allowed_ids
 from glmkit.generation.decoding import MIN_SCORE, TokenChooser
 from glmkit.generation.guidance import GuidedRunner
@@ -107,7 +107,7 @@ def search(runner: Runner, request: Request, sop: int, max_positions: int, n: in
     feeds = [Feed(handle, ids, positions, blocks, prefix, media=prompt.embeddings)]
     running, finished = [Way(((),), (0.0,))], list[Way]()
     while running:
-        logits = torch.cat(guided.forward(feeds))
+        logits = np.concatenate(guided.forward(feeds))
         grown = _grow(running, logits, chooser, constraints, beams, longest)
         finished += [way for _, way in grown if way.finished]
         finished = sorted(finished, key=lambda way: -way.score)[:n]
@@ -134,7 +134,7 @@ def search(runner: Runner, request: Request, sop: int, max_positions: int, n: in
 
 def _grow(
     running: list[Way],
-    logits: torch.Tensor,
+    logits: np.ndarray,
     chooser: TokenChooser,
     constraints: Sequence[Constraint | None],
     beams: int,
@@ -153,23 +153,23 @@ def _grow(
     grown = list[tuple[int, Way]]()
     for row, (way, values) in enumerate(zip(running, logits, strict=True)):
         blank, number = way.blanks[-1], len(way.blanks) - 1
-        values = chooser.masked(values, len(blank)).log_softmax(-1)
-        end = float(values[chooser.ends].logsumexp(-1))
+        values = log_softmax(chooser.masked(values, len(blank)))
+        end = float(np.logaddexp.reduce(values[chooser.ends]))
         allowed = allowed_ids(constraints[number], blank, len(values))
         if allowed is not None:
-            limited = torch.full_like(values, MIN_SCORE)
+            limited = np.full_like(values, MIN_SCORE)
             limited[allowed] = values[allowed]
             values = limited
-            if not np.isin(chooser.ends.numpy(), allowed).any():
+            if not np.isin(chooser.ends, allowed).any():
                 end = MIN_SCORE
         if end > MIN_SCORE:
             grown.append((row, way.with_end(end, open_next=number + 1 < len(constraints))))
         if len(blank) < longest:
             values[chooser.ends] = MIN_SCORE
-            gains, tokens = values.topk(min(beams, len(values)))
+            tokens = largest(values, beams)
             grown += [
                 (row, way.with_token(token, gain))
-                for token, gain in zip(tokens.tolist(), gains.tolist(), strict=True)
+                for token, gain in zip(tokens.tolist(), values[tokens].tolist(), strict=True)
                 if gain > MIN_SCORE
             ]
     return grown

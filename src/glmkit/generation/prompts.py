@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from glmkit.blanks.layout import find_masks
+from glmkit.blanks.media import check_media
 from glmkit.errors import GenerationError
-from glmkit.model.media import check_media
 from glmkit.special_tokens import GMASK
 from glmkit.tokens import blanked
 from glmkit.tokens.blanked import encode_pieces
@@ -47,7 +46,7 @@ class Prompt:
         ids: int64 [n], specials included; from `FIRST_MEDIA_ID` on they are no tokens but rows of `embeddings`.
         parts: The text between the blanks, one more than there are blanks; a medium is its marker (`MEDIA_MARKERS`) there.
         mask_indices: int64, where the masks stand in `ids`.
-        embeddings: float [M, H], what the model reads at the ids of media, or None where there are none.
+        embeddings: float [M, H], a tensor or an array: what the model reads at the ids of media, or None where there are none.
         media: Where each medium stands, in the order of the text.
 
     Raises:
@@ -57,7 +56,7 @@ class Prompt:
     ids: np.ndarray
     parts: list[str]
     mask_indices: np.ndarray
-    embeddings: torch.Tensor | None = None
+    embeddings: Any = None
     media: tuple[MediaRun, ...] = ()
 
     def __post_init__(self) -> None:

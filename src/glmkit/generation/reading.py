@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from transformers.cache_utils import DynamicCache
 
 from glmkit.blanks.layout import collate, lay_out
+from glmkit.generation.arrays import for_model, log_probabilities_at, reading
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.runner import Feed, make_runner
-from glmkit.model.media import check_media, one_table
 
 LOGIT_ROWS = 512
 """Nodes whose logits [512, V] are held at once."""
@@ -31,8 +29,8 @@ FORKS = 64
 class Reader(Protocol):
     """A batch of B prompts whose part A has been read."""
 
-    def read(self, tokens: np.ndarray, positions: np.ndarray, sees: np.ndarray) -> torch.Tensor:
-        """Reads more nodes and returns their hidden states [B, Q, H].
+    def read(self, tokens: np.ndarray, positions: np.ndarray, sees: np.ndarray) -> Any:
+        """Reads more nodes and returns their hidden states [B, Q, H], as the model has them (an array or a tensor).
 
         Args:
             tokens: int64 [B, Q].
@@ -43,7 +41,7 @@ class Reader(Protocol):
 
 
 def make_reader(model: Any, prompts: Sequence[Prompt], specials: Any) -> Reader:
-    """Returns what reads possible contents of each prompt's one blank; errors as `BlankReader`.
+    """Returns what reads possible contents of each prompt's one blank; errors as `torch_reader.BlankReader`.
 
     Args:
         model: A `GLMForConditionalGeneration` in evaluation mode, or a model that stands for one.
@@ -53,6 +51,8 @@ def make_reader(model: Any, prompts: Sequence[Prompt], specials: Any) -> Reader:
     runner = make_runner(model)
     if hasattr(runner, "states"):  # the native decoder's: forks share what they have read
         return ForkReader(runner, prompts, specials, model.config.hidden_size)
+    from glmkit.generation.torch_reader import BlankReader
+
     return BlankReader(model, prompts, specials)
 
 
@@ -82,9 +82,9 @@ class ForkReader:
             )
         runner.forward(feeds)
 
-    def read(self, tokens: np.ndarray, positions: np.ndarray, sees: np.ndarray) -> torch.Tensor:
+    def read(self, tokens: np.ndarray, positions: np.ndarray, sees: np.ndarray) -> np.ndarray:
         """See `Reader`; what several paths of one call share is read with each of them."""
-        states = torch.zeros(*tokens.shape, self._width)
+        states = np.zeros((*tokens.shape, self._width), np.float32)
         paths: list[tuple[int, np.ndarray, int]] = []  # prompt, nodes, how many of them are new
         before = sees.shape[2] - sees.shape[1]
         for row, nodes in enumerate(self._nodes):
@@ -110,77 +110,35 @@ class ForkReader:
         return states
 
 
-class BlankReader:
-    """A `Reader` on a torch model: all nodes in one pass, on a cache, each seeing its own path.
-
-    Args:
-        model: A `GLMForConditionalGeneration` in evaluation mode.
-        prompts: B prompts with one blank each.
-        specials: The tokenizer's `special_ids`.
-
-    Raises:
-        GenerationError: Embeddings of media that are not as wide as the model.
-    """
-
-    def __init__(self, model: Any, prompts: Sequence[Prompt], specials: Any):
-        self.model = model
-        for one in prompts:
-            check_media(one.ids, one.embeddings, model.config.hidden_size)
-        tables = [one.embeddings for one in prompts]
-        ids, media = one_table([one.ids for one in prompts], tables, model.device)
-        inputs = part_a_inputs(ids, specials, model.device, side="left")
-        self._part_a = inputs["attention_mask"] > 0
-        self._cache = DynamicCache(config=model.config)
-        with torch.inference_mode():
-            model.glm(**inputs, media_embeds=media, cache=self._cache, use_cache=True)
-
-    @torch.inference_mode()
-    def read(self, tokens: np.ndarray, positions: np.ndarray, sees: np.ndarray) -> torch.Tensor:
-        """See `Reader`."""
-        device, queries = self.model.device, tokens.shape[1]
-        part_a = self._part_a[:, None, None].expand(-1, 1, queries, -1)
-        part_b = torch.from_numpy(sees).to(device)[:, None]
-        return self.model.glm(
-            input_ids=torch.from_numpy(tokens).to(device),
-            position_ids=torch.from_numpy(positions).to(device),
-            attention_mask=torch.cat((part_a, part_b), -1).float(),
-            cache=self._cache,
-            use_cache=True,
-        ).last_hidden_state
-
-
 def part_a_inputs(
-    rows: Sequence[Any], specials: Any, device: torch.device | str, side: str = "right"
-) -> dict[str, torch.Tensor]:
-    """Returns what a model takes to read texts that are part A throughout: fields of `layout.collate` as tensors.
+    model: Any, rows: Sequence[Any], specials: Any, side: str = "right"
+) -> dict[str, Any]:
+    """Returns what a model takes to read texts that are part A throughout: fields of `layout.collate`, as `arrays.for_model` has them.
 
     Args:
+        model: The model.
         rows: Ids of each text, B of them, a sequence or an array.
         specials: The tokenizer's `special_ids`.
-        device: Where the model computes.
         side: Where rows are filled up, "right" or "left".
     """
     batch = collate([lay_out(row, [], specials.sop) for row in rows], specials.pad, side=side)
     del batch["labels"]
-    return {name: torch.from_numpy(array).to(device) for name, array in batch.items()}
+    return for_model(model, batch)
 
 
-@torch.inference_mode()
-def log_probabilities(
-    model: Any, hidden: torch.Tensor, rows: np.ndarray, tokens: np.ndarray
-) -> np.ndarray:
+def log_probabilities(model: Any, hidden: Any, rows: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Returns float64 [n]: the log-probability (nats) of `tokens[i]` after the state `hidden[rows[i]]`.
 
     Args:
         model: The model whose head it is.
-        hidden: [N, H].
+        hidden: [N, H], what a `Reader` of it gave.
         rows: int64 [n].
         tokens: int64 [n].
     """
     result = np.empty(len(rows))
-    for start in range(0, len(hidden), LOGIT_ROWS):
-        here = np.flatnonzero((rows >= start) & (rows < start + LOGIT_ROWS))
-        scores = model.lm_head(hidden[start : start + LOGIT_ROWS]).float().log_softmax(-1)
-        chosen = scores[torch.from_numpy(rows[here] - start), torch.from_numpy(tokens[here])]
-        result[here] = chosen.double().cpu().numpy()
+    with reading(model):
+        for start in range(0, len(hidden), LOGIT_ROWS):
+            here = np.flatnonzero((rows >= start) & (rows < start + LOGIT_ROWS))
+            logits = model.lm_head(hidden[start : start + LOGIT_ROWS])
+            result[here] = log_probabilities_at(logits, rows[here] - start, tokens[here])
     return result

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 
 from glmkit.blanks.layout import Piece, lay_out
 from glmkit.generation.constraints import Constraint, Room, within_room
-from glmkit.generation.decoding import BlankTokens, TokenChooser, nothing_allowed
+from glmkit.generation.decoding import BlankTokens, TokenChooser, nothing_allowed, random_stream
 from glmkit.generation.guidance import Guidance
 from glmkit.generation.lookup import guess
 from glmkit.generation.prompts import Prompt
@@ -120,9 +119,9 @@ class Slot:
 
     def __post_init__(self) -> None:
         settings, seed = self.request.chooser.settings, self.request.seeds[self.sample]
-        self._generator: torch.Generator | None = None
+        self._generator: np.random.Generator | None = None
         if settings.do_sample:
-            self._generator = _generator(settings.seed if seed is None else seed)
+            self._generator = random_stream(settings.seed if seed is None else seed)
 
     @property
     def request(self) -> Request:
@@ -209,7 +208,7 @@ class Slot:
         del self.read[len(self.read) - forgotten :]
         return forgotten
 
-    def _advance(self, logits: torch.Tensor | tuple[int, float], events: list[Event]) -> int:
+    def _advance(self, logits: np.ndarray | tuple[int, float], events: list[Event]) -> int:
         """Adds a token to the current blank, or ends it and opens the next one; returns how much of it is not to be seen."""
         number, blank = len(self.blanks) - 1, self.blanks[-1]
         request, chooser, hidden = self.request, self.request.chooser, 0
@@ -244,10 +243,3 @@ class Slot:
             else:
                 self.pending = []
         return hidden
-
-
-def _generator(seed: int | None) -> torch.Generator:
-    generator = torch.Generator()
-    if seed is None:
-        seed = int(torch.randint(2**62, ()))
-    return generator.manual_seed(seed)

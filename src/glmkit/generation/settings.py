@@ -29,7 +29,7 @@ class DecodingSettings:
         stop: Strings before which a blank ends; they are not part of it.
         guidance_scale: How far a text is led away from a prompt that is given against it (1 = not at all; 1.5 where None).
         prompt_lookup_num_tokens: Tokens guessed from the text at each step and checked together (0 = off; greedy alone).
-        seed: Seed of every text's own random stream; None draws one.
+        seed: Seed of every text's own random stream; None draws one from NumPy's global stream (`np.random.seed`).
     """
 
     max_new_tokens: int = 128

@@ -18,8 +18,8 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-import torch
 
+from glmkit.generation.arrays import log_probabilities, reading
 from glmkit.generation.choices import content_ids
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.reading import make_reader
@@ -265,8 +265,8 @@ class SpanSearch:
             np.array([positions], np.int64),
             sees,
         )
-        with torch.inference_mode():
-            scores = self._model.lm_head(hidden[0]).float().log_softmax(-1).cpu().numpy()
+        with reading(self._model):
+            scores = log_probabilities(self._model.lm_head(hidden[0]))
         for node, row in zip(nodes, scores, strict=True):
             node.scores = row
 

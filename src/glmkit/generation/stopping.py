@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from transformers import StoppingCriteria
-
 from glmkit.tokens.blanked import encode_plain
 
 
@@ -67,17 +64,3 @@ class StopStrings:
 
     def _text(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
-
-
-class StopBeams(StoppingCriteria):
-    """Ends the beams in whose new tokens a stop string was written."""
-
-    def __init__(self, stop: StopStrings, prompt_length: int):
-        self.stop = stop
-        self.prompt_length = prompt_length
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
-        """Returns bool [B x beams]."""
-        rows = input_ids[:, self.prompt_length :].tolist()
-        ended = [self.stop.cut(row) is not None for row in rows]
-        return torch.tensor(ended, device=input_ids.device)

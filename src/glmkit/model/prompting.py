@@ -20,9 +20,9 @@ from transformers.generation import GenerationMode, MaxLengthCriteria
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from glmkit.blanks.layout import Piece, collate, find_masks, lay_out
+from glmkit.blanks.media import check_media
 from glmkit.errors import GenerationError
 from glmkit.model.beams import beam_search_with_prompt, pad_after_end
-from glmkit.model.media import check_media
 from glmkit.special_tokens import FIRST_MEDIA_ID
 
 logger = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -79,7 +80,7 @@ class RunnerCache(Cache):
         size = len(batch["input_ids"])
         if self.sequences:
             feeds = [row_feed(batch, row, self.sequences[row], 1) for row in range(size)]
-            return torch.cat(self._runner.forward(feeds))
+            return torch.from_numpy(np.concatenate(self._runner.forward(feeds)))
         fields = [
             batch[name]
             for name in ("input_ids", "position_ids", "attention_mask", "prefix_lengths")
@@ -94,7 +95,7 @@ class RunnerCache(Cache):
         self.sequences = follow(
             self._runner, list(first.values()), [places.index(one) for one in parents]
         )
-        return torch.cat([logits[one] for one in parents])
+        return torch.from_numpy(np.concatenate([logits[one] for one in parents]))
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Lets row i go on from what row `beam_idx[i]` has read."""

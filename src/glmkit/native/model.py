@@ -13,6 +13,7 @@ import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
@@ -41,6 +42,7 @@ class NativeModel:
     device = torch.device("cpu")
     dtype = torch.float32
     training = False
+    takes_arrays = False
 
     def __init__(self, config: GLMConfig, weights: NativeWeights):
         self.config = config
@@ -113,6 +115,8 @@ class NativeModel:
 
     def lm_head(self, states: torch.Tensor) -> torch.Tensor:
         """Returns the logits […, V] of hidden states […, H]."""
+        if isinstance(states, np.ndarray):
+            return self.lm_head(torch.from_numpy(states)).numpy()
         if states.requires_grad:
             return self.torch_model.lm_head(states)
         return self.decoder.head(states.flatten(0, -2)).unflatten(0, states.shape[:-1])
@@ -126,7 +130,7 @@ class NativeModel:
         runner = self.make_runner()
         feeds = [row_feed(batch, row, runner.open()) for row in rows]
         for row, values in zip(rows, runner.states(feeds), strict=True):
-            states[row, filled[row]] = values
+            states[row, filled[row]] = torch.from_numpy(values)
         return states
 
 

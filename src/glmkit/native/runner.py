@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from glmkit.blanks.media import check_media, one_table
 from glmkit.checkpoint.packing import FORMATS
 from glmkit.checkpoint.quantized import (
     LAYER,
@@ -26,7 +27,6 @@ from glmkit.checkpoint.quantized import (
     NativeWeights,
     check_shapes,
 )
-from glmkit.model.media import check_media, one_table
 from glmkit.native.library import Sizes, check, load
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
@@ -201,7 +201,7 @@ class NativeRunner:
         targets = (None, where) if logits else (where, None)
         status = self._library.glmkit_forward(self._model, len(feeds), *addresses, *table, *targets)
         self._decoder.checked(status)
-        return list(results.split(counts))
+        return np.split(results.numpy(), np.cumsum(counts)[:-1])
 
     def _new(self, sequence: int) -> int:
         self._sequences.add(self._decoder.checked(sequence))

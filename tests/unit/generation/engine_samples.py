@@ -9,11 +9,10 @@ from types import SimpleNamespace
 from zlib import crc32
 
 import numpy as np
-import torch
 
 from glmkit.blanks.layout import Piece, lay_out
 from glmkit.generation.constraints import Choices
-from glmkit.generation.decoding import BlankTokens, TokenChooser
+from glmkit.generation.decoding import BlankTokens, TokenChooser, random_stream
 from glmkit.generation.guidance import Guidance
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.request import Request
@@ -26,13 +25,13 @@ VOCABULARY = 16
 POSITIONS = 60
 
 
-def logits_after(tokens: Sequence[tuple[int, int, int]]) -> torch.Tensor:
+def logits_after(tokens: Sequence[tuple[int, int, int]]) -> np.ndarray:
     """Logits [V] that depend on all tokens and their places, most on the last two: texts that repeat themselves."""
     texts = repr([token for token, _, _ in tokens[-2:]]), repr(list(tokens))
     last, all_of_them = (
         np.random.default_rng(crc32(text.encode())).standard_normal(VOCABULARY) for text in texts
     )
-    return torch.tensor(3 * last + all_of_them, dtype=torch.float32)
+    return (3 * last + all_of_them).astype(np.float32)
 
 
 @dataclass
@@ -63,7 +62,7 @@ class PaperRunner:
     def length(self, sequence: int) -> int:
         return len(self.sequences[sequence])
 
-    def forward(self, feeds: Sequence[Feed]) -> list[torch.Tensor]:
+    def forward(self, feeds: Sequence[Feed]) -> list[np.ndarray]:
         self.passes.append(list(feeds))
         results = []
         for feed in feeds:
@@ -71,7 +70,7 @@ class PaperRunner:
             assert not (feed.prefix and read)
             read += zip(feed.ids, feed.positions, feed.blocks, strict=True)
             ends = range(len(read) - feed.num_logits + 1, len(read) + 1)
-            results.append(torch.stack([logits_after(read[:end]) for end in ends]))
+            results.append(np.stack([logits_after(read[:end]) for end in ends]))
         return results
 
 
@@ -86,11 +85,12 @@ class PaperModel:
         self.runner = PaperRunner()
         read = self.runner.forward
 
-        def forward(feeds: Sequence[Feed]) -> list[torch.Tensor]:
+        def forward(feeds: Sequence[Feed]) -> list[np.ndarray]:
             if any(self.unreadable in feed.ids for feed in feeds):
                 raise IndexError("no such id")
             return [
-                one.flip(-1) if self.random.random() < self.wrong else one for one in read(feeds)
+                one[..., ::-1].copy() if self.random.random() < self.wrong else one
+                for one in read(feeds)
             ]
 
         self.runner.forward = forward  # type: ignore[method-assign]
@@ -164,7 +164,7 @@ def write(request: Request, sample: int = 0) -> list[BlankTokens]:
     """Writes a sample of a request token by token, all that is read laid out anew for each of them."""
     chooser, guidance = request.chooser, request.guidance
     prompts = [request.prompt, *([guidance.against] if guidance else [])]
-    generator = torch.Generator().manual_seed(request.seeds[sample])
+    generator = random_stream(request.seeds[sample])
     blanks: list[BlankTokens] = []
     for number in range(len(request.prompt.mask_indices)):
         blank = BlankTokens()
@@ -187,7 +187,7 @@ def write(request: Request, sample: int = 0) -> list[BlankTokens]:
     return blanks
 
 
-def _logits(prompt: Prompt, blanks: Sequence[BlankTokens]) -> torch.Tensor:
+def _logits(prompt: Prompt, blanks: Sequence[BlankTokens]) -> np.ndarray:
     """Logits [V] after a prompt and the blanks so far, laid out anew."""
     pieces = [
         Piece(int(place), np.array(one.tokens, np.int64), scored=False)

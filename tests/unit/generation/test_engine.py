@@ -36,8 +36,8 @@ from glmkit.generation.engine import Engine
 from glmkit.generation.infill import fill, stream
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.request import Request
-from glmkit.generation.runner import TorchRunner
 from glmkit.generation.settings import DecodingSettings
+from glmkit.generation.torch_runner import TorchRunner
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 
 
@@ -425,9 +425,9 @@ class Answering(PaperRunner):
     [
         (lambda answers: None, "returned NoneType for 1 feeds"),
         (lambda answers: answers[1:], "returned 0 answers for 1 feeds"),
-        (lambda answers: [one.numpy() for one in answers], "returned ndarray for a feed"),
-        (lambda answers: [one[0] for one in answers], r"returned torch.float32 \[16\] on cpu"),
-        (lambda answers: [one.double() for one in answers], "returned torch.float64"),
+        (lambda answers: [torch.from_numpy(one) for one in answers], "returned Tensor for a feed"),
+        (lambda answers: [one[0] for one in answers], r"returned an array float32 \[16\]"),
+        (lambda answers: [one.astype(float) for one in answers], "returned an array float64"),
     ],
 )
 def test_a_runner_that_answers_otherwise_is_told_how(change, said: str):

@@ -15,8 +15,8 @@ from glmkit.generation.engine import Engine
 from glmkit.generation.memory import inference_memory
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.request import Request
-from glmkit.generation.runner import TorchRunner
 from glmkit.generation.settings import DecodingSettings
+from glmkit.generation.torch_runner import TorchRunner
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from glmkit.blanks.media import one_table
 from glmkit.errors import GenerationError
 from glmkit.generation.choices import score_choices
 from glmkit.generation.constraints import Choices
 from glmkit.generation.infill import draw, fill, make_chooser, make_engine, stream
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.request import Request
-from glmkit.generation.runner import Feed, TorchRunner
+from glmkit.generation.runner import Feed
 from glmkit.generation.settings import DecodingSettings
 from glmkit.generation.spans import SpanSearch
-from glmkit.model.media import one_table
+from glmkit.generation.torch_runner import TorchRunner
 from glmkit.special_tokens import FIRST_MEDIA_ID
 from media_samples import as_media, prompt_of
 from understanding_samples import CONTEXT, random_glm

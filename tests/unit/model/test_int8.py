@@ -12,7 +12,8 @@ import glmkit
 from conftest import golden_folder
 from glmkit.checkpoint.quantized import NativeWeights
 from glmkit.errors import ConfigError
-from glmkit.generation.runner import Feed, TorchRunner
+from glmkit.generation.runner import Feed
+from glmkit.generation.torch_runner import TorchRunner
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.model.int8 import Int8Embedding, Int8Linear, has_int8, int8_model, to_int8
 from glmkit.native import loading

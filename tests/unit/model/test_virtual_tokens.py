@@ -10,7 +10,8 @@ from transformers.cache_utils import DynamicCache
 
 from glmkit.blanks.layout import collate, dense_mask
 from glmkit.errors import CheckpointError, ConfigError
-from glmkit.generation.runner import Feed, TorchRunner
+from glmkit.generation.runner import Feed
+from glmkit.generation.torch_runner import TorchRunner
 from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassification
 from glmkit.model.adapters import load_merged, save_adapter, set_adapter_weights
 from glmkit.model.virtual_tokens import KINDS, add_virtual_tokens

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
 
 from glmkit.applications.poetry.alphabet import alphabet, is_han
 from glmkit.applications.poetry.constraint import PoemConstraint
@@ -100,7 +100,7 @@ def write_poems(
     prompts = [_prompt(tokenizer, title, form, keywords, wishes.author, limit) for title in titles]
     limits = [constraint] * len(prompts)
     if decoding.do_sample:
-        seed = int(torch.randint(2**40, ())) if wishes.seed is None else wishes.seed
+        seed = int(np.random.randint(2**40, dtype=np.int64)) if wishes.seed is None else wishes.seed
         seeds = [[_seed(seed, title, i) for i in range(wishes.candidates)] for title in titles]
         drawn = infill.draw(
             model, tokenizer, prompts, decoding, seeds, batch_size=_ROWS, constraints=limits

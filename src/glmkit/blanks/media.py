@@ -1,7 +1,8 @@
 """Rows of embeddings beside ids: what the model reads where ids are `FIRST_MEDIA_ID` and above (images, sounds, clips).
 
 In: rows of ids, each with a table of its own or none. Out: ids of a whole pass and the one table that they mean; or an error
-before anything is computed. What the rows show it does not know.
+before anything is computed. What the rows show it does not know. A table is a torch tensor or an array; without any nothing of
+torch is needed.
 
 Shapes: M rows of a table, H hidden.
 """
@@ -9,15 +10,20 @@ Shapes: M rows of a table, H hidden.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from glmkit.errors import GenerationError
 from glmkit.special_tokens import FIRST_MEDIA_ID
 
+if TYPE_CHECKING:
+    import torch
 
-def check_media(ids: Any, table: torch.Tensor | None, width: int | None = None) -> None:
+    Table = torch.Tensor | np.ndarray
+
+
+def check_media(ids: Any, table: Table | None, width: int | None = None) -> None:
     """Refuses ids that mean rows which are not there, and a table that a model cannot read.
 
     Args:
@@ -29,9 +35,10 @@ def check_media(ids: Any, table: torch.Tensor | None, width: int | None = None) 
         GenerationError: What is wrong, and what is needed.
     """
     if table is not None:
-        good = isinstance(table, torch.Tensor) and table.dim() == 2 and table.is_floating_point()
+        floating = _is_floating(table)
+        good = floating and table.ndim == 2
         if not good or (width is not None and table.shape[1] != width):
-            shape = list(table.shape) if isinstance(table, torch.Tensor) else type(table).__name__
+            shape = type(table).__name__ if floating is None else list(table.shape)
             raise GenerationError(
                 f"the embeddings of media are {getattr(table, 'dtype', '')} {shape}; needed is a floating tensor "
                 f"[rows, {width or 'hidden size'}], as wide as the model's hidden states"
@@ -46,26 +53,40 @@ def check_media(ids: Any, table: torch.Tensor | None, width: int | None = None) 
 
 
 def one_table(
-    rows: Sequence[Any],
-    tables: Sequence[torch.Tensor | None],
-    device: torch.device | str = "cpu",
+    rows: Sequence[Any], tables: Sequence[Table | None], device: Any = "cpu"
 ) -> tuple[list[Any], torch.Tensor | None]:
     """Returns the ids of several rows as one table has them, and that table on a device, or None where no row has one.
 
     Args:
         rows: Ids of each row, a sequence or an array, checked (`check_media`).
-        tables: What each row's ids mean; the same tensor given several times is held once.
+        tables: What each row's ids mean; the same one given several times is held once.
         device: Where the model computes.
     """
     starts: dict[int, int] = {}
-    parts: list[torch.Tensor] = []
+    parts: list[Any] = []
     shifted: list[Any] = []
     for ids, table in zip(rows, tables, strict=True):
         if table is not None and id(table) not in starts:
             starts[id(table)] = sum(map(len, parts))
-            parts.append(table.detach().to(device))
+            parts.append(table)
         start = 0 if table is None else starts[id(table)]
         if start:
             ids = [one + start if one >= FIRST_MEDIA_ID else one for one in ids]
         shifted.append(ids)
-    return shifted, torch.cat(parts) if len(parts) > 1 else (parts[0] if parts else None)
+    return shifted, joined(parts, device) if parts else None
+
+
+def _is_floating(table: Any) -> bool | None:
+    """Returns whether the numbers of a tensor or an array are floating ones; None of anything else."""
+    if isinstance(table, np.ndarray):
+        return np.issubdtype(table.dtype, np.floating)
+    kind = type(table).__module__.partition(".")[0]  # asked without importing torch
+    return bool(table.is_floating_point()) if kind == "torch" else None
+
+
+def joined(parts: Sequence[Table], device: Any = None) -> torch.Tensor:
+    """Returns tables one below the other, on a device; by default where they are."""
+    import torch
+
+    found = [torch.as_tensor(part).detach().to(device) for part in parts]
+    return torch.cat(found) if len(found) > 1 else found[0]
