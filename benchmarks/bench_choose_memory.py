@@ -72,8 +72,8 @@ def fill(config) -> float:
     from glmkit.generation.engine import Engine
     from glmkit.generation.prompts import Prompt
     from glmkit.generation.request import Request
-    from glmkit.generation.torch_runner import TorchRunner
     from glmkit.generation.settings import DecodingSettings
+    from glmkit.generation.torch_runner import TorchRunner
     from glmkit.model import GLMForConditionalGeneration
 
     rows, read, written = SIZES["fill"]

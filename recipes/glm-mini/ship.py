@@ -26,10 +26,10 @@ from safetensors.torch import load_file, save_file
 
 from glmkit import load
 from glmkit.checkpoint import new_folder
+from glmkit.checkpoint.adapters import base_of
 from glmkit.embedded import DEFAULT_MODEL, VISION_MODEL
 from glmkit.errors import UserError
 from glmkit.evaluation.provenance import weights_fingerprint
-from glmkit.model.adapters import base_of
 from glmkit.model.convert import convert
 from glmkit.native.loading import QUANTIZED, quantize
 

@@ -13,9 +13,8 @@ from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.applications.heads import Head, is_classifier, load_head, stored_tasks
 from glmkit.applications.tagging import Tagger, is_tagger, load_tagger
 from glmkit.checkpoint import resolve
+from glmkit.checkpoint.adapters import MEDIA_FOLDER
 from glmkit.errors import ConfigError, nearest
-from glmkit.model.adapters import MEDIA_FOLDER
-from glmkit.model.shared_base import attach_adapter, rest, wake
 from glmkit.multimodal.reader import MediaReader, load_reader
 from glmkit.tasks.task import Task
 
@@ -78,6 +77,8 @@ class Adapting:
             ConfigError: The name is taken.
             MissingDependencyError: PEFT is not installed.
         """
+        from glmkit.model.shared_base import attach_adapter
+
         path = resolve(folder)
         found = path.resolve()
         given = name or (found.parent.name if found.name in ("model", "adapter") else found.name)
@@ -118,6 +119,8 @@ class Adapting:
         if name is None and not self._adapters:
             return
         chosen = self.__dict__["_base"] if name is None else self._adapters[name]
+        from glmkit.model.shared_base import rest, wake
+
         if name is None:
             rest(self.model)
         else:

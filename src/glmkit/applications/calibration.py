@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from glmkit.errors import ConfigError, DataError
 from glmkit.whole_files import write_text
@@ -75,6 +74,8 @@ def fit(
             f"calibration needs at least one example and a score for each label, not scores of shape "
             f"{list(scores.shape)} for {len(answers)} answers and {len(labels)} labels"
         )
+    import torch
+
     given = torch.tensor(scores - scores.max(1, keepdims=True), dtype=torch.float64)
     right = torch.tensor(np.asarray(answers), dtype=torch.long)
     # The loss is convex in 1 / temperature (as its logarithm, positive) and the biases.

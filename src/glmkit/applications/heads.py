@@ -19,12 +19,11 @@ from glmkit.errors import ConfigError
 from glmkit.generation.arrays import log_probabilities, reading
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.reading import part_a_inputs
-from glmkit.model.adapters import load_merged
 from glmkit.tasks.task import Task, load_task
-from glmkit.tokens.tokenizer import GLMTokenizer
 
 if TYPE_CHECKING:
     from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassification
+    from glmkit.tokens.tokenizer import GLMTokenizer
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,8 @@ def load_head(
         CheckpointError: The weights cannot be read.
     """
     from glmkit.model import GLMForSequenceClassification
+    from glmkit.model.adapters import load_merged
+    from glmkit.tokens.tokenizer import GLMTokenizer
 
     path = resolve(folder)
     if not is_classifier(path):

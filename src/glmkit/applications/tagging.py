@@ -17,13 +17,12 @@ from glmkit.errors import ConfigError, GenerationError
 from glmkit.generation.arrays import log_probabilities, reading
 from glmkit.generation.reading import part_a_inputs
 from glmkit.generation.results import Span, Tagging
-from glmkit.model.adapters import load_merged
 from glmkit.tasks.tagging import decode_tags, encode_tagged, tag_names
 from glmkit.tasks.task import Task
-from glmkit.tokens.tokenizer import GLMTokenizer
 
 if TYPE_CHECKING:
     from glmkit.model import GLMForConditionalGeneration, GLMForTokenClassification
+    from glmkit.tokens.tokenizer import GLMTokenizer
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,8 @@ def load_tagger(
         CheckpointError: The weights cannot be read.
     """
     from glmkit.model import GLMForTokenClassification
+    from glmkit.model.adapters import load_merged
+    from glmkit.tokens.tokenizer import GLMTokenizer
 
     path = resolve(folder)
     tasks = [task for task in stored_tasks(path).values() if task.kind == "tagging"]

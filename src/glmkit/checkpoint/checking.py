@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from glmkit.errors import CheckpointError, nearest
+
+if TYPE_CHECKING:
+    import torch
 
 VOCABULARIES = {30592: "BERT", 50048: "Chinese SentencePiece", 50304: "GPT-2 or RoBERTa"}
 """Rows of the word embedding (padded) of the published vocabularies."""

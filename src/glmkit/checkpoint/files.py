@@ -13,16 +13,18 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 
 from glmkit.checkpoint.configs import read_json as read_json
 from glmkit.errors import CheckpointError
 
-MapLocation = str | torch.device
+if TYPE_CHECKING:
+    import torch
+
+    MapLocation = str | torch.device
 
 
 def read_tensors(path: Path, map_location: MapLocation = "cpu") -> dict[str, torch.Tensor]:
@@ -40,6 +42,8 @@ def read_tensors(path: Path, map_location: MapLocation = "cpu") -> dict[str, tor
 
 def require_tensors(state: Any, path: Path) -> None:
     """Raises `CheckpointError` unless `state` is a dict of named tensors."""
+    import torch
+
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a dict of tensors.")
     for name, value in state.items():
@@ -56,6 +60,8 @@ def read_pickle(path: Path, map_location: MapLocation = "cpu") -> Any:
         CheckpointError: The file is missing, empty, cut short, or names a class or function that is not on
             the list of harmless ones. Nothing of a refused file has been executed.
     """
+    import torch
+
     is_zip = _require_weights_file(path)
     try:
         with torch.serialization.safe_globals(_harmless_globals()):

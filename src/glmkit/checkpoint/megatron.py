@@ -12,15 +12,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from glmkit.checkpoint.configs import infer_config
-from glmkit.checkpoint.files import MapLocation, read_json, read_pickle, require_tensors
+from glmkit.checkpoint.files import read_json, read_pickle, require_tensors
 from glmkit.checkpoint.naming import plain_name
 from glmkit.checkpoint.shards import merge_state_dicts
 from glmkit.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+    from glmkit.checkpoint.files import MapLocation
 
 LATEST_FILES = ("latest_checkpointed_iteration.txt", "latest")
 SIDECAR = "glmkit_config.json"

@@ -7,10 +7,12 @@ or `model.`. Here the backbone's weights have none; heads keep their own names.
 from __future__ import annotations
 
 import re
-
-import torch
+from typing import TYPE_CHECKING
 
 from glmkit.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
 
 PREFIX = "glm."
 
@@ -42,7 +44,7 @@ def plain_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         origins[short], plain[short] = name, tensor
     embedding = plain.get("word_embeddings.weight")
     # An untied projection stays, and will be an unexpected weight: GLM's is tied.
-    if _TIED in plain and embedding is not None and torch.equal(plain[_TIED], embedding):
+    if _TIED in plain and embedding is not None and plain[_TIED].equal(embedding):
         del plain[_TIED]
     return plain
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from glmkit.checkpoint.configs import MODEL_TYPE, normalize_config, require_this_glm
-from glmkit.checkpoint.files import MapLocation, read_json, read_tensors
+from glmkit.checkpoint.files import read_json, read_tensors
 from glmkit.checkpoint.megatron import is_training_folder, read_training_folder
 from glmkit.checkpoint.naming import plain_names
 from glmkit.checkpoint.quantized import FILE as QUANTIZED
 from glmkit.checkpoint.quantized import NativeWeights
 from glmkit.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+    from glmkit.checkpoint.files import MapLocation
 
 Format = Literal["glmkit", "hub", "megatron"]
 FORMATS: tuple[Format, ...] = ("glmkit", "hub", "megatron")

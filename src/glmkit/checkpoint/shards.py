@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from glmkit.errors import CheckpointError
 
-State = dict[str, torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+
+    State = dict[str, torch.Tensor]
 
 # (names, dimension to cut, number of equal parts to cut separately)
 _SPLITS = (
@@ -83,6 +85,8 @@ def _cut(name: str, tensor: torch.Tensor, shards: int) -> list[torch.Tensor]:
             f"{name} of shape {tuple(tensor.shape)} cannot be cut into {shards} shards: {what} "
             f"({tensor.shape[dimension] // parts}) must be divisible by {shards}."
         )
+    import torch
+
     chunks = [part.chunk(shards, dimension) for part in tensor.chunk(parts, dimension)]
     return [torch.cat([part[rank] for part in chunks], dimension) for rank in range(shards)]
 
@@ -91,13 +95,15 @@ def _join(name: str, pieces: list[torch.Tensor]) -> torch.Tensor:
     split = _split_of(name)
     if split is None:
         for rank, piece in enumerate(pieces[1:], start=1):
-            if not piece.is_meta and not torch.equal(pieces[0], piece):
+            if not piece.is_meta and not piece.equal(pieces[0]):
                 raise CheckpointError(
                     f"{name} should be the same on every model-parallel rank, but ranks 0 and {rank} differ. "
                     "Are they shards of one checkpoint?"
                 )
         return pieces[0]
     dimension, parts = split
+    import torch
+
     by_part = zip(*(piece.chunk(parts, dimension) for piece in pieces), strict=True)
     return torch.cat([torch.cat(part, dimension) for part in by_part], dimension)
 

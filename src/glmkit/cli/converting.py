@@ -151,7 +151,7 @@ def _machine() -> dict[str, object]:
 
 def _checkpoint(model: str, num_attention_heads: int | None) -> dict[str, object]:
     from glmkit.checkpoint import detect_format, read_config, resolve
-    from glmkit.model.adapters import media_folder
+    from glmkit.checkpoint.adapters import media_folder
     from glmkit.model.configuration import GLMConfig
     from glmkit.multimodal.configuration import read_media_config
 

@@ -20,6 +20,13 @@ import safetensors.torch
 import torch
 
 from glmkit.checkpoint import resolve
+from glmkit.checkpoint.adapters import (
+    ADAPTER_CONFIG,
+    HEAD_WEIGHTS,
+    MEDIA_FOLDER,
+    base_of,
+    is_adapter,
+)
 from glmkit.checkpoint.configs import has_head
 from glmkit.checkpoint.files import read_json, read_tensors
 from glmkit.checkpoint.naming import HEADS
@@ -32,16 +39,6 @@ from glmkit.model.virtual_tokens import (
     without_warnings_of_peft,
 )
 from glmkit.whole_files import write_text
-
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
-MEDIA_FOLDER = "media"
-"""In a model's (or adapter's) folder: what reads its media (`multimodal`)."""
-
-HEAD_WEIGHTS = "head.safetensors"
-"""A classification head, beside the adapter: PEFT's `modules_to_save` goes by the ends of names, and the head's first layer
-is called `dense` like one of each attention."""
 
 
 def add_lora(
@@ -121,26 +118,6 @@ def save_adapter(model: Any, folder: Path) -> None:
         base.media.save_pretrained(folder / MEDIA_FOLDER)
 
 
-def is_adapter(folder: Path) -> bool:
-    """Returns whether a folder holds an adapter, not a model."""
-    return (folder / ADAPTER_CONFIG).is_file()
-
-
-def base_of(folder: Path) -> str:
-    """Returns the folder or hub name of an adapter's base model.
-
-    Raises:
-        CheckpointError: The adapter does not say.
-    """
-    base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not base:
-        raise CheckpointError(
-            f"{folder} is an adapter that does not name its base model; set base_model_name_or_path in "
-            f"{ADAPTER_CONFIG}"
-        )
-    return str(base)
-
-
 def does_not_fit(model: Any, folder: Path, error: Exception) -> CheckpointError:
     """Returns the error of an adapter that is not this model's: what PEFT says, and the base that it names."""
     reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -148,23 +125,6 @@ def does_not_fit(model: Any, folder: Path, error: Exception) -> CheckpointError:
         f"the adapter in {folder} does not fit {type(model).__name__} of {model.name_or_path!r}: {reason[0]}. Is "
         f"that its base model ({base_of(folder)!r})?"
     )
-
-
-def root_of(folder: Path) -> Path:
-    """Returns the folder of the model below an adapter, or below an adapter of an adapter; a model's own folder.
-
-    Raises:
-        CheckpointError: An adapter does not name its base, or the base is not where it was.
-    """
-    return root_of(resolve(base_of(folder))) if is_adapter(folder) else folder
-
-
-def media_folder(folder: Path) -> Path | None:
-    """Returns the folder of what reads the media of a model, or of an adapter or else of its base; None where there is none."""
-    if (folder / MEDIA_FOLDER / "config.json").is_file():
-        return folder / MEDIA_FOLDER
-    known = folder.is_dir() and is_adapter(folder)
-    return media_folder(resolve(base_of(folder))) if known else None
 
 
 def merge_adapter(model: Any, folder: Path) -> Any:

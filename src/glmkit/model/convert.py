@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 
 from glmkit.checkpoint import Checkpoint, new_folder, read_checkpoint, resolve, write_files
+from glmkit.checkpoint.adapters import MEDIA_FOLDER, media_folder
 from glmkit.errors import CheckpointError, nearest
-from glmkit.model.adapters import MEDIA_FOLDER, media_folder
 from glmkit.model.configuration import GLMConfig
 from glmkit.model.loading import GENERATION_CONFIG, special_token_fields
 from glmkit.model.modeling import GLMModel

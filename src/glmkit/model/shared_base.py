@@ -8,14 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from glmkit.checkpoint.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter
 from glmkit.checkpoint.files import read_tensors
 from glmkit.errors import CheckpointError
-from glmkit.model.adapters import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    does_not_fit,
-    is_adapter,
-)
+from glmkit.model.adapters import does_not_fit
 from glmkit.model.virtual_tokens import (
     VirtualTokens,
     fix_virtual_tokens,

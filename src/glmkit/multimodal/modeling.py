@@ -19,9 +19,10 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from glmkit.checkpoint import resolve
+from glmkit.checkpoint.adapters import MEDIA_FOLDER, media_folder
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model import GLMForConditionalGeneration
-from glmkit.model.adapters import MEDIA_FOLDER, load_merged, media_folder, without_load_reports
+from glmkit.model.adapters import load_merged, without_load_reports
 from glmkit.model.loading import quiet_unless_terminal
 from glmkit.model.modeling import GLMOutput
 from glmkit.multimodal.configuration import GLMMediaConfig, MediumConfig, said_plainly

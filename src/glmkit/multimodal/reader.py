@@ -15,13 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from glmkit.model.adapters import media_folder
-from glmkit.multimodal.configuration import read_media_config
+from glmkit.checkpoint.adapters import media_folder
 from glmkit.multimodal.media import Medium
 
 if TYPE_CHECKING:
+    import torch
+
     from glmkit.multimodal.modeling import GLMMediaModel
     from glmkit.multimodal.processor import MediaProcessor
 
@@ -44,6 +43,8 @@ class MediaReader:
     """
 
     def __init__(self, model: GLMMediaModel | Path, device: Any = "cpu"):
+        from glmkit.multimodal.configuration import read_media_config
+
         self._source, self._device = model, device
         self._config = read_media_config(model) if isinstance(model, Path) else model.config
         self._known: OrderedDict[Any, torch.Tensor] = OrderedDict()
@@ -105,11 +106,13 @@ class MediaReader:
                 self._known.popitem(last=False)
         return [found[key] for key in keys]
 
-    @torch.inference_mode()
     def _encode(self, media: Sequence[Medium]) -> list[torch.Tensor]:
+        import torch
+
         prepared = self.processor(media)
         tensors = {name: one.to(self.model.device) for name, one in prepared.tensors.items()}
-        table = self.model(**tensors).float().cpu()
+        with torch.inference_mode():
+            table = self.model(**tensors).float().cpu()
         return [
             table[first : first + count].clone()
             for first, count in zip(prepared.first_rows, prepared.counts, strict=True)

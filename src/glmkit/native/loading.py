@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from glmkit.checkpoint import new_folder, resolve
+from glmkit.checkpoint.adapters import MEDIA_FOLDER, media_folder
 from glmkit.checkpoint.configs import has_head
 from glmkit.checkpoint.files import read_json
 from glmkit.checkpoint.quantized import FILE, NativeWeights, check_quantization
 from glmkit.checkpoint.reading import CONFIG
 from glmkit.errors import CheckpointError, ConfigError, nearest
 from glmkit.model import GLMConfig
-from glmkit.model.adapters import MEDIA_FOLDER, load_merged, media_folder
+from glmkit.model.adapters import load_merged
 from glmkit.model.int8 import int8_model, to_int8
 from glmkit.native.library import NativeError, why_not
 from glmkit.native.model import NativeModel, unpacked

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glmkit.checkpoint import read_config, resolve
+from glmkit.checkpoint.adapters import is_adapter, root_of
 from glmkit.config import check_values
 from glmkit.errors import ConfigError, UserError, nearest
-from glmkit.model.adapters import is_adapter, root_of
 from glmkit.model.configuration import GLMConfig
 from glmkit.tasks.task import Language, Task, load_task
 from glmkit.training.adapter_settings import (

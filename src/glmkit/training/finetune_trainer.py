@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
+from glmkit.checkpoint.adapters import ADAPTER_WEIGHTS
 from glmkit.errors import CheckpointError
-from glmkit.model.adapters import ADAPTER_WEIGHTS, save_adapter, set_adapter_weights
+from glmkit.model.adapters import save_adapter, set_adapter_weights
 from glmkit.model.virtual_tokens import without_warnings_of_peft
 from glmkit.training import checkpoints, distributed
 from glmkit.training.finetune_data import TaskSamples

@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint import CheckpointException
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from glmkit.checkpoint.adapters import MEDIA_FOLDER
 from glmkit.errors import CheckpointError, ConfigError
-from glmkit.model.adapters import MEDIA_FOLDER
 from glmkit.training import checkpoints, distributed
 
 logger = logging.getLogger(__name__)

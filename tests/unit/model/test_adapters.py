@@ -8,9 +8,10 @@ import pytest
 import torch
 from model_samples import tiny_config, tiny_model
 
+from glmkit.checkpoint.adapters import is_adapter
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassification
-from glmkit.model.adapters import add_lora, is_adapter, load_merged, save_adapter
+from glmkit.model.adapters import add_lora, load_merged, save_adapter
 
 pytest.importorskip("peft")
 

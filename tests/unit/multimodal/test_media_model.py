@@ -12,9 +12,10 @@ import torch
 
 import glmkit
 from glmkit.blanks.layout import Piece, collate, find_masks, lay_out
+from glmkit.checkpoint.adapters import media_folder
 from glmkit.errors import CheckpointError, ConfigError, MediaError
 from glmkit.model import GLMForConditionalGeneration
-from glmkit.model.adapters import add_lora, load_merged, media_folder, save_adapter
+from glmkit.model.adapters import add_lora, load_merged, save_adapter
 from glmkit.multimodal.media import as_medium
 from glmkit.multimodal.modeling import GLMForMultimodalGeneration, load_media
 from glmkit.multimodal.processor import MediaProcessor, shift_rows
