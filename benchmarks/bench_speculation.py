@@ -53,7 +53,7 @@ class Oracle:
         runner = make_runner(self.model)
         read = runner.forward
 
-        def forward(feeds: list[Feed]) -> list[torch.Tensor]:
+        def forward(feeds: list[Feed]) -> list[np.ndarray]:
             return [self.guessed(one, feed) for one, feed in zip(read(feeds), feeds, strict=True)]
 
         runner.forward = forward  # type: ignore[method-assign]
@@ -82,7 +82,7 @@ def seconds(
     runner, passes = make_runner(model), [0]
     read = runner.forward
 
-    def forward(feeds: list[Feed]) -> list[torch.Tensor]:
+    def forward(feeds: list[Feed]) -> list[np.ndarray]:
         passes[0] += 1
         return read(feeds)
 

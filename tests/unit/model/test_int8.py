@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from model_samples import batch, example, tiny_model
@@ -90,7 +91,7 @@ def test_a_runner_reads_with_it():
         runner = TorchRunner(model)
         runner.open()
         found += runner.forward([feed])
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("stored", [True, False])
