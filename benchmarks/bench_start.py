@@ -3,7 +3,7 @@
     python benchmarks/bench_start.py [--model glm-mini] [--runs 5] [--smoke]
 
 Prints a table and, as the last line, one JSON object. Times are seconds; "cpu" is user and system time of the process,
-which other work on the machine lengthens less than "wall". The least of all runs is what the machine can do; the first
+which other work on the machine lengthens less than "wall"; "MB" is its largest resident memory. The least of all runs is what the machine can do; the first
 run, whose files are perhaps not in memory yet, is in `first_wall`.
 """
 
@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -22,15 +21,19 @@ TEXT = "床前[MASK]光，疑是地上霜。"
 
 
 def measure(arguments: list[str], runs: int) -> dict[str, float]:
-    """Returns the least CPU and wall time of a Python process with these arguments, and the first wall time."""
-    cpu, wall = [], []
+    """Returns the least CPU and wall time and the peak MB of a Python process with these arguments, and the first wall time."""
+    cpu, wall, peaks = [], [], []
     for _ in range(runs):
-        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        started = time.perf_counter()
+        process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
         wall.append(time.perf_counter() - started)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return {"cpu": min(cpu), "wall": min(wall), "first_wall": wall[0]}
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{arguments} ended with {process.returncode}")
+        cpu.append(used.ru_utime + used.ru_stime)
+        peaks.append(used.ru_maxrss / 1024)
+    return {"cpu": min(cpu), "wall": min(wall), "first_wall": wall[0], "peak_mb": min(peaks)}
 
 
 def main() -> None:
@@ -50,10 +53,18 @@ def main() -> None:
             "import transformers' models": ["-c", "import transformers.modeling_utils"],
             "import glmkit.api": ["-c", "import glmkit.api"],
             "glmkit fill": ["-m", "glmkit", "fill", TEXT, "-m", options.model],
+            "glmkit poem": ["-m", "glmkit", "poem", "春日", "-m", options.model],
+            "glmkit fill, on torch": [
+                *(
+                    "-c",
+                    "import sys, glmkit; print(glmkit.load(sys.argv[1], backend='torch').fill(sys.argv[2]))",
+                ),
+                *(options.model, TEXT),
+            ],
         }
     runs = 1 if options.smoke else options.runs
     results = {name: measure(arguments, runs) for name, arguments in parts.items()}
-    print(f"{'':30}{'cpu':>8}{'wall':>8}{'first':>8}")
+    print(f"{'':30}{'cpu':>8}{'wall':>8}{'first':>8}{'MB':>8}")
     for name, values in results.items():
         print(f"{name:30}" + "".join(f"{value:8.2f}" for value in values.values()))
     machine = {"python": platform.python_version(), "cores": len(os.sched_getaffinity(0))}

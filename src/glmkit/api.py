@@ -36,16 +36,16 @@ from glmkit.generation.assistant import Assistant
 from glmkit.generation.prompts import split_at_blanks
 from glmkit.generation.results import Filled, Score
 from glmkit.generation.settings import DecodingSettings
-from glmkit.model import GLMConfig
 from glmkit.multimodal.reader import MediaReader, load_reader
 from glmkit.native.loading import load_model
 from glmkit.native.model import NativeModel, as_torch
 from glmkit.runtime import choose_device, choose_dtype
 from glmkit.tasks.task import Task, load_task
-from glmkit.tokens.tokenizer import GLMTokenizer
+from glmkit.tokens.light import LightTokenizer
 
 if TYPE_CHECKING:
     from glmkit.model import GLMForConditionalGeneration
+    from glmkit.tokens.tokenizer import GLMTokenizer
 
 
 class GLM(Writing, Understanding, Poems, Adapting):
@@ -53,7 +53,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
 
     Attributes:
         model: The `GLMForConditionalGeneration` in evaluation mode, or a `NativeModel` in its place.
-        tokenizer: Its `GLMTokenizer`.
+        vocabulary: What encodes its texts: its `GLMTokenizer`, or until that is asked for a `LightTokenizer` in its place.
         calibrations: Name of a task -> what makes its probabilities mean what they say.
         tasks: Name -> task that the model was fine-tuned for.
         head: The classification head of the model's folder, or None.
@@ -64,7 +64,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
     def __init__(
         self,
         model: GLMForConditionalGeneration | NativeModel,
-        tokenizer: GLMTokenizer,
+        tokenizer: GLMTokenizer | LightTokenizer,
         calibrations: dict[str, Calibration] | None = None,
         tasks: dict[str, Task] | None = None,
         head: Head | None = None,
@@ -72,12 +72,23 @@ class GLM(Writing, Understanding, Poems, Adapting):
         media: MediaReader | None = None,
     ):
         self.model: Any = model.eval()
-        self.tokenizer = tokenizer
+        self.vocabulary: Any = tokenizer
         self.calibrations = dict(calibrations or {})
         self.tasks = dict(tasks or {})
         self.head = head
         self.tagger = tagger
         self.media = media
+
+    @property
+    def tokenizer(self) -> GLMTokenizer:
+        """Its `GLMTokenizer`; made when first asked for, and used for everything from then on."""
+        if isinstance(self.vocabulary, LightTokenizer):
+            self.vocabulary = self.vocabulary.full()
+        return self.vocabulary
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: GLMTokenizer) -> None:
+        self.vocabulary = tokenizer
 
     @overload
     def fill(  # type: ignore[overload-overlap]
@@ -171,7 +182,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
         given = media_for_each(texts, {"image": images, "audio": audios, "video": videos})
         positions = self.model.config.max_sequence_length
         return [
-            media_prompt(self.tokenizer, text, media, self.media, positions) if media else text
+            media_prompt(self.vocabulary, text, media, self.media, positions) if media else text
             for text, media in zip(some, given, strict=True)
         ]
 
@@ -187,7 +198,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
         """Returns the filled texts, chosen among several draws where labels are preferred."""
         if prefer is None:
             chosen = DecodingSettings.from_arguments(**settings)
-            return infill.fill(self.model, self.tokenizer, some, chosen, n=n, **options)
+            return infill.fill(self.model, self.vocabulary, some, chosen, n=n, **options)
         if n is not None:
             raise GenerationError(
                 "n searches for the likeliest texts, prefer draws them; give one of them"
@@ -275,7 +286,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
         """
         texts = texts if isinstance(texts, str) else as_list(texts)
         for text in as_list(texts):
-            if len(split_at_blanks(self.tokenizer, text)) > 3:
+            if len(split_at_blanks(self.vocabulary, text)) > 3:
                 raise GenerationError(
                     "generate writes one continuation, but the text has several blanks; use fill"
                 )
@@ -287,7 +298,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
                     "stream=True takes one text, num_beams=1 and no prefer: what is chosen at the end cannot be shown before"
                 )
             return infill.stream(
-                self.model, self.tokenizer, asked[0], chosen, constraints, negative_prompt
+                self.model, self.vocabulary, asked[0], chosen, constraints, negative_prompt
             )
         options = {
             "constraints": _for_each(texts, constraints),
@@ -368,7 +379,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
             _refuse({"label": label, "template": template, "language": language}, "is of a classification: give a task or labels with it")  # fmt: skip
             results = explaining.explain_texts(
                 as_torch(self.model),
-                self.tokenizer,
+                self.vocabulary,
                 self._with_media(texts, images, audios, videos),
                 blanks=[blanks] if single else blanks,
                 settings=chosen,
@@ -423,17 +434,17 @@ class GLM(Writing, Understanding, Poems, Adapting):
     def score(self, texts: Sequence[str]) -> list[Score]: ...
     def score(self, texts: Any) -> Any:
         """Returns the log-probability of each text, read left to right (no blanks, no context)."""
-        return like(texts, score_texts(self.model, self.tokenizer, as_list(texts)))
+        return like(texts, score_texts(self.model, self.vocabulary, as_list(texts)))
 
     def perplexity(
         self, texts: str | Sequence[str], unit: Literal["token", "character", "byte"] = "token"
     ) -> float:
         """Returns the perplexity of texts per token, character or UTF-8 byte (comparable across vocabularies)."""
-        return perplexity(self.model, self.tokenizer, as_list(texts), unit=unit)
+        return perplexity(self.model, self.vocabulary, as_list(texts), unit=unit)
 
     def bits_per_character(self, texts: str | Sequence[str]) -> float:
         """Returns the mean number of bits that the model needs for a character of the texts."""
-        return bits_per_character(self.model, self.tokenizer, as_list(texts))
+        return bits_per_character(self.model, self.vocabulary, as_list(texts))
 
     @overload
     def embed(self, texts: str, *, batch_size: int = 16) -> np.ndarray: ...  # type: ignore[overload-overlap]
@@ -448,7 +459,7 @@ class GLM(Writing, Understanding, Poems, Adapting):
             texts: A text or a list of texts, of any length.
             batch_size: Rows read together.
         """
-        vectors = embed(self.model, self.tokenizer, as_list(texts), batch_size=batch_size)
+        vectors = embed(self.model, self.vocabulary, as_list(texts), batch_size=batch_size)
         return like(texts, vectors)
 
 
@@ -492,7 +503,7 @@ def load(
     place = choose_device(device)
     path = resolve(name_or_path)
     vocabulary = options.pop("tokenizer", None)
-    tokenizer = GLMTokenizer.from_pretrained(path if vocabulary is None else vocabulary)
+    tokenizer = _load_tokenizer(path if vocabulary is None else vocabulary)
     tasks = stored_tasks(path)
     with_head = len(tasks) == 1 and is_classifier(path)
     with_tags = len(tasks) == 1 and is_tagger(path)
@@ -519,12 +530,12 @@ def load(
 
 
 def _assistant(
-    given: str | Path | GLM, tokenizer: GLMTokenizer, num_tokens: int, device: Any, dtype: Any
+    given: str | Path | GLM, tokenizer: Any, num_tokens: int, device: Any, dtype: Any
 ) -> Assistant:
     """Returns what guesses for a model with a tokenizer."""
     glm = given if isinstance(given, GLM) else load(given, device=device, dtype=dtype)
-    own, other = tokenizer.get_vocab(), glm.tokenizer.get_vocab()
-    if own != other or tokenizer.special_ids != glm.tokenizer.special_ids:
+    own, other = tokenizer.get_vocab(), glm.vocabulary.get_vocab()
+    if own != other or tokenizer.special_ids != glm.vocabulary.special_ids:
         different = sum(own.get(token) != place for token, place in other.items())
         raise ConfigError(
             f"assistant_model: its vocabulary of {len(other):,} tokens is not the model's of {len(own):,}: {different:,} of its tokens "
@@ -533,7 +544,16 @@ def _assistant(
     return Assistant(glm.model, num_tokens)
 
 
-def _complete(config: GLMConfig, tokenizer: GLMTokenizer) -> None:
+def _load_tokenizer(where: str | Path) -> GLMTokenizer | LightTokenizer:
+    """Returns the tokenizer of a folder or hub name, the light one where it understands all that the folder says."""
+    if Path(where).is_dir() and (light := LightTokenizer.of_folder(where)) is not None:
+        return light
+    from glmkit.tokens.tokenizer import GLMTokenizer
+
+    return GLMTokenizer.from_pretrained(where)
+
+
+def _complete(config: Any, tokenizer: GLMTokenizer | LightTokenizer) -> None:
     """Tells a configuration that knows no vocabulary (a training folder's) the ids that generation needs."""
     fields = {f"{name}_token_id": value for name, value in asdict(tokenizer.special_ids).items()}
     del fields["block_token_id"]

@@ -15,11 +15,11 @@ class Poems:
 
     Attributes:
         model: The `GLMForConditionalGeneration`, in evaluation mode.
-        tokenizer: Its `GLMTokenizer`.
+        vocabulary: What encodes its texts: its `GLMTokenizer`, or the `LightTokenizer` that stands for it.
     """
 
     model: Any
-    tokenizer: Any
+    vocabulary: Any
 
     @overload
     def poem(self, titles: str = "", form: str = "七言绝句", **options: Any) -> Poem: ...  # type: ignore[overload-overlap]
@@ -76,5 +76,5 @@ class Poems:
             candidates=candidates,
             seed=seed,
         )
-        poems = write_poems(self.model, self.tokenizer, as_list(titles), wishes, **settings)
+        poems = write_poems(self.model, self.vocabulary, as_list(titles), wishes, **settings)
         return like(titles, poems)

@@ -99,7 +99,7 @@ def fill(
         None if settings.seed is None else settings.seed + number
         for number in range(preference.candidates)
     ]
-    drawn = infill.draw(glm.model, glm.tokenizer, texts, settings, [seeds] * len(texts), **options)
+    drawn = infill.draw(glm.model, glm.vocabulary, texts, settings, [seeds] * len(texts), **options)
     unique = [list({one.text: one for one in some}.values()) for some in drawn]
     shares = iter(preference.probabilities(glm, [one.text for some in unique for one in some]))
     results = []

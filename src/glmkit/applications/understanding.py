@@ -27,7 +27,7 @@ class Understanding:
 
     Attributes:
         model: A `GLMForConditionalGeneration` in evaluation mode.
-        tokenizer: Its `GLMTokenizer`.
+        vocabulary: What encodes its texts: its `GLMTokenizer`, or the `LightTokenizer` that stands for it.
         calibrations: Name of a task -> its `Calibration`, loaded from the model's folder.
         tasks: Name -> task that the model was fine-tuned for, loaded from its folder; they go before the catalog's.
         head: The classification head of the model's folder, or None.
@@ -36,7 +36,7 @@ class Understanding:
     """
 
     model: Any
-    tokenizer: Any
+    vocabulary: Any
     calibrations: dict[str, Calibration]
     tasks: dict[str, Task]
     head: Head | None
@@ -128,7 +128,7 @@ class Understanding:
         given = [contexts] * len(asked) if isinstance(contexts, str) else as_list(contexts)
         if isinstance(questions, str) and not isinstance(contexts, str):
             asked = asked * len(given)
-        results = answering.answer(self.model, self.tokenizer, asked, given, **settings)
+        results = answering.answer(self.model, self.vocabulary, asked, given, **settings)
         single = isinstance(questions, str) and isinstance(contexts, str)
         return results[0] if single else results
 
@@ -146,7 +146,7 @@ class Understanding:
         Raises:
             GenerationError: A text that is no string, or settings that are not allowed.
         """
-        results = summary.summarize(self.model, self.tokenizer, as_list(texts), **settings)
+        results = summary.summarize(self.model, self.vocabulary, as_list(texts), **settings)
         return like(texts, results)
 
     def tag(self, texts: Any, *, tagger: str | Path | Tagger | None = None, **settings: Any) -> Any:
@@ -187,7 +187,7 @@ class Understanding:
         """
         meant = self.task_of(task) or resolve_task(task, None)
         return classification.label_scores(
-            self.model, self.tokenizer, as_list(texts), meant, reader=self.media, **settings
+            self.model, self.vocabulary, as_list(texts), meant, reader=self.media, **settings
         )
 
     def fit_calibration(
@@ -279,7 +279,7 @@ class Understanding:
         if head is not None:
             return head.task, head.model, head.tokenizer, head.calibration, None
         assert task is not None
-        return task, self.model, self.tokenizer, self.calibrations.get(task.name), self.media
+        return task, self.model, self.vocabulary, self.calibrations.get(task.name), self.media
 
     def _classified(
         self,

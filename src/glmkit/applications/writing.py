@@ -16,12 +16,12 @@ class Writing:
 
     Attributes:
         model: The `GLMForConditionalGeneration`, in evaluation mode.
-        tokenizer: Its `GLMTokenizer`.
+        vocabulary: What encodes its texts: its `GLMTokenizer`, or the `LightTokenizer` that stands for it.
         media: What reads images, sounds and clips, or None.
     """
 
     model: Any
-    tokenizer: Any
+    vocabulary: Any
     media: Any
 
     def article(
@@ -64,7 +64,7 @@ class Writing:
             for text in (texts if several else [texts])
         ]
         pieces = [
-            write_article(self.model, self.tokenizer, request, chosen) for request in requests
+            write_article(self.model, self.vocabulary, request, chosen) for request in requests
         ]
         if stream:
             return pieces[0]
@@ -109,12 +109,12 @@ class Writing:
             if several or chosen.num_beams > 1:
                 raise GenerationError("stream=True takes one conversation and num_beams=1")
             return dialogue.stream_chat(
-                self.model, self.tokenizer, messages, chosen, constraints, self.media
+                self.model, self.vocabulary, messages, chosen, constraints, self.media
             )
         conversations = messages if several else [messages]
         replies = dialogue.chat(
             self.model,
-            self.tokenizer,
+            self.vocabulary,
             conversations,
             chosen,
             batch_size=batch_size,

@@ -94,7 +94,7 @@ def fill(
     media = for_each_text(given, len(lines))
     glm = load_model(model, device, dtype, assistant_model)
     arguments = dataclasses.asdict(settings) | leading_of(control) | media
-    limit = constraint_of(glm.tokenizer, control)
+    limit = constraint_of(glm.vocabulary, control)
     for name, value in {
         "constraints": limit,
         "negative_prompt": control["negative_prompt"],
@@ -139,7 +139,7 @@ def generate(
     media = for_each_text(given, len(lines))
     glm = load_model(model, device, dtype, assistant_model)
     settled = dataclasses.asdict(settings) | leading_of(control)
-    limit = constraint_of(glm.tokenizer, control)
+    limit = constraint_of(glm.vocabulary, control)
     for number, text in enumerate(lines):
         arguments = settled | {name: some[number] for name, some in media.items()}
         if as_json or settings.num_beams > 1 or control["prefer"]:

@@ -74,7 +74,7 @@ def multiple_choice(glm: Any, task: Task, records: Sequence[Record], seed: int) 
     """Scores the records' own choices in the blank."""
     asked, kept, skipped = fitted(glm, task, records)
     choices = [choices_of(task, one, where, asked_language(task, one)) for one, where in kept]
-    scores = score_choices(glm.model, glm.tokenizer, [one.prompt for one in asked], choices)
+    scores = score_choices(glm.model, glm.vocabulary, [one.prompt for one in asked], choices)
     outcomes = []
     for one, some, score, (record, _) in zip(asked, choices, scores, kept, strict=True):
         named = record.get(str(task.label))
@@ -106,7 +106,7 @@ def generation(glm: Any, task: Task, records: Sequence[Record], seed: int) -> An
             **{"max_new_tokens": MAX_NEW_TOKENS, **task.decoding}
         )
         filled = infill.fill(
-            glm.model, glm.tokenizer, [one.prompt for one in asked], settings, batch_size=32
+            glm.model, glm.vocabulary, [one.prompt for one in asked], settings, batch_size=32
         )
         texts = [one.blanks[0] for one in filled]
         answers.outcomes = _against_references(task, texts, kept).outcomes
@@ -115,7 +115,7 @@ def generation(glm: Any, task: Task, records: Sequence[Record], seed: int) -> An
 
 def filling(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
     """Asks for what is hidden: the likeliest contents of the right number of characters, and (`free`) of any."""
-    model, tokenizer = glm.model, glm.tokenizer
+    model, tokenizer = glm.model, glm.vocabulary
     limit = model.config.max_sequence_length
     asked: list[Question] = []
     kept: list[Record] = []
@@ -153,7 +153,7 @@ def text(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
         texts.append(question(task, known, where).answer)
     scored = text_log_probabilities(
         glm.model,
-        glm.tokenizer,
+        glm.vocabulary,
         texts,
         batch_size=16,
         stride=task.reading.stride,
@@ -171,7 +171,7 @@ def text(glm: Any, task: Task, records: Sequence[Record], seed: int) -> Answers:
     for objective in BLANK_OBJECTIVES:
         totals = on_blanks(
             glm.model,
-            glm.tokenizer,
+            glm.vocabulary,
             texts[:BLANK_TEXTS],
             objective=objective,
             seed=seed,

@@ -75,7 +75,7 @@ def fitted(
     glm: Any, task: Task, records: Sequence[Record]
 ) -> tuple[list[Asked], list[Record], int]:
     """Returns the questions with their answers as training lays them out, shortened as the task says."""
-    tokenizer, limit = glm.tokenizer, glm.model.config.max_sequence_length
+    tokenizer, limit = glm.vocabulary, glm.model.config.max_sequence_length
     asked: list[Asked] = []
     kept: list[Record] = []
     count_rows = None if glm.media is None else glm.media.count_rows

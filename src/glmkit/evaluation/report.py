@@ -104,7 +104,7 @@ def evaluate_files(
     ]
     if not texts:
         raise DataError(f"no text in {', '.join(map(str, data))}")
-    started, model, tokenizer = time.monotonic(), glm.model, glm.tokenizer
+    started, model, tokenizer = time.monotonic(), glm.model, glm.vocabulary
     measures = {"left to right": left_to_right(model, tokenizer, texts, batch_size=batch_size)}
     for objective in OBJECTIVES:
         measures[f"blanks: {objective}"] = on_blanks(

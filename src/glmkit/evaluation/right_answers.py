@@ -26,7 +26,7 @@ MEASURED_BY_TOKENS = ("perplexity", "bits_per_character", "word_perplexity", "gr
 
 def likelihood(glm: Any, asked: Sequence[Asked]) -> dict[str, Sums]:
     """Returns what the right answers cost: bits per character without the end marker, perplexity per token with it."""
-    ids = glm.tokenizer.special_ids
+    ids = glm.vocabulary.special_ids
     examples = [
         lay_out(
             one.prompt.ids,
@@ -53,7 +53,7 @@ def greedily(
     glm: Any, task: Task, asked: Sequence[Asked], kept: list[Record], skipped: int
 ) -> Answers:
     """Returns whether each token of the answers is the likeliest one after those before it; the end does not count."""
-    tokenizer, ids = glm.tokenizer, glm.tokenizer.special_ids
+    tokenizer, ids = glm.vocabulary, glm.vocabulary.special_ids
     left_to_right = task.reading.context == "unidirectional"
     if left_to_right and any(one.prompt.media for one in asked):
         raise ConfigError(

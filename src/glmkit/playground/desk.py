@@ -107,7 +107,7 @@ class Desk:
 
     async def grow(self, job: Job, *, chat: bool = False) -> AsyncIterator[str]:
         """Yields what is written of the only request of a live job, longer and longer."""
-        answering = Answering(self.glm.tokenizer, self.server.settings.name, chat=chat)
+        answering = Answering(self.glm.vocabulary, self.server.settings.name, chat=chat)
         longest = [self.asking.longest(one) for one in job.requests]
         written = ""
         async for chunk in answering.chunks(job, longest, with_usage=False):

@@ -85,7 +85,7 @@ async def _fill(
     asked = FillRequest.model_validate({**fields, "texts": desk.needed(text, "fill_empty")})
     job = await desk.write(functools.partial(desk.asking.fill, asked), media=has_media(asked))
     [[blanks]] = await job.written()
-    contents = [blank_text(desk.glm.tokenizer, blank) for blank in blanks]
+    contents = [blank_text(desk.glm.vocabulary, blank) for blank in blanks]
     desk.log("got", contents)
     finished = all(blank.finished for blank in blanks)
     yield showing.filled(desk.say, text, job.requests[0].prompt, contents, finished), ""

@@ -65,7 +65,7 @@ def add_openai(app: FastAPI, server: Server) -> None:
                 param="echo",
             )
         answering = Answering(
-            server.glm.tokenizer, name, chat=False, logprobs=wants, echo=asked.echo
+            server.glm.vocabulary, name, chat=False, logprobs=wants, echo=asked.echo
         )
         make = functools.partial(server.asking.completion, asked)
         return await server.openai(request, asked, make, answering)
@@ -79,7 +79,7 @@ def add_openai(app: FastAPI, server: Server) -> None:
     async def chat(asked: schemas.ChatRequest, request: Request) -> Response:
         """Writes the next reply of a conversation."""
         name, wants = server.check_model(asked.model), bool(asked.logprobs)
-        answering = Answering(server.glm.tokenizer, name, chat=True, logprobs=wants)
+        answering = Answering(server.glm.vocabulary, name, chat=True, logprobs=wants)
         make = functools.partial(server.asking.chat, asked)
         return await server.openai(request, asked, make, answering)
 
@@ -90,7 +90,7 @@ def add_openai(app: FastAPI, server: Server) -> None:
         server.log(request, "asked", texts)
 
         def body() -> tuple[Any, int]:
-            tokens = sum(len(encode_plain(server.glm.tokenizer, text)) for text in texts)
+            tokens = sum(len(encode_plain(server.glm.vocabulary, text)) for text in texts)
             return server.glm.embed(texts), tokens
 
         vectors, tokens = await server.work(request, body)

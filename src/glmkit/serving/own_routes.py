@@ -68,7 +68,7 @@ def _add_fill(app: FastAPI, server: Server) -> None:
                 job = await server.ask(request, make, media=has_media(asked))
                 samples = await job.written()
                 texts = [
-                    filled_text(filled(glm.tokenizer, one.prompt, blanks))
+                    filled_text(filled(glm.vocabulary, one.prompt, blanks))
                     for one, [blanks] in zip(job.requests, samples, strict=True)
                 ]
                 return schemas.FillResponse(model=name, data=texts, usage=usage(job))

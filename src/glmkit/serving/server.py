@@ -59,7 +59,7 @@ class Server:
             "max_tokens": settings.max_cache_tokens or usual,
         }
         self.scheduler = Scheduler(
-            functools.partial(make_engine, glm.model, glm.tokenizer, **limits),
+            functools.partial(make_engine, glm.model, glm.vocabulary, **limits),
             max_batch=settings.max_batch,
             max_queue=settings.max_queue,
             watcher=self.metrics,
@@ -71,7 +71,7 @@ class Server:
         if glm.media is not None:
             glm.media.processor  # noqa: B018 - loads what reads media now, not with the first request
         self.viewers = Pool(1, settings.max_batch + settings.max_queue, "glmkit-view")
-        self.asking = Asking(glm.model, glm.tokenizer, settings, glm.media)
+        self.asking = Asking(glm.model, glm.vocabulary, settings, glm.media)
         self.stopping = asyncio.Event()
 
     def check_model(self, name: str | None) -> str:

@@ -154,7 +154,7 @@ def _hidden_words(glm: Any, asked: list[tuple[str, str]]) -> list[float]:
     from glmkit.generation.choices import score_choices
 
     texts, words = [text for text, _ in asked], [[word] for _, word in asked]
-    return [float(one[0]) for one in score_choices(glm.model, glm.tokenizer, texts, words)]
+    return [float(one[0]) for one in score_choices(glm.model, glm.vocabulary, texts, words)]
 
 
 def questions(texts: list[str], tokenizer: Any) -> list[tuple[str, str]]:
