@@ -59,7 +59,7 @@ class Oracle:
         runner.forward = forward  # type: ignore[method-assign]
         return runner
 
-    def guessed(self, logits: torch.Tensor, feed: Feed) -> torch.Tensor:
+    def guessed(self, logits: np.ndarray, feed: Feed) -> np.ndarray:
         """Logits for which the next token is as good as certain; the start marker has block position 1."""
         token = self.text[min(feed.blocks[-1] - 1, len(self.text) - 1)]
         if self.random.random() >= self.share:

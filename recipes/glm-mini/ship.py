@@ -31,7 +31,8 @@ from glmkit.embedded import DEFAULT_MODEL, VISION_MODEL
 from glmkit.errors import UserError
 from glmkit.evaluation.provenance import weights_fingerprint
 from glmkit.model.convert import convert
-from glmkit.native.loading import QUANTIZED, quantize
+from glmkit.native.loading import QUANTIZED
+from glmkit.native.quantizing import quantize
 
 ASSETS = Path(__file__).resolve().parents[2] / "src" / "glmkit" / "assets"
 ASSET = ASSETS / "glm-mini"

@@ -41,7 +41,7 @@ from glmkit.native.loading import load_model
 from glmkit.native.model import NativeModel, as_torch
 from glmkit.runtime import choose_device, choose_dtype
 from glmkit.tasks.task import Task, load_task
-from glmkit.tokens.light import LightTokenizer
+from glmkit.tokens.light import LightTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from glmkit.model import GLMForConditionalGeneration
@@ -503,7 +503,7 @@ def load(
     place = choose_device(device)
     path = resolve(name_or_path)
     vocabulary = options.pop("tokenizer", None)
-    tokenizer = _load_tokenizer(path if vocabulary is None else vocabulary)
+    tokenizer = load_tokenizer(path if vocabulary is None else vocabulary)
     tasks = stored_tasks(path)
     with_head = len(tasks) == 1 and is_classifier(path)
     with_tags = len(tasks) == 1 and is_tagger(path)
@@ -542,15 +542,6 @@ def _assistant(
             "are not there, or have another id. Both must have one vocabulary, as the models of one family have"
         )
     return Assistant(glm.model, num_tokens)
-
-
-def _load_tokenizer(where: str | Path) -> GLMTokenizer | LightTokenizer:
-    """Returns the tokenizer of a folder or hub name, the light one where it understands all that the folder says."""
-    if Path(where).is_dir() and (light := LightTokenizer.of_folder(where)) is not None:
-        return light
-    from glmkit.tokens.tokenizer import GLMTokenizer
-
-    return GLMTokenizer.from_pretrained(where)
 
 
 def _complete(config: Any, tokenizer: GLMTokenizer | LightTokenizer) -> None:

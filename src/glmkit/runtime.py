@@ -1,10 +1,15 @@
-"""Where computation happens: device and number type, chosen for the machine or given by the user.
+"""Where computation happens: device, number type and threads, chosen for the machine or given by the user.
 
-Nothing is decided at import; torch is imported when a function is called.
+Nothing is decided at import. Torch is asked, and so imported, where it alone knows: not for the CPU, on a machine without a GPU.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import platform
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glmkit.errors import ConfigError
@@ -14,19 +19,26 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16", "float16")
 
+DEVICES, PROCESSORS = Path("/dev"), Path("/sys/devices/system/cpu")
 
-def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """Returns the device asked for, or the best one here: CUDA, then Apple's MPS, then the CPU.
+DRIVERS = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "dxg", "kfd")
+"""Their files on Linux: NVIDIA's, also on Jetson boards, that of GPUs under Windows (WSL), AMD's."""
+
+
+def choose_device(device: str | torch.device | None = None) -> str:
+    """Returns the name of the device asked for, or of the best one here: CUDA, then Apple's MPS, then the CPU.
 
     Raises:
         ConfigError: The device does not exist here.
     """
+    if str(device) == "cpu" or (device is None and not may_have_accelerator()):
+        return "cpu"
     import torch
 
     if device is None:
         if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
@@ -35,28 +47,72 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
             f"device {str(device)!r} cannot be used here ({str(error).splitlines()[0]}); "
             "leave it out to choose the best one, or pass 'cpu'"
         ) from error
-    return chosen
+    return str(chosen)
 
 
-def choose_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """Returns the number type asked for; by default bfloat16 on a GPU that has it, else float32.
+def may_have_accelerator() -> bool:
+    """Returns whether torch could find a GPU here, without asking torch: False only where there is none for certain.
+
+    That is so on Linux without the file of a driver and without NVIDIA's library, which one in the network would have, too.
+    """
+    if sys.platform != "linux" or any(any(DEVICES.glob(name)) for name in DRIVERS):
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def choose_dtype(dtype: str | torch.dtype | None, device: str | torch.device) -> str:
+    """Returns the name of the number type asked for; by default "bfloat16" on a GPU that has it, else "float32".
 
     Raises:
         ConfigError: No such number type.
     """
-    import torch
-
-    if isinstance(dtype, torch.dtype):
-        return dtype
     if dtype is None:
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
-    if dtype not in DTYPES:
+        if not str(device).startswith("cuda"):
+            return "float32"
+        import torch
+
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    if type(dtype).__module__ != "torch" and dtype not in DTYPES:
         raise ConfigError(
             f"dtype={dtype!r} is not one of {', '.join(DTYPES)}; weights in 8 or 4 bits are quantization='int8' or 'int4', "
             "on the command line --dtype int8 or int4"
         )
-    return getattr(torch, dtype)
+    return str(dtype).removeprefix("torch.")
+
+
+def num_threads() -> int:
+    """Returns with how many threads torch computes on the CPU or, where it is not imported, would compute.
+
+    Source: torch's `aten/src/ATen/ParallelOpenMP.cpp`. With MKL, on x86, these are as many as there are cores, or fewer where
+    MKL_NUM_THREADS or else OMP_NUM_THREADS says so; elsewhere one for each processor, or as many as these variables say.
+    """
+    if "torch" not in sys.modules and sys.platform == "linux":
+        on_x86 = platform.machine() == "x86_64"
+        most = _cores() if on_x86 else len(os.sched_getaffinity(0))
+        for name in ("MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+            told = os.environ.get(name, "").partition(",")[0].strip()
+            if told.isdecimal() and int(told):
+                return min(int(told), most) if on_x86 else int(told)
+        return most
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _cores() -> int:
+    """Returns how many cores this process may run on; two threads of one core count once."""
+    found = set()
+    for processor in os.sched_getaffinity(0):
+        place = PROCESSORS / f"cpu{processor}" / "topology" / "thread_siblings_list"
+        try:
+            found.add(place.read_text())
+        except OSError:
+            found.add(str(processor))
+    return len(found)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -34,7 +34,7 @@ ALLOWED = {
     "model": {"checkpoint", "blanks.layout"},
     "generation": {"tokens", "blanks", "model", "checkpoint"},
     # The native decoder stands where a torch model stands; nothing but loading knows which it is.
-    "native": {"model", "checkpoint", "generation.runner", "generation.graphs"},
+    "native": {"blanks.media", "model", "checkpoint", "generation.runner", "generation.graphs"},
     # Files -> rows of embeddings; what a medium is, the data side knows too.
     "multimodal": {"model", "checkpoint"},
     "evaluation": {"tokens", "blanks", "model", "checkpoint", "corpus", "generation", "tasks", "applications"},
@@ -119,6 +119,37 @@ def test_light_modules_do_not_load_torch(module: str):
         f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+STORED = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+import glmkit.native.loading
+from glmkit.checkpoint import resolve
+from glmkit.checkpoint.quantized import NativeWeights
+from glmkit.native.model import NativeModel
+from glmkit.runtime import choose_device, choose_dtype
+assert choose_dtype(None, choose_device("cpu")) == "float32"
+folder = resolve("glm-mini")
+config = SimpleNamespace(**json.loads((folder / "config.json").read_text()))
+model = NativeModel(config, NativeWeights.load(folder))
+logits = model.decoder.head(np.ones((2, config.hidden_size)))
+assert logits.shape == (2, config.vocab_size)
+print(*(name for name in sys.argv[1:] if name in sys.modules))
+"""
+
+
+@pytest.mark.skipif(why_not() is not None, reason="the native decoder is not here")
+def test_stored_weights_on_the_native_decoder_need_no_torch():
+    """What torch and transformers take is ten times what glm-mini takes."""
+    unused = ("torch", "transformers", "huggingface_hub", "safetensors", "PIL", "jinja2")
+    found = subprocess.run(
+        [sys.executable, "-c", STORED, *unused], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == []
 
 
 TEXTS_ALONE = """

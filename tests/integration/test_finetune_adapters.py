@@ -17,7 +17,7 @@ from glmkit.cli.tuning import _method_settings
 from glmkit.errors import CheckpointError, ConfigError, UserError
 from glmkit.evaluation.tasks import evaluate_task
 from glmkit.model import GLMForConditionalGeneration
-from glmkit.native.loading import quantize
+from glmkit.native.quantizing import quantize
 from glmkit.tasks.task import load_task
 from glmkit.training.finetune import finetune
 from glmkit.training.finetune_trainer import read_weights

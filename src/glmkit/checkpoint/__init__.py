@@ -8,13 +8,21 @@ format. This package knows tensors and files, never a model class; nothing in a 
     read_checkpoint    folder -> Checkpoint(format, config, state_dict, ...)
     check_state_dict   state dict against expected names and shapes, one error with all problems
     write_checkpoint   config, state dict -> folder
+
+Names below are imported when first used: weights that are stored quantized (`quantized`) need no torch.
 """
 
-from glmkit.checkpoint.checking import check_state_dict
-from glmkit.checkpoint.configs import normalize_config
-from glmkit.checkpoint.hub import resolve
-from glmkit.checkpoint.reading import Checkpoint, detect_format, read_checkpoint, read_config
-from glmkit.checkpoint.writing import new_folder, write_checkpoint, write_files
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from glmkit.checkpoint.checking import check_state_dict
+    from glmkit.checkpoint.configs import normalize_config
+    from glmkit.checkpoint.hub import resolve
+    from glmkit.checkpoint.reading import Checkpoint, detect_format, read_checkpoint, read_config
+    from glmkit.checkpoint.writing import new_folder, write_checkpoint, write_files
 
 __all__ = [
     "Checkpoint",
@@ -28,3 +36,28 @@ __all__ = [
     "write_checkpoint",
     "write_files",
 ]
+
+_LAZY = {
+    "Checkpoint": "reading",
+    "check_state_dict": "checking",
+    "detect_format": "reading",
+    "new_folder": "writing",
+    "normalize_config": "configs",
+    "read_checkpoint": "reading",
+    "read_config": "reading",
+    "resolve": "hub",
+    "write_checkpoint": "writing",
+    "write_files": "writing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'glmkit.checkpoint' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"glmkit.checkpoint.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,63 +1,22 @@
-"""Matrices -> the native decoder's layout, and back.
+"""Matrices of torch -> the native decoder's layout (`checkpoint.packed`), and back.
 
-In: a matrix of any floating type. Out: `Packed`, with 32, 16, 8 or 4 bits a weight. Runs on torch alone, so that a model can be
-quantized where the native decoder is not. The layout is described in `native/kernels.h`: blocks of 16 rows, each one stream of
-memory; columns are filled up with zeros to a multiple of 64, rows to a multiple of 16.
-
-int8 has one scale for each row, symmetric: w = scale * q, q in -127..127. int4 has for each row and group of 32 columns a float16
-scale and a zero point: w = scale * (q - zero), q in 0..15, with the least squared error among ranges shrunk in steps of 5 %.
+In: a matrix of any floating type. Out: `Packed`, with 32, 16, 8 or 4 bits a weight. Runs where the native decoder is not, too.
+int4 takes the least squared error among ranges shrunk in steps of 5 %.
 
 Shapes: R rows, C columns, both filled up; G = C / 32 groups.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from glmkit.errors import ConfigError, nearest
-
-FORMATS = ("float32", "bfloat16", "int8", "int4")
-"""In the order of the library's numbers for them."""
-
-ROWS, COLUMNS, GROUP = 16, 64, 32
+from glmkit.checkpoint.packed import COLUMNS, GROUP, ROWS, Packed, check_format
 
 SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
 LARGEST = torch.finfo(torch.float16).max
-
-
-@dataclass(frozen=True, eq=False)
-class Packed:
-    """A matrix in the native layout.
-
-    Attributes:
-        format: One of `FORMATS`.
-        shape: Rows and columns, without filling.
-        data: The numbers, [R · C]; of int4 two in each uint8, [R · C / 2].
-        scales: int8: float32 [R]; int4: float16 [R · G]; else None.
-        zeros: int4: uint8 [R · G]; else None.
-    """
-
-    format: str
-    shape: tuple[int, int]
-    data: torch.Tensor
-    scales: torch.Tensor | None = None
-    zeros: torch.Tensor | None = None
-
-
-def check_format(name: str) -> None:
-    """Refuses an unknown number format.
-
-    Raises:
-        ConfigError: There is none of that name.
-    """
-    if name not in FORMATS:
-        raise ConfigError(
-            f"no number format {name!r} for weights; there are {', '.join(FORMATS)}{nearest(name, FORMATS)}"
-        )
 
 
 @torch.no_grad()
@@ -70,14 +29,15 @@ def pack(weights: torch.Tensor, format: str) -> Packed:
     check_format(format)
     rows, columns = weights.shape
     filling = (0, -columns % COLUMNS, 0, -rows % ROWS)
-    full = F.pad(weights.detach().to(torch.float32), filling)
+    full = F.pad(weights.detach().to("cpu", torch.float32), filling)
     if format == "float32":
-        return Packed(format, (rows, columns), _blocks(full, 1))
+        return Packed(format, (rows, columns), _blocks(full, 1).numpy())
     if format == "bfloat16":
-        return Packed(format, (rows, columns), _blocks(full.to(torch.bfloat16), 2))
+        bits = _blocks(full.to(torch.bfloat16), 2).view(torch.int16)
+        return Packed(format, (rows, columns), bits.numpy().view(np.uint16))
     if format == "int8":
         steps, scales = rounded_rows(full)
-        return Packed(format, (rows, columns), _blocks(steps, 4), scales)
+        return Packed(format, (rows, columns), _blocks(steps, 4).numpy(), scales.numpy())
     grouped = full.view(full.shape[0], -1, GROUP)
     scales, zeros = _grids(grouped)
     steps = _steps(grouped, scales, zeros).to(torch.uint8).view(*full.shape)
@@ -87,9 +47,9 @@ def pack(weights: torch.Tensor, format: str) -> Packed:
     return Packed(
         format,
         (rows, columns),
-        data,
-        _blocks(scales, 1),
-        _blocks(zeros.to(torch.uint8), 1),
+        data.numpy(),
+        _blocks(scales, 1).numpy(),
+        _blocks(zeros.to(torch.uint8), 1).numpy(),
     )
 
 
@@ -98,8 +58,10 @@ def unpack(packed: Packed) -> torch.Tensor:
     """Returns the matrix as float32 [rows, columns], as the native decoder understands it."""
     rows, columns = packed.shape
     n_rows, n_columns = rows + -rows % ROWS, columns + -columns % COLUMNS
-    if packed.format in ("float32", "bfloat16"):
-        full = _rows(packed.data, n_rows, {"float32": 1, "bfloat16": 2}[packed.format]).float()
+    if packed.format == "float32":
+        full = _rows(packed.data, n_rows, 1)
+    elif packed.format == "bfloat16":
+        full = _rows(packed.data.view(np.int16), n_rows, 2).view(torch.bfloat16).float()
     elif packed.format == "int8":
         steps, scales = int8_rows(packed)
         return steps.float() * scales[:, None]
@@ -128,24 +90,12 @@ def int8_rows(packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
     assert packed.format == "int8"
     rows, columns = packed.shape
     steps = _rows(packed.data, rows + -rows % ROWS, 4)[:rows, :columns]
-    return steps.contiguous(), packed.scales[:rows].clone()
+    return steps.contiguous(), as_tensor(packed.scales)[:rows].clone()
 
 
-def is_whole(packed: Packed) -> bool:
-    """Returns whether a matrix has the parts, number types and sizes that its format and shape call for."""
-    rows, columns = packed.shape
-    if packed.format not in FORMATS or rows < 1 or columns < 1:
-        return False
-    rows, columns = rows + -rows % ROWS, columns + -columns % COLUMNS
-    numbers, groups = rows * columns, rows * columns // GROUP
-    wanted = {
-        "float32": ((torch.float32, numbers), None, None),
-        "bfloat16": ((torch.bfloat16, numbers), None, None),
-        "int8": ((torch.int8, numbers), (torch.float32, rows), None),
-        "int4": ((torch.uint8, numbers // 2), (torch.float16, groups), (torch.uint8, groups)),
-    }[packed.format]
-    found = (packed.data, packed.scales, packed.zeros)
-    return wanted == tuple(None if part is None else (part.dtype, part.numel()) for part in found)
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """Returns numbers as a tensor on the same memory; of what is mapped from a file, and so never written to, a copy."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _blocks(matrix: torch.Tensor, together: int) -> torch.Tensor:
@@ -153,9 +103,9 @@ def _blocks(matrix: torch.Tensor, together: int) -> torch.Tensor:
     return matrix.reshape(matrix.shape[0] // ROWS, ROWS, -1, together).transpose(1, 2).reshape(-1)
 
 
-def _rows(flat: torch.Tensor, n_rows: int, together: int) -> torch.Tensor:
+def _rows(flat: np.ndarray, n_rows: int, together: int) -> torch.Tensor:
     """The way back from `_blocks`, to [R, C]."""
-    blocks = flat.view(n_rows // ROWS, -1, ROWS, together)
+    blocks = as_tensor(flat).view(n_rows // ROWS, -1, ROWS, together)
     return blocks.transpose(1, 2).reshape(n_rows, -1)
 
 

@@ -1,6 +1,7 @@
 """A GLM's weights in the native layout: made from a model, saved, memory-mapped, turned back.
 
-In: a configuration and named tensors, or a folder that `save` wrote. Out: `NativeWeights`. Runs on torch alone.
+In: a configuration and named tensors, or a folder that `save` wrote. Out: `NativeWeights`, which are NumPy arrays; torch is imported
+where they are made of tensors or turned back.
 
     quantized.safetensors   matrices as `NAME`, `NAME.scales`, `NAME.zeros`; vectors as float32 under their names; the recipe (the
                             quantization, and each matrix's format and shape) in the file's metadata
@@ -12,14 +13,16 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import numpy as np
 
-from glmkit.checkpoint.packing import Packed, is_whole, pack, unpack
+from glmkit.checkpoint.mapped import json_object, map_arrays, write_arrays
+from glmkit.checkpoint.packed import Packed, is_whole
 from glmkit.errors import CheckpointError, ConfigError, nearest
+
+if TYPE_CHECKING:
+    import torch
 
 FILE = "quantized.safetensors"
 
@@ -76,7 +79,7 @@ class NativeWeights:
 
     quantization: str
     matrices: dict[str, Packed]
-    vectors: dict[str, torch.Tensor]
+    vectors: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, config: Any, state: Mapping[str, torch.Tensor], quantization: str) -> NativeWeights:
@@ -90,6 +93,10 @@ class NativeWeights:
         Raises:
             ConfigError: No such quantization.
         """
+        import torch
+
+        from glmkit.checkpoint.packing import pack
+
         check_quantization(quantization)
         layers, words = QUANTIZATIONS[quantization]
         matrices = {
@@ -97,7 +104,7 @@ class NativeWeights:
             for name in matrix_names(config)
         }
         vectors = {
-            name: state[name].detach().to("cpu", torch.float32).contiguous()
+            name: state[name].detach().to("cpu", torch.float32).contiguous().numpy()
             for name in vector_names(config)
         }
         return cls(quantization, matrices, vectors)
@@ -105,11 +112,16 @@ class NativeWeights:
     @property
     def nbytes(self) -> int:
         """Bytes in memory and, almost, on disk."""
-        return sum(tensor.nbytes for tensor in self._tensors().values())
+        return sum(array.nbytes for array in self._arrays().values())
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Returns the weights as float32 tensors by name, as the native decoder understands them."""
-        return {name: unpack(one) for name, one in self.matrices.items()} | self.vectors
+        from glmkit.checkpoint.packing import as_tensor, unpack
+
+        return {
+            **{name: unpack(one) for name, one in self.matrices.items()},
+            **{name: as_tensor(one) for name, one in self.vectors.items()},
+        }
 
     def save(self, folder: Path) -> None:
         """Writes the file into a folder; it appears when it is complete."""
@@ -120,7 +132,7 @@ class NativeWeights:
             "matrices": json.dumps(shapes),
         }
         temporary = folder / f".{FILE}.tmp"
-        save_file(self._tensors(), temporary, metadata=recipe)
+        write_arrays(temporary, self._arrays(), recipe)
         temporary.rename(folder / FILE)
 
     @classmethod
@@ -132,39 +144,43 @@ class NativeWeights:
         """
         path = folder / FILE
         try:
-            with safe_open(path, framework="pt") as file:
-                recipe = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            recipe, arrays = map_arrays(path)
             if recipe.get("version") != VERSION:
                 raise CheckpointError(
                     f"{path} was written by another version of glmkit (format {recipe.get('version')}, this one reads "
                     f"{VERSION}); quantize the model again"
                 )
-            matrices = {
-                name: Packed(
-                    format,
-                    (rows, columns),
-                    tensors.pop(name),
-                    tensors.pop(f"{name}.scales", None),
-                    tensors.pop(f"{name}.zeros", None),
-                )
-                for name, (format, rows, columns) in json.loads(recipe["matrices"]).items()
-            }
             quantization = recipe["quantization"]
+            check_quantization(quantization)
+            shapes = json_object(recipe["matrices"])
+            matrices = {name: _taken(arrays, name, told) for name, told in shapes.items()}
+            if wrong := [name for name, one in arrays.items() if one.dtype != np.float32]:
+                raise ValueError(f"{wrong[0]!r} is no matrix and not of float32")
         except CheckpointError:
             raise
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError) as error:
             raise CheckpointError(
                 f"Cannot read {path}: missing, damaged or cut short ({error}). Quantize the model again."
             ) from error
-        return cls(quantization, matrices, tensors)
+        return cls(quantization, matrices, arrays)
 
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        tensors = dict(self.vectors)
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = dict(self.vectors)
         for name, one in self.matrices.items():
             parts = {"": one.data, ".scales": one.scales, ".zeros": one.zeros}
-            tensors |= {f"{name}{end}": part for end, part in parts.items() if part is not None}
-        return tensors
+            arrays |= {f"{name}{end}": part for end, part in parts.items() if part is not None}
+        return arrays
+
+
+def _taken(arrays: dict[str, np.ndarray], name: str, told: Any) -> Packed:
+    """Returns the matrix whose format, rows and columns a recipe tells, and takes its parts out of the arrays."""
+    if not isinstance(told, list) or [type(one) for one in told] != [str, int, int]:
+        raise ValueError(f"{name!r} is a matrix of {told}")
+    parts = arrays.pop(name), arrays.pop(f"{name}.scales", None), arrays.pop(f"{name}.zeros", None)
+    packed = Packed(told[0], (told[1], told[2]), *parts)
+    if not is_whole(packed):
+        raise ValueError(f"{name!r} is not a whole matrix of {told}")
+    return packed
 
 
 def check_quantization(name: str) -> None:
@@ -213,8 +229,9 @@ def check_shapes(config: Any, weights: NativeWeights, where: str) -> None:
         **dict.fromkeys(TABLES[2:], (config.max_sequence_length + 1, hidden)),
     }
     found: dict[str, tuple[int, ...]] = {
-        name: one.shape if is_whole(one) else () for name, one in weights.matrices.items()
-    } | {name: tuple(one.shape) for name, one in weights.vectors.items()}
+        **{name: one.shape for name, one in weights.matrices.items() if is_whole(one)},
+        **{name: one.shape for name, one in weights.vectors.items() if one.dtype == np.float32},
+    }
     for name in (*matrix_names(config), *vector_names(config)):
         end = name.partition(".layers.")[2].partition(".")[2]
         expected = sizes.get(name) or sizes.get(end) or (hidden,)

@@ -71,7 +71,7 @@ def _quantize(
     tokenizer: str | None,
     overwrite: bool,
 ) -> None:
-    from glmkit.native.loading import quantize
+    from glmkit.native.quantizing import quantize
 
     if to != "glmkit" or dtype is not None:
         raise UserError(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from glmkit.checkpoint.packing import int8_rows, rounded_rows
+from glmkit.checkpoint.packing import as_tensor, int8_rows, rounded_rows
 from glmkit.checkpoint.quantized import WORDS, NativeWeights, matrix_names
 from glmkit.model.configuration import GLMConfig
 
@@ -109,7 +109,8 @@ def int8_model(config: GLMConfig, weights: NativeWeights) -> GLMForConditionalGe
             model = GLMForConditionalGeneration(config)
         for name in matrix_names(config):
             _replace(model, name, *int8_rows(weights.matrices[name]))
-        model.load_state_dict(weights.vectors, strict=False, assign=True)
+        vectors = {name: as_tensor(one) for name, one in weights.vectors.items()}
+        model.load_state_dict(vectors, strict=False, assign=True)
     return model.eval()
 
 

@@ -1,8 +1,9 @@
 """A GLM on the native decoder, in the place of a `GLMForConditionalGeneration` that reads and writes.
 
-In: a configuration and `NativeWeights`. Out: logits, hidden states, a runner. What the decoder does not do (gradients, maps of
-attention, masks and embeddings of one's own) a torch model made of the same weights does; it is built
-when it is first asked for, takes four bytes a weight, and computes with the quantized weights but float32 activations.
+In: a configuration and `NativeWeights`; arrays, or torch's tensors. Out: logits, hidden states (of arrays arrays, of tensors tensors),
+a runner. What the decoder does not do (gradients, maps of attention, masks and embeddings of one's own) a torch model made of the same
+weights does; it is built when it is first asked for, takes four bytes a weight, and computes with the quantized weights but float32
+activations. Without tensors neither torch nor transformers is imported.
 
 Shapes: B rows, L tokens of a row, H hidden, V vocabulary.
 """
@@ -10,44 +11,70 @@ Shapes: B rows, L tokens of a row, H hidden, V vocabulary.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from glmkit.checkpoint.quantized import NativeWeights
-from glmkit.model import GLMConfig
-from glmkit.native.reading import readable, row_feed
-from glmkit.native.runner import NativeDecoder, NativeRunner
+from glmkit.errors import GenerationError
+from glmkit.native.reading import READ, is_arrays, readable, row_feed
+from glmkit.native.runner import NativeDecoder, NativeRunner, as_float32
 
 if TYPE_CHECKING:
-    from glmkit.model import GLMForConditionalGeneration
+    import torch
+
+    from glmkit.model import GLMConfig, GLMForConditionalGeneration
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What a batch of arrays is answered with, under transformers' names.
+
+    Attributes:
+        logits: float32 [B, L, V], or None.
+        last_hidden_state: float32 [B, L, H], or None.
+    """
+
+    logits: np.ndarray | None = None
+    last_hidden_state: np.ndarray | None = None
 
 
 class NativeModel:
     """A GLM on the native decoder.
 
     Attributes:
-        config: Its `GLMConfig`.
+        config: What it was given: an `Architecture`, a `GLMConfig`, or whatever has their fields.
         weights: Its `NativeWeights`.
         decoder: What computes with them.
         assistant: What guesses for it (`generation.infill.make_engine`), if anything does.
     """
 
     assistant: Any = None  # asking for what is not said here builds the torch model
-    device = torch.device("cpu")
-    dtype = torch.float32
+    takes_arrays = True
     training = False
-    takes_arrays = False
 
-    def __init__(self, config: GLMConfig, weights: NativeWeights):
+    def __init__(self, config: Any, weights: NativeWeights):
         self.config = config
         self.weights = weights
         self.decoder = NativeDecoder(config, weights)
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors are that it is given."""
+        import torch
+
+        return torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type of what it answers."""
+        import torch
+
+        return torch.float32
 
     def make_runner(self) -> NativeRunner:
         """Returns a runner without sequences (`generation.runner.make_runner`)."""
@@ -68,7 +95,7 @@ class NativeModel:
     def _generating(self) -> Any:
         from glmkit.native.generating import GeneratingModel
 
-        return GeneratingModel(self.config)
+        return GeneratingModel(as_config(self.config))
 
     @property
     def generation_config(self) -> Any:
@@ -102,35 +129,50 @@ class NativeModel:
         return self
 
     def __call__(self, **batch: Any) -> Any:
-        """Logits [B, L, V] of a batch of `blanks.layout.collate`; anything else the torch model does."""
+        """Logits [B, L, V] of a batch of `blanks.layout.collate`.
+
+        Of tensors that the decoder does not read, or whose gradients are wanted, the torch model's answer.
+
+        Raises:
+            GenerationError: Arrays that the decoder does not read.
+        """
+        if _of_arrays(batch):
+            return Arrays(logits=self.lm_head(self._states(batch)))
         if not readable(batch):
             return self.torch_model(**batch)
-        states = self._states(batch)
-        return CausalLMOutputWithPast(logits=self.lm_head(states))
+        import torch
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        return CausalLMOutputWithPast(logits=self.lm_head(torch.from_numpy(self._states(batch))))  # type: ignore[arg-type]
 
     @property
     def glm(self) -> Any:
         """The backbone: called with a batch it gives `last_hidden_state` [B, L, H]."""
         return _Backbone(self)
 
-    def lm_head(self, states: torch.Tensor) -> torch.Tensor:
-        """Returns the logits […, V] of hidden states […, H]."""
-        if isinstance(states, np.ndarray):
-            return self.lm_head(torch.from_numpy(states)).numpy()
-        if states.requires_grad:
+    def lm_head(self, states: Any) -> Any:
+        """Returns the logits […, V] of hidden states […, H], an array or a tensor."""
+        given = isinstance(states, np.ndarray)
+        if not given and states.requires_grad:
             return self.torch_model.lm_head(states)
-        return self.decoder.head(states.flatten(0, -2)).unflatten(0, states.shape[:-1])
+        rows = as_float32(states).reshape(-1, self.config.hidden_size)
+        logits = self.decoder.head(rows).reshape(*states.shape[:-1], self.config.vocab_size)
+        if given:
+            return logits
+        import torch
 
-    def _states(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Returns [B, L, H], zero where a row is filled up."""
-        ids, mask = batch["input_ids"], batch.get("attention_mask")
-        states = torch.zeros(*ids.shape, self.config.hidden_size)
-        filled = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask > 0
-        rows = filled.any(1).nonzero()[:, 0].tolist()
+        return torch.from_numpy(logits)
+
+    def _states(self, batch: dict[str, Any]) -> np.ndarray:
+        """Returns float32 [B, L, H], zero where a row is filled up."""
+        ids, mask = np.asarray(batch["input_ids"]), batch.get("attention_mask")
+        states = np.zeros((*ids.shape, self.config.hidden_size), np.float32)
+        filled = np.ones(ids.shape, bool) if mask is None else np.asarray(mask) != 0
+        rows = np.flatnonzero(filled.any(1)).tolist()
         runner = self.make_runner()
         feeds = [row_feed(batch, row, runner.open()) for row in rows]
         for row, values in zip(rows, runner.states(feeds), strict=True):
-            states[row, filled[row]] = torch.from_numpy(values)
+            states[row, filled[row]] = values
         return states
 
 
@@ -139,15 +181,39 @@ def as_torch(model: Any) -> Any:
     return model.torch_model if isinstance(model, NativeModel) else model
 
 
-def unpacked(config: GLMConfig, weights: NativeWeights) -> GLMForConditionalGeneration:
+def as_config(config: Any) -> GLMConfig:
+    """Returns transformers' configuration with the fields of another one; itself if it is that."""
+    from glmkit.model import GLMConfig
+
+    if isinstance(config, GLMConfig):
+        return config
+    return GLMConfig(**(config.to_dict() if hasattr(config, "to_dict") else vars(config)))
+
+
+def unpacked(config: Any, weights: NativeWeights) -> GLMForConditionalGeneration:
     """Returns a torch model of packed weights, float32."""
+    import torch
+
     from glmkit.model import GLMForConditionalGeneration
 
     with torch.inference_mode(False):  # whoever asks first, gradients must flow later
         with torch.device("meta"):
-            model = GLMForConditionalGeneration(config)
+            model = GLMForConditionalGeneration(as_config(config))
         model.load_state_dict(weights.state_dict(), assign=True)
     return model.eval()
+
+
+def _of_arrays(batch: dict[str, Any]) -> bool:
+    """Returns whether a batch is of arrays; refuses those that the decoder does not read."""
+    if not is_arrays(batch):
+        return False
+    if not readable(batch):
+        given = ", ".join(sorted(name for name, one in batch.items() if one is not None))
+        raise GenerationError(
+            f"a batch of arrays with {given}: the native decoder reads {', '.join(sorted(READ))} of rows without holes; "
+            "what else a model reads is given as torch tensors"
+        )
+    return True
 
 
 class _Backbone:
@@ -157,9 +223,15 @@ class _Backbone:
         self._model = model
 
     def __call__(self, **batch: Any) -> Any:
+        if _of_arrays(batch):
+            return Arrays(last_hidden_state=self._model._states(batch))
         if not readable(batch):
             return self._model.torch_model.glm(**batch)
-        return BaseModelOutputWithPast(last_hidden_state=self._model._states(batch))
+        import torch
+        from transformers.modeling_outputs import BaseModelOutputWithPast
+
+        states = torch.from_numpy(self._model._states(batch))
+        return BaseModelOutputWithPast(last_hidden_state=states)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model.torch_model.glm, name)

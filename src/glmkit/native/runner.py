@@ -1,6 +1,6 @@
 """The native decoder and its `Runner`s (`generation.runner`): sequences of tokens in, logits out.
 
-In: a configuration and `NativeWeights`. Out: logits or hidden states on the CPU. Keys and values are float32 where the weights
+In: a configuration and `NativeWeights`. Out: logits or hidden states, NumPy arrays. Keys and values are float32 where the weights
 are, else float16. Knows no blanks, no settings and no text. Calls from several threads run one after the other; other Python
 threads go on meanwhile.
 
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import torch
 
 from glmkit.blanks.media import check_media, one_table
-from glmkit.checkpoint.packing import FORMATS
+from glmkit.checkpoint.packed import FORMATS
 from glmkit.checkpoint.quantized import (
     LAYER,
     MATRICES,
@@ -28,6 +28,7 @@ from glmkit.checkpoint.quantized import (
     check_shapes,
 )
 from glmkit.native.library import Sizes, check, load
+from glmkit.runtime import num_threads
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 """In the order of the library's numbers for them."""
@@ -44,7 +45,7 @@ class NativeDecoder:
         """Hands the weights to the decoder, which reads them where they lie.
 
         Args:
-            config: The model's `GLMConfig`.
+            config: The model's `Architecture`, or whatever has its fields.
             weights: Its weights.
             threads: By default as many as torch uses.
 
@@ -67,11 +68,11 @@ class NativeDecoder:
             half_cache=weights.quantization != "float32",
             epsilon=config.layernorm_epsilon,
         )
-        self.threads = threads or torch.get_num_threads()
+        self.threads = threads or num_threads()
         self.model = self.library.glmkit_new(ctypes.byref(sizes), self.threads)
         if not self.model:
             self.checked(-1)
-        self._kept: list[torch.Tensor] = []  # what the decoder reads must stay where it is
+        self._kept: list[np.ndarray] = []  # what the decoder reads must stay where it is
         self._set_matrix(0, 0, weights, WORDS)
         for layer in range(config.num_layers):
             for role, name in enumerate(MATRICES, start=1):
@@ -86,11 +87,11 @@ class NativeDecoder:
         if getattr(self, "model", None):
             self.library.glmkit_delete(self.model)
 
-    def head(self, states: torch.Tensor) -> torch.Tensor:
+    def head(self, states: np.ndarray) -> np.ndarray:
         """Returns the logits, float32 [n, V], of hidden states [n, H]."""
-        states = states.detach().to("cpu", torch.float32).contiguous()
-        logits = torch.empty(len(states), self.vocabulary)
-        addresses = states.data_ptr(), logits.data_ptr()
+        states = np.ascontiguousarray(states, np.float32)
+        logits = np.empty((len(states), self.vocabulary), np.float32)
+        addresses = states.ctypes.data, logits.ctypes.data
         self.checked(self.library.glmkit_head(self.model, len(states), *addresses))
         return logits
 
@@ -112,16 +113,16 @@ class NativeDecoder:
         number = FORMATS.index(packed.format)
         self.checked(self.library.glmkit_set_matrix(self.model, role, layer, number, *addresses))
 
-    def _set_vector(self, role: int, layer: int, vector: torch.Tensor) -> None:
-        if vector.dim() == 1:  # read in steps of 16
-            vector = torch.nn.functional.pad(vector, (0, -len(vector) % 16))
+    def _set_vector(self, role: int, layer: int, vector: np.ndarray) -> None:
+        if vector.ndim == 1:  # read in steps of 16
+            vector = np.pad(vector, (0, -len(vector) % 16))
         address = self._keep(vector)
         self.checked(self.library.glmkit_set_vector(self.model, role, layer, address))
 
-    def _keep(self, tensor: torch.Tensor) -> int:
-        tensor = tensor.contiguous()
-        self._kept.append(tensor)
-        return tensor.data_ptr()
+    def _keep(self, array: np.ndarray) -> int:
+        array = np.ascontiguousarray(array)
+        self._kept.append(array)
+        return array.ctypes.data
 
 
 class NativeRunner:
@@ -157,7 +158,7 @@ class NativeRunner:
         """Returns the number of tokens that a sequence has read."""
         return self._decoder.checked(self._library.glmkit_length(self._model, sequence))
 
-    def forward(self, feeds: Sequence[Any]) -> list[torch.Tensor]:
+    def forward(self, feeds: Sequence[Any]) -> list[np.ndarray]:
         """Reads each feed (`generation.runner.Feed`), at most one for a sequence.
 
         Returns:
@@ -170,23 +171,21 @@ class NativeRunner:
         """
         return self._read(feeds, logits=True)
 
-    def states(self, feeds: Sequence[Any]) -> list[torch.Tensor]:
+    def states(self, feeds: Sequence[Any]) -> list[np.ndarray]:
         """Reads each feed as `forward` does; returns float32 [num_logits, H] after the final LayerNorm."""
         return self._read(feeds, logits=False)
 
-    def _read(self, feeds: Sequence[Any], *, logits: bool) -> list[torch.Tensor]:
+    def _read(self, feeds: Sequence[Any], *, logits: bool) -> list[np.ndarray]:
         if not feeds:
             return []
         for feed in feeds:
             check_media(feed.ids, feed.media, self._decoder.hidden)
-        ids, media = one_table([feed.ids for feed in feeds], [feed.media for feed in feeds])
-        if media is not None:
-            media = media.to(torch.float32).contiguous()
-        table = (None, 0) if media is None else (media.data_ptr(), len(media))
+        ids, table = one_table([feed.ids for feed in feeds], [feed.media for feed in feeds])
+        media = None if table is None else as_float32(table)
+        rows = (None, 0) if media is None else (media.ctypes.data, len(media))
         counts = [feed.num_logits for feed in feeds]
-        results = torch.empty(
-            sum(counts), self._decoder.vocabulary if logits else self._decoder.hidden
-        )
+        width = self._decoder.vocabulary if logits else self._decoder.hidden
+        results = np.empty((sum(counts), width), np.float32)
         arrays: list[np.ndarray] = [
             np.array([feed.sequence for feed in feeds], np.int64),
             np.array([len(feed.ids) for feed in feeds], np.int32),
@@ -197,15 +196,23 @@ class NativeRunner:
             _joined([feed.blocks for feed in feeds]),
         ]
         addresses = [array.ctypes.data for array in arrays]
-        where = results.data_ptr()
+        where = results.ctypes.data
         targets = (None, where) if logits else (where, None)
-        status = self._library.glmkit_forward(self._model, len(feeds), *addresses, *table, *targets)
+        status = self._library.glmkit_forward(self._model, len(feeds), *addresses, *rows, *targets)
         self._decoder.checked(status)
-        return np.split(results.numpy(), np.cumsum(counts)[:-1])
+        ends = accumulate(counts)
+        return [results[end - count : end] for count, end in zip(counts, ends, strict=True)]
 
     def _new(self, sequence: int) -> int:
         self._sequences.add(self._decoder.checked(sequence))
         return sequence
+
+
+def as_float32(values: Any) -> np.ndarray:
+    """Returns floating numbers of any kind, an array or a tensor, as float32 side by side in memory."""
+    if not isinstance(values, np.ndarray):
+        values = values.detach().float().cpu().numpy()
+    return np.ascontiguousarray(values, np.float32)
 
 
 def _joined(parts: list[Any]) -> np.ndarray:

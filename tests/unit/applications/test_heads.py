@@ -17,7 +17,7 @@ from glmkit.config import save_config
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model import GLMForSequenceClassification
 from glmkit.model.convert import convert
-from glmkit.native.loading import quantize
+from glmkit.native.quantizing import quantize
 from glmkit.tasks.encoding import encode_question
 from glmkit.tasks.rendering import question
 from glmkit.tasks.task import load_task

@@ -18,8 +18,9 @@ from glmkit.generation.torch_runner import TorchRunner
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.model.int8 import Int8Embedding, Int8Linear, has_int8, int8_model, to_int8
 from glmkit.native import loading
-from glmkit.native.loading import load_model, quantize
+from glmkit.native.loading import load_model
 from glmkit.native.model import unpacked
+from glmkit.native.quantizing import quantize
 
 
 def pair() -> tuple[GLMForConditionalGeneration, GLMForConditionalGeneration]:
@@ -103,11 +104,13 @@ def test_what_is_loaded_for_a_gpu_keeps_its_eight_bits(stored, monkeypatch, tmp_
         source = tmp_path / "int8"
     monkeypatch.setattr(loading, "_on", lambda device, model, backend: model)
     if not stored:
-        monkeypatch.setattr(loading, "to_int8", lambda model, device: to_int8(model, "cpu"))
+        monkeypatch.setattr(
+            "glmkit.model.int8.to_int8", lambda model, device: to_int8(model, "cpu")
+        )
     model = load_model(
         source,
-        device=torch.device("cuda"),
-        dtype=torch.bfloat16,
+        device="cuda",
+        dtype="bfloat16",
         quantization=None if stored else "int8",
     )
     assert has_int8(model)
@@ -116,4 +119,4 @@ def test_what_is_loaded_for_a_gpu_keeps_its_eight_bits(stored, monkeypatch, tmp_
     words = expected.model.glm.word_embeddings.weight
     torch.testing.assert_close(model.glm.word_embeddings.weight, words.bfloat16())
     with pytest.raises(ConfigError, match="or take 'int8'"):
-        load_model(source, device=torch.device("cuda"), dtype=torch.bfloat16, quantization="int4")
+        load_model(source, device="cuda", dtype="bfloat16", quantization="int4")

@@ -21,7 +21,7 @@ from glmkit.multimodal.modeling import GLMForMultimodalGeneration, load_media
 from glmkit.multimodal.processor import MediaProcessor, shift_rows
 from glmkit.multimodal.reader import KEPT, MediaReader
 from glmkit.native import library
-from glmkit.native.loading import quantize
+from glmkit.native.quantizing import quantize
 from glmkit.special_tokens import FIRST_MEDIA_ID
 from glmkit.tokens.blanked import encode_pieces, split_at_blanks
 from media_samples import (

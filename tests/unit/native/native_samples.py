@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -44,7 +45,7 @@ def feed(
     end: int,
     prefix: int = 0,
     num_logits: int | None = None,
-    media: torch.Tensor | None = None,
+    media: torch.Tensor | np.ndarray | None = None,
 ):
     parts = [part[start:end].tolist() for part in tokens]
     count = end - start if num_logits is None else num_logits
@@ -61,16 +62,17 @@ def feed(
 
 def reference(
     model: GLMForConditionalGeneration, tokens, prefix: int, media: torch.Tensor | None = None
-) -> torch.Tensor:
+) -> np.ndarray:
     """Logits [T, V] of the torch model."""
     ids, positions, blocks = tokens
     with torch.no_grad():
-        return model(
+        logits = model(
             input_ids=ids[None],
             position_ids=torch.stack((positions, blocks))[None],
             prefix_lengths=torch.tensor([prefix]),
             media_embeds=media,
-        ).logits[0]
+        ).logits
+    return logits[0].numpy()
 
 
 def as_understood(

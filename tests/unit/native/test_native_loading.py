@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -14,13 +15,13 @@ from conftest import golden_folder
 from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.checkpoint.quantized import FILE
 from glmkit.cli.main import build_app
-from glmkit.errors import CheckpointError, ConfigError
+from glmkit.errors import CheckpointError, ConfigError, GenerationError
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.model.convert import convert
 from glmkit.native import library
 from glmkit.native.library import NativeError
-from glmkit.native.loading import quantize
 from glmkit.native.model import NativeModel
+from glmkit.native.quantizing import quantize
 from glmkit.native.runner import NativeRunner
 
 TEXTS = [
@@ -104,18 +105,31 @@ def test_a_batch_with_padding_is_read_natively(pair, side, monkeypatch):
         )
         for n in range(1, 3)
     ]
-    batch = {
-        name: torch.from_numpy(array)
-        for name, array in collate(examples, ids.pad, side=side).items()
-    }
-    del batch["labels"]
+    arrays = collate(examples, ids.pad, side=side)
+    del arrays["labels"]
+    batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
     with torch.inference_mode():
         found, expected = native.model(**batch).logits, on_torch.model(**batch).logits
+        states = native.model.glm(**batch).last_hidden_state
+    assert np.array_equal(native.model(**arrays).logits, found.numpy())
+    assert np.array_equal(native.model.glm(**arrays).last_hidden_state, states.numpy())
+    assert np.array_equal(native.model.lm_head(states.numpy()), native.model.lm_head(states))
     real = batch["attention_mask"].bool()
     tolerance = 1e-4 if native.model.weights.quantization == "float32" else 0.05
     assert float((found - expected)[real].abs().max()) <= tolerance * float(
         expected[real].abs().max()
     )
+
+
+def test_arrays_that_the_decoder_does_not_read_are_refused(pair):
+    model = pair[0].model
+    ids, positions = np.full((1, 4), 5), np.zeros((1, 2, 4), np.int64)
+    holes = {"attention_mask": np.array([[1, 0, 1, 1]]), "prefix_lengths": np.array([4])}
+    for more in ({"segment_ids": np.ones((1, 4))}, holes, {"attention_mask": holes["attention_mask"][:, :3]}):  # fmt: skip
+        for call in (model, model.glm):
+            with pytest.raises(GenerationError, match="arrays with .*the native decoder reads"):
+                call(input_ids=ids, position_ids=positions, **more)
+    assert model(input_ids=ids, position_ids=positions).logits.dtype == np.float32
 
 
 def test_what_the_decoder_does_not_do_torch_does(folder):

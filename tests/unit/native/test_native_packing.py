@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_samples import random_model
+from safetensors.torch import load_file
 
-from glmkit.checkpoint.packing import FORMATS, is_whole, pack, unpack
+from glmkit.checkpoint.packed import FORMATS, is_whole
+from glmkit.checkpoint.packing import pack, unpack
 from glmkit.checkpoint.quantized import FILE, NativeWeights, check_shapes
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.native import library
@@ -65,11 +73,16 @@ def test_saved_weights_are_the_same_bits(quantization: str, tmp_path):
     loaded = NativeWeights.load(tmp_path)
     check_shapes(model.config, loaded, "here")
     assert loaded.quantization == quantization
-    ours, theirs = weights._tensors(), loaded._tensors()
+    ours, theirs = weights._arrays(), loaded._arrays()
     assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        assert tensor.dtype == theirs[name].dtype
-        assert torch.equal(tensor, theirs[name]), name
+    for name, array in ours.items():
+        assert array.dtype == theirs[name].dtype
+        assert np.array_equal(array, theirs[name]), name
+    numbers = {tensor.dtype for tensor in load_file(tmp_path / FILE).values()}
+    assert (torch.bfloat16 in numbers) == (quantization == "bfloat16")
+    assert torch.uint16 not in numbers
+    for name, tensor in weights.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
 
 
 def test_what_cannot_be_read_says_what_to_do(tmp_path):
@@ -91,8 +104,70 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path):
     lying = NativeWeights("int8", {**weights.matrices, name: short}, weights.vectors)
     with pytest.raises(CheckpointError, match="word_embeddings"):
         check_shapes(model.config, lying, "here")
+    lying.save(tmp_path)
+    with pytest.raises(CheckpointError, match="word_embeddings.weight' is not a whole matrix"):
+        NativeWeights.load(tmp_path)
+    name = "glm.transformer.final_layernorm.bias"
+    wide = {**weights.vectors, name: weights.vectors[name].astype(np.float16)}
+    with pytest.raises(CheckpointError, match="final_layernorm.bias has the shape"):
+        check_shapes(model.config, NativeWeights("int8", weights.matrices, wide), "here")
     with pytest.raises(ConfigError, match="no quantization 'int3'.*int4"):
         NativeWeights.of(model.config, model.state_dict(), "int3")
+
+
+@functools.cache
+def small_file() -> tuple[SimpleNamespace, dict, bytes]:
+    """A model's sizes, and the header and the numbers of its file."""
+    model = random_model(num_layers=1, hidden_size=16, num_attention_heads=2, vocab_size=20)
+    with TemporaryDirectory() as folder:
+        weights = NativeWeights.of(model.config, model.state_dict(), "int4")
+        weights.save(Path(folder))
+        content = (Path(folder) / FILE).read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    fields = ("vocab_size", "hidden_size", "num_layers", "intermediate_size", "max_sequence_length", "block_position_encoding")  # fmt: skip
+    sizes = SimpleNamespace(**{name: getattr(model.config, name) for name in fields})
+    return sizes, json.loads(content[8:start]), content[start:]
+
+
+wrong = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 3000) | st.sampled_from([2**40, 2**70, 1e300, "F32", "I8", "U64", "x"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets"]), inner),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_a_damaged_file_is_refused_or_holds_what_it_says(data):
+    """No header makes anything be read that is not in the file."""
+    sizes, header, numbers = small_file()
+    header = json.loads(json.dumps(header))
+    recipe = header["__metadata__"]
+    shapes = json.loads(recipe["matrices"])
+    for _ in range(data.draw(st.integers(0, 2))):
+        target = data.draw(st.sampled_from([header, recipe, shapes, *list(header.values())[1:]]))
+        name = data.draw(st.sampled_from([*sorted(target), "more"]))
+        if data.draw(st.booleans()):
+            target[name] = data.draw(wrong | st.sampled_from(list(target.values()) or [0]))
+        else:
+            target.pop(name, None)
+    if isinstance(recipe.get("matrices"), str):
+        recipe["matrices"] = json.dumps(shapes)
+    text = bytearray(json.dumps(header).encode())
+    length = bytearray(len(text).to_bytes(8, "little"))
+    for part in (text, length):
+        for _ in range(data.draw(st.sampled_from([0, 0, 0, 1, 2]))):
+            part[data.draw(st.integers(0, len(part) - 1))] = data.draw(st.integers(0, 255))
+    content = bytes(length + text) + numbers[: data.draw(st.sampled_from([None, -1, 0]))]
+    with TemporaryDirectory() as folder:
+        (Path(folder) / FILE).write_bytes(content)
+        try:
+            weights = NativeWeights.load(Path(folder))
+            check_shapes(sizes, weights, "here")
+        except CheckpointError:
+            return
+        assert all(one.tobytes() in content for one in weights._arrays().values())
+        assert weights.nbytes <= len(numbers)
 
 
 def test_packing_needs_no_native_decoder(monkeypatch):

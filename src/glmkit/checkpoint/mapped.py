@@ -1,0 +1,105 @@
+"""A `.safetensors` file <-> arrays, without torch: what is read is mapped into memory, page by page as it is used.
+
+safetensors' own reader for NumPy copies everything, and NumPy has no bfloat16: it is the uint16 of its bits here. Nothing that a file
+holds is trusted: an array lies inside of it whatever its header says.
+
+Source of the format: https://github.com/huggingface/safetensors (8 bytes with the header's length, the header in JSON, the numbers).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NUMBERS = {"F32": "float32", "F16": "float16", "BF16": "uint16", "I8": "int8", "U8": "uint8"}
+"""The file's name of each number type -> the array's; others belong to no weights that are packed."""
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Returns the object that a text in JSON is.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON nested too deep") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"a {type(value).__name__} where a JSON object belongs")
+    return value
+
+
+def map_arrays(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Returns the metadata of a file and its arrays by name; they are read-only, and the file stays mapped while one is there.
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: It is not in safetensors' format, cut short, or has a number type that is none of `NUMBERS`.
+    """
+    with path.open("rb") as file:
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(memory[:8], "little")
+    if len(memory) < max(8, start):
+        raise ValueError(f"{len(memory)} bytes are less than the header")
+    header = json_object(memory[8:start].decode("utf-8"))
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(one, str) for one in metadata.values()):
+        raise ValueError("metadata that are not texts")
+    entries = sorted(_entry(name, told) for name, told in header.items())
+    arrays, end = {}, 0
+    for first, last, name, numbers, shape in entries:
+        if first != end:
+            raise ValueError(f"{name!r} begins at {first}, where {end} is expected")
+        end = last
+        if start + end > len(memory):
+            raise ValueError(f"{name!r} ends beyond the file")
+        arrays[name] = np.ndarray(shape, numbers, memory, start + first)
+    if start + end != len(memory):
+        raise ValueError(f"{len(memory) - start - end} bytes that belong to nothing")
+    return metadata, arrays
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Writes a file of arrays, which are of number types in `NUMBERS`; not one of them is copied."""
+    from safetensors import TensorSpec, serialize_file
+
+    kept = {name: np.ascontiguousarray(one) for name, one in arrays.items()}
+    specs = {
+        name: TensorSpec(
+            dtype="bfloat16" if one.dtype == np.uint16 else one.dtype.name,
+            shape=one.shape,
+            data_ptr=one.ctypes.data,
+            data_len=one.nbytes,
+        )
+        for name, one in kept.items()
+    }
+    serialize_file(specs, path, metadata)
+
+
+def _entry(name: str, told: Any) -> tuple[int, int, str, str, tuple[int, ...]]:
+    """Returns where an array begins and ends, its name, number type and shape, as a header's entry tells."""
+    if not isinstance(told, dict) or told.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"{name!r} is not described")
+    numbers, shape, offsets = told["dtype"], told["shape"], told["data_offsets"]
+    if not isinstance(numbers, str) or numbers not in NUMBERS:
+        raise ValueError(f"{name!r} is of the type {numbers!r}; there are {', '.join(NUMBERS)}")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise ValueError(f"{name!r} has the shape {shape} and lies at {offsets}")
+    first, last = offsets
+    numbers = NUMBERS[numbers]
+    if math.prod(shape) * np.dtype(numbers).itemsize != last - first:
+        raise ValueError(f"{name!r} has {last - first} bytes for the shape {shape} of {numbers}")
+    return first, last, name, numbers, tuple(shape)
+
+
+def _are_sizes(values: Any) -> bool:
+    """Few enough, too, that their product is there at once."""
+    are = isinstance(values, list) and len(values) <= 8
+    return are and all(type(one) is int and one >= 0 for one in values)

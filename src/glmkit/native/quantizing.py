@@ -1,0 +1,130 @@
+"""A model -> its folder with quantized weights, and what that changed.
+
+In: a folder in any known format, or a hub name. Out: the folder that `loading.load_model` maps into memory, and a `QuantizationReport`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from glmkit.checkpoint import new_folder, resolve
+from glmkit.checkpoint.adapters import MEDIA_FOLDER, media_folder
+from glmkit.checkpoint.configs import has_head
+from glmkit.checkpoint.files import read_json
+from glmkit.checkpoint.quantized import FILE, NativeWeights, check_quantization
+from glmkit.checkpoint.reading import CONFIG
+from glmkit.errors import CheckpointError
+from glmkit.native.loading import refuse_virtual_tokens, torch_model
+from glmkit.native.model import unpacked
+from glmkit.whole_files import copy_matching
+
+if TYPE_CHECKING:
+    from glmkit.model import GLMForConditionalGeneration
+
+KEPT = ("*.json", "*.model", "*.txt", "*.jinja", "*.md", "tasks/*.yaml")
+"""Files of a model's folder that a quantized one has too: vocabulary, calibrations, tasks, cards."""
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What was quantized, and what it changed.
+
+    Attributes:
+        source: What was read.
+        target: What was written.
+        quantization: "int8" or "int4".
+        source_bytes: Of the weights before, as they were stored.
+        target_bytes: Of the weights now.
+        relative_change: How much the logits of fixed random input change: root mean square, in units of their own.
+    """
+
+    source: str
+    target: Path
+    quantization: str
+    source_bytes: int
+    target_bytes: int
+    relative_change: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} -> {self.target}, {self.quantization}: {self.source_bytes / 1e6:.1f} MB -> "
+            f"{self.target_bytes / 1e6:.1f} MB\nlogits of random input change by {self.relative_change:.1%}; measure "
+            "what that does to a task with `glmkit evaluate`"
+        )
+
+
+def quantize(
+    source: str | Path,
+    target: str | Path,
+    quantization: str,
+    *,
+    tokenizer: str | Path | None = None,
+    overwrite: bool = False,
+) -> QuantizationReport:
+    """Writes a model's folder again with quantized weights; `glmkit.load` maps them into memory.
+
+    Everything beside the weights (vocabulary, calibrations, tasks, what reads media) is copied along. The folder appears when it is complete.
+
+    Args:
+        source: A folder in any known format, or a hub name.
+        target: Folder to write; absent or empty unless `overwrite`.
+        quantization: "int8" or "int4".
+        tokenizer: Folder with the vocabulary, where the source has none.
+        overwrite: Replace an existing model.
+
+    Raises:
+        ConfigError: No such quantization.
+        CheckpointError: The source cannot be read or has a head, or the target is taken.
+    """
+    check_quantization(quantization)
+    path = resolve(source)
+    if (path / CONFIG).is_file() and has_head(read_json(path / CONFIG)):
+        raise CheckpointError(
+            f"{source} labels by a head, which a quantized folder has no place for; convert it with --dtype bfloat16"
+        )
+    model = torch_model(path).eval()
+    if model.glm.virtual_tokens is not None:
+        refuse_virtual_tokens(path, quantization, None)
+    quantized = path / FILE
+    if quantized.is_file():
+        size = quantized.stat().st_size
+    else:
+        size = sum(parameter.nbytes for parameter in model.parameters())
+    model = model.float()
+    weights = NativeWeights.of(model.config, model.state_dict(), quantization)
+    with new_folder(target, overwrite=overwrite) as temporary:
+        for folder in dict.fromkeys((path, path if tokenizer is None else Path(tokenizer))):
+            copy_matching(folder, temporary, KEPT)
+        for index in temporary.glob("*.index.json"):
+            index.unlink()
+        if (media := media_folder(path)) is not None:
+            shutil.copytree(media, temporary / MEDIA_FOLDER)
+        model.config.save_pretrained(temporary)
+        weights.save(temporary)
+    return QuantizationReport(
+        source=str(source),
+        target=Path(target),
+        quantization=quantization,
+        source_bytes=size,
+        target_bytes=weights.nbytes,
+        relative_change=_relative_change(model, unpacked(model.config, weights)),
+    )
+
+
+@torch.inference_mode()
+def _relative_change(
+    model: GLMForConditionalGeneration, other: GLMForConditionalGeneration
+) -> float:
+    config, draw = model.config, torch.Generator().manual_seed(0)
+    ids = torch.randint(config.num_tokens or config.vocab_size, (4, 64), generator=draw)
+    batch = {
+        "input_ids": ids[:, : config.max_sequence_length],
+        "prefix_lengths": torch.full((4,), 32),
+    }
+    expected, found = model(**batch).logits, other(**batch).logits
+    return float((found - expected).square().mean().sqrt() / expected.std())
