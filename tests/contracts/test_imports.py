@@ -31,7 +31,7 @@ ALLOWED = {
     "tokens": {"corpus", "blanks"},
     "checkpoint": set(),
     # The model side knows the data side by the layout alone: generate() must not build positions by hand.
-    "model": {"checkpoint", "blanks.layout"},
+    "model": {"checkpoint", "blanks.layout", "blanks.media"},
     "generation": {"tokens", "blanks", "model", "checkpoint"},
     # The native decoder stands where a torch model stands; nothing but loading knows which it is.
     "native": {"blanks.media", "model", "checkpoint", "generation.runner", "generation.graphs"},
@@ -191,11 +191,11 @@ glm.generate("The capital of France is", max_new_tokens=2)
 list(glm.generate("春天来了，", max_new_tokens=3, stream=True, stop="。"))
 glm.chat("你好", max_new_tokens=3)
 glm.poem("春日", candidates=1)
-glm.article("秋天的校园", max_tokens=20)
+glm.article("秋天的校园", max_new_tokens=20)
 glm.sentiment("这家店的菜很好吃")
 glm.classify("这家店的菜很好吃", labels=["好", "坏"])
 glm.answer("北京在哪里？", "北京在中国的北方。")
-glm.summarize("北京是中国的首都，在北方。", max_new_tokens=4)
+glm.summarize("北京是中国的首都，在北方。", max_new_tokens=4, num_beams=1)
 glm.score("春天来了"), glm.perplexity("春天来了"), glm.embed("春天")
 assert "torch_model" not in vars(glm.model), "a torch model of the weights was built"
 print(*(name for name in sys.argv[1:] if name in sys.modules))
