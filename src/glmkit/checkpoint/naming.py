@@ -7,12 +7,16 @@ or `model.`. Here the backbone's weights have none; heads keep their own names.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from glmkit.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T", bound="torch.Tensor | np.ndarray")
 
 PREFIX = "glm."
 
@@ -29,14 +33,14 @@ def plain_name(name: str) -> str:
     return match.group(1) if match else name
 
 
-def plain_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def plain_names(state_dict: dict[str, T]) -> dict[str, T]:
     """Returns the weights under plain names, without a copy of the tied output projection.
 
     Raises:
         CheckpointError: Two names stand for the same weight.
     """
     origins: dict[str, str] = {}
-    plain: dict[str, torch.Tensor] = {}
+    plain: dict[str, T] = {}
     for name, tensor in state_dict.items():
         short = plain_name(name)
         if short in plain:
@@ -44,9 +48,14 @@ def plain_names(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         origins[short], plain[short] = name, tensor
     embedding = plain.get("word_embeddings.weight")
     # An untied projection stays, and will be an unexpected weight: GLM's is tied.
-    if _TIED in plain and embedding is not None and plain[_TIED].equal(embedding):
+    if _TIED in plain and embedding is not None and _equal(plain[_TIED], embedding):
         del plain[_TIED]
     return plain
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Returns whether two tensors, or two arrays, are the same."""
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) else one.equal(other)
 
 
 def head_names(state_dict: dict[str, torch.Tensor]) -> list[str]:

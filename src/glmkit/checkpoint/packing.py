@@ -1,136 +1,259 @@
-"""Matrices of torch -> the native decoder's layout (`checkpoint.packed`), and back.
+"""Matrices -> the native decoder's layout, and back.
 
-In: a matrix of any floating type. Out: `Packed`, with 32, 16, 8 or 4 bits a weight. Runs where the native decoder is not, too.
-int4 takes the least squared error among ranges shrunk in steps of 5 %.
+In: a matrix of any floating type, an array (bfloat16 as the uint16 of its bits) or a tensor. Out: `Packed`, with 32, 16, 8 or 4 bits a
+weight. Runs on NumPy alone, where the native decoder is not, too, some rows at a time on each thread. The layout is described in
+`native/kernels.h`: blocks of 16 rows, each one stream of memory; columns are filled up with zeros to a multiple of 64, rows to a multiple
+of 16.
+
+int8 has one scale for each row, symmetric: w = scale * q, q in -127..127. int4 has for each row and group of 32 columns a float16
+scale and a zero point: w = scale * (q - zero), q in 0..15, with the least squared error among ranges shrunk in steps of 5 %.
 
 Shapes: R rows, C columns, both filled up; G = C / 32 groups.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-import torch.nn.functional as F
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from glmkit.checkpoint.packed import COLUMNS, GROUP, ROWS, Packed, check_format
+import numpy as np
+
+from glmkit.errors import ConfigError, nearest
+from glmkit.runtime import num_threads
+
+if TYPE_CHECKING:
+    import torch
+
+FORMATS = ("float32", "bfloat16", "int8", "int4")
+"""In the order of the library's numbers for them."""
+
+ROWS, COLUMNS, GROUP = 16, 64, 32
+
+TOGETHER = {"float32": 1, "bfloat16": 2, "int8": 4, "int4": 4}
+"""Format -> numbers (of int4 pairs of them) of a row that lie side by side."""
 
 SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
-LARGEST = torch.finfo(torch.float16).max
+LARGEST = np.float32(np.finfo(np.float16).max)
+
+AT_ONCE = 2**16
+"""Numbers that a thread packs at a time: what it makes of them stays in its cache."""
 
 
-@torch.no_grad()
-def pack(weights: torch.Tensor, format: str) -> Packed:
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A matrix in the native layout.
+
+    Attributes:
+        format: One of `FORMATS`.
+        shape: Rows and columns, without filling.
+        data: The numbers, [R · C]: float32; bfloat16 as the uint16 of their bits; int8; of int4 two in each uint8, [R · C / 2].
+        scales: int8: float32 [R]; int4: float16 [R · G]; else None.
+        zeros: int4: uint8 [R · G]; else None.
+    """
+
+    format: str
+    shape: tuple[int, int]
+    data: np.ndarray
+    scales: np.ndarray | None = None
+    zeros: np.ndarray | None = None
+
+
+def check_format(name: str) -> None:
+    """Refuses an unknown number format.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if name not in FORMATS:
+        raise ConfigError(
+            f"no number format {name!r} for weights; there are {', '.join(FORMATS)}{nearest(name, FORMATS)}"
+        )
+
+
+def is_whole(packed: Packed) -> bool:
+    """Returns whether a matrix has the parts, number types and sizes that its format and shape call for."""
+    if packed.format not in FORMATS or min(packed.shape) < 1:
+        return False
+    wanted = _parts(packed.format, *_filled(*packed.shape))
+    found = (packed.data, packed.scales, packed.zeros)
+    return wanted == tuple(None if part is None else (part.dtype.name, part.size) for part in found)
+
+
+def pack(weights: np.ndarray | torch.Tensor, format: str) -> Packed:
     """Returns a matrix in the native layout.
 
     Raises:
         ConfigError: No such format.
     """
     check_format(format)
-    rows, columns = weights.shape
-    filling = (0, -columns % COLUMNS, 0, -rows % ROWS)
-    full = F.pad(weights.detach().to("cpu", torch.float32), filling)
-    if format == "float32":
-        return Packed(format, (rows, columns), _blocks(full, 1).numpy())
-    if format == "bfloat16":
-        bits = _blocks(full.to(torch.bfloat16), 2).view(torch.int16)
-        return Packed(format, (rows, columns), bits.numpy().view(np.uint16))
-    if format == "int8":
-        steps, scales = rounded_rows(full)
-        return Packed(format, (rows, columns), _blocks(steps, 4).numpy(), scales.numpy())
-    grouped = full.view(full.shape[0], -1, GROUP)
-    scales, zeros = _grids(grouped)
-    steps = _steps(grouped, scales, zeros).to(torch.uint8).view(*full.shape)
-    # Of eight columns the first four are the low nibbles, the last four the high ones.
-    low, high = steps.view(full.shape[0], -1, 2, 4).unbind(2)
-    data = _blocks((low | high << 4).reshape(full.shape[0], -1), 4)
-    return Packed(
-        format,
-        (rows, columns),
-        data.numpy(),
-        _blocks(scales, 1).numpy(),
-        _blocks(zeros.to(torch.uint8), 1).numpy(),
+    source = as_numbers(weights)
+    rows, columns = _filled(*source.shape)
+    data, scales, zeros = (
+        np.empty(part[1], part[0]) if part is not None else None
+        for part in _parts(format, rows, columns)
     )
+    assert data is not None
+    step = max(ROWS, AT_ONCE // columns // ROWS * ROWS)
+
+    def some(first: int) -> None:
+        given = source[first : first + step]
+        filling = ((0, -len(given) % ROWS), (0, columns - given.shape[1]))
+        if format == "bfloat16" and source.dtype == np.uint16:
+            numbers = np.pad(given, filling)
+        else:
+            numbers = np.pad(widened(given), filling)
+        if format == "bfloat16":
+            numbers = narrowed(numbers)
+        elif format == "int8":
+            numbers, steps = rounded_rows(numbers)
+            _put(scales, steps[:, None], first, rows, 1)
+        elif format == "int4":
+            numbers, steps, points = _nibbles(numbers)
+            _put(scales, steps, first, rows, 1)
+            _put(zeros, points, first, rows, 1)
+        _put(data, numbers, first, rows, TOGETHER[format])
+
+    firsts = range(0, len(source), step)
+    if len(firsts) == 1:
+        some(0)
+    else:
+        with ThreadPoolExecutor(num_threads()) as pool:
+            for _ in pool.map(some, firsts):
+                pass
+    return Packed(format, (len(source), source.shape[1]), data, scales, zeros)
 
 
-@torch.no_grad()
-def unpack(packed: Packed) -> torch.Tensor:
+def unpack(packed: Packed) -> np.ndarray:
     """Returns the matrix as float32 [rows, columns], as the native decoder understands it."""
     rows, columns = packed.shape
-    n_rows, n_columns = rows + -rows % ROWS, columns + -columns % COLUMNS
-    if packed.format == "float32":
-        full = _rows(packed.data, n_rows, 1)
-    elif packed.format == "bfloat16":
-        full = _rows(packed.data.view(np.int16), n_rows, 2).view(torch.bfloat16).float()
-    elif packed.format == "int8":
+    n_rows, _ = _filled(rows, columns)
+    numbers = _rows(packed.data, n_rows, TOGETHER[packed.format])
+    if packed.format == "int8":
         steps, scales = int8_rows(packed)
-        return steps.float() * scales[:, None]
-    else:
-        assert packed.scales is not None
-        assert packed.zeros is not None
-        both = _rows(packed.data, n_rows, 4).view(n_rows, -1, 1, 4)
-        steps = torch.cat((both & 15, both >> 4), 2).view(n_rows, -1, GROUP).float()
-        zeros = _rows(packed.zeros, n_rows, 1).float()
-        scales = _rows(packed.scales, n_rows, 1).float()
-        full = (scales[..., None] * (steps - zeros[..., None])).reshape(n_rows, n_columns)
-    return full[:rows, :columns].contiguous()
+        return steps * scales[:, None]
+    if packed.format == "int4":
+        pairs = numbers.reshape(n_rows, -1, 1, 4)
+        steps = np.concatenate((pairs & 15, pairs >> 4), 2).reshape(n_rows, -1, GROUP)
+        scales, zeros = (
+            _rows(part, n_rows, 1).astype(np.float32)[..., None]
+            for part in (packed.scales, packed.zeros)
+        )
+        numbers = (scales * (steps - zeros)).reshape(n_rows, -1)
+    return np.ascontiguousarray(widened(numbers)[:rows, :columns])
 
 
-def rounded_rows(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def rounded_rows(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns float32 [R, C] as int8 of the same shape and the scale of each row, float32 [R]."""
-    scales = weights.abs().amax(1) / 127
-    steps = (weights / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round()
-    return steps.to(torch.int8), scales
+    scales = np.abs(weights).max(1) / np.float32(127)
+    steps = np.rint(weights / np.maximum(scales, np.finfo(np.float32).tiny)[:, None])
+    return steps.astype(np.int8), scales
 
 
-@torch.no_grad()
-def int8_rows(packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+def int8_rows(packed: Packed) -> tuple[np.ndarray, np.ndarray]:
     """Returns an int8 matrix row by row, [rows, columns], and the scale of each row, float32 [rows]."""
     assert packed.scales is not None
     assert packed.format == "int8"
     rows, columns = packed.shape
-    steps = _rows(packed.data, rows + -rows % ROWS, 4)[:rows, :columns]
-    return steps.contiguous(), as_tensor(packed.scales)[:rows].clone()
+    steps = _rows(packed.data, _filled(rows, columns)[0], TOGETHER["int8"])[:rows, :columns]
+    return np.ascontiguousarray(steps), packed.scales[:rows].copy()
 
 
-def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """Returns numbers as a tensor on the same memory; of what is mapped from a file, and so never written to, a copy."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+def as_numbers(weights: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Returns a tensor's numbers as an array, bfloat16 as the uint16 of its bits, on the same memory if that is the CPU's."""
+    if isinstance(weights, np.ndarray):
+        return weights
+    import torch
+
+    weights = weights.detach().cpu()
+    if weights.dtype == torch.bfloat16:
+        return weights.contiguous().view(torch.int16).numpy().view(np.uint16)
+    return weights.numpy()
 
 
-def _blocks(matrix: torch.Tensor, together: int) -> torch.Tensor:
-    """[R, C] -> [R / 16, C / together, 16, together], flat."""
-    return matrix.reshape(matrix.shape[0] // ROWS, ROWS, -1, together).transpose(1, 2).reshape(-1)
+def widened(numbers: np.ndarray) -> np.ndarray:
+    """Returns numbers as float32; uint16 are the bits of bfloat16."""
+    if numbers.dtype == np.uint16:
+        return (numbers.astype(np.uint32) << 16).view(np.float32)
+    return numbers.astype(np.float32, copy=False)
 
 
-def _rows(flat: np.ndarray, n_rows: int, together: int) -> torch.Tensor:
-    """The way back from `_blocks`, to [R, C]."""
-    blocks = as_tensor(flat).view(n_rows // ROWS, -1, ROWS, together)
-    return blocks.transpose(1, 2).reshape(n_rows, -1)
+def narrowed(numbers: np.ndarray) -> np.ndarray:
+    """Returns float32 numbers rounded to the nearest bfloat16 (of two the even one), as uint16; those already stay as they are."""
+    if numbers.dtype == np.uint16:
+        return numbers
+    bits = np.ascontiguousarray(numbers).view(np.uint32)
+    rounded = (bits + ((bits >> 16 & 1) + 0x7FFF)) >> 16
+    return np.where(np.isnan(numbers), 0x7FC0, rounded).astype(np.uint16)
 
 
-def _grids(grouped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _filled(rows: int, columns: int) -> tuple[int, int]:
+    """Returns R and C."""
+    return rows + -rows % ROWS, columns + -columns % COLUMNS
+
+
+def _parts(format: str, rows: int, columns: int) -> tuple[tuple[str, int] | None, ...]:
+    """Returns number type and size of data, scales and zeros of a matrix [R, C]."""
+    numbers, groups = rows * columns, rows * columns // GROUP
+    return {
+        "float32": (("float32", numbers), None, None),
+        "bfloat16": (("uint16", numbers), None, None),
+        "int8": (("int8", numbers), ("float32", rows), None),
+        "int4": (("uint8", numbers // 2), ("float16", groups), ("uint8", groups)),
+    }[format]
+
+
+def _put(whole: Any, part: np.ndarray, first: int, rows: int, together: int) -> None:
+    """Writes rows from `first` on into their places: [R, C] -> [R / 16, C / together, 16, together], flat."""
+    blocks = part.reshape(len(part) // ROWS, ROWS, -1, together).transpose(0, 2, 1, 3)
+    whole = whole.reshape(rows // ROWS, -1, ROWS, together)
+    whole[first // ROWS : first // ROWS + len(blocks)] = blocks
+
+
+def _rows(flat: Any, rows: int, together: int) -> np.ndarray:
+    """The way back from `_put`, to [R, C]."""
+    return flat.reshape(rows // ROWS, -1, ROWS, together).transpose(0, 2, 1, 3).reshape(rows, -1)
+
+
+def _nibbles(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns float32 [R, C] as pairs of steps, uint8 [R, C / 2], with the scales, float16, and zero points, uint8, [R, G]."""
+    grouped = matrix.reshape(len(matrix), -1, GROUP)
+    scales, zeros = _grids(grouped)
+    steps = _steps(grouped, scales, zeros).astype(np.uint8).reshape(len(matrix), -1, 2, 4)
+    # Of eight columns the first four are the low nibbles, the last four the high ones.
+    pairs = steps[:, :, 0] | steps[:, :, 1] << 4
+    return pairs.reshape(len(matrix), -1), scales, zeros.astype(np.uint8)
+
+
+def _grids(grouped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns for each group of [R, G, 32] its scale (float16) and zero point (float32), both [R, G]."""
-    low, high = grouped.amin(2).clamp_max(0), grouped.amax(2).clamp_min(0)
-    least = torch.full_like(low, torch.inf)
-    best_scales, best_zeros = low.to(torch.float16), low
+    low, high = np.minimum(grouped.min(2), 0), np.maximum(grouped.max(2), 0)
+    least = np.full_like(low, np.inf)
+    best_scales, best_zeros = low.astype(np.float16), low
     for shrunk in SHRUNK:
-        scales = ((high - low) * (shrunk / 15)).clamp_max(LARGEST).to(torch.float16)
-        zeros = (-low * shrunk / _divisor(scales)).round().clamp(0, 15)
-        steps = _steps(grouped, scales, zeros)
-        errors = (scales.float()[..., None] * (steps - zeros[..., None]) - grouped).square().sum(2)
+        scales = np.minimum((high - low) * np.float32(shrunk / 15), LARGEST).astype(np.float16)
+        zeros = np.clip(np.rint(-low * np.float32(shrunk) / _divisor(scales)), 0, 15)
+        wrong = _steps(grouped, scales, zeros)
+        wrong -= zeros[..., None]
+        wrong *= scales.astype(np.float32)[..., None]
+        wrong -= grouped
+        errors = np.einsum("rgc,rgc->rg", wrong, wrong)
         better = errors < least
-        least = torch.where(better, errors, least)
-        best_scales = torch.where(better, scales, best_scales)
-        best_zeros = torch.where(better, zeros, best_zeros)
+        least = np.where(better, errors, least)
+        best_scales = np.where(better, scales, best_scales)
+        best_zeros = np.where(better, zeros, best_zeros)
     return best_scales, best_zeros
 
 
-def _steps(grouped: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:
-    return ((grouped / _divisor(scales)[..., None]).round() + zeros[..., None]).clamp(0, 15)
+def _steps(grouped: np.ndarray, scales: np.ndarray, zeros: np.ndarray) -> np.ndarray:
+    steps = grouped / _divisor(scales)[..., None]
+    np.rint(steps, out=steps)
+    steps += zeros[..., None]
+    return np.clip(steps, 0, 15, out=steps)
 
 
-def _divisor(scales: torch.Tensor) -> torch.Tensor:
+def _divisor(scales: np.ndarray) -> np.ndarray:
     """Where a scale is 0, so are the weights (or they are too small for float16): any divisor gives steps of 0."""
-    scales = scales.float()
-    return torch.where(scales > 0, scales, torch.inf)
+    scales = scales.astype(np.float32)
+    return np.where(scales > 0, scales, np.float32(np.inf))

@@ -1,7 +1,7 @@
 """A GLM's weights in the native layout: made from a model, saved, memory-mapped, turned back.
 
-In: a configuration and named tensors, or a folder that `save` wrote. Out: `NativeWeights`, which are NumPy arrays; torch is imported
-where they are made of tensors or turned back.
+In: a configuration and named tensors or arrays, or a folder that `save` wrote. Out: `NativeWeights`, which are NumPy arrays; torch is
+imported where they are turned back into tensors.
 
     quantized.safetensors   matrices as `NAME`, `NAME.scales`, `NAME.zeros`; vectors as float32 under their names; the recipe (the
                             quantization, and each matrix's format and shape) in the file's metadata
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glmkit.checkpoint.mapped import json_object, map_arrays, write_arrays
-from glmkit.checkpoint.packed import Packed, is_whole
+from glmkit.checkpoint.packing import Packed, as_numbers, is_whole, pack, unpack, widened
 from glmkit.errors import CheckpointError, ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -82,21 +82,19 @@ class NativeWeights:
     vectors: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, config: Any, state: Mapping[str, torch.Tensor], quantization: str) -> NativeWeights:
+    def of(
+        cls, config: Any, state: Mapping[str, torch.Tensor | np.ndarray], quantization: str
+    ) -> NativeWeights:
         """Returns a model's weights packed.
 
         Args:
-            config: The model's `GLMConfig`.
-            state: Its tensors by name (`model.state_dict()`).
+            config: The model's `GLMConfig` or `Architecture`.
+            state: Its tensors by name (`model.state_dict()`), or arrays (`packing.as_numbers`).
             quantization: A name of `QUANTIZATIONS`.
 
         Raises:
             ConfigError: No such quantization.
         """
-        import torch
-
-        from glmkit.checkpoint.packing import pack
-
         check_quantization(quantization)
         layers, words = QUANTIZATIONS[quantization]
         matrices = {
@@ -104,7 +102,7 @@ class NativeWeights:
             for name in matrix_names(config)
         }
         vectors = {
-            name: state[name].detach().to("cpu", torch.float32).contiguous().numpy()
+            name: np.ascontiguousarray(widened(as_numbers(state[name])))
             for name in vector_names(config)
         }
         return cls(quantization, matrices, vectors)
@@ -116,12 +114,14 @@ class NativeWeights:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Returns the weights as float32 tensors by name, as the native decoder understands them."""
-        from glmkit.checkpoint.packing import as_tensor, unpack
+        import torch
 
-        return {
-            **{name: unpack(one) for name, one in self.matrices.items()},
-            **{name: as_tensor(one) for name, one in self.vectors.items()},
+        # What is mapped from a file can never be written to, which a tensor may be.
+        matrices = {name: unpack(one) for name, one in self.matrices.items()}
+        vectors = {
+            name: one if one.flags.writeable else one.copy() for name, one in self.vectors.items()
         }
+        return {name: torch.from_numpy(one) for name, one in {**matrices, **vectors}.items()}
 
     def save(self, folder: Path) -> None:
         """Writes the file into a folder; it appears when it is complete."""
@@ -211,12 +211,8 @@ def vector_names(config: Any) -> Iterator[str]:
     yield from TABLES if config.block_position_encoding else TABLES[:3]
 
 
-def check_shapes(config: Any, weights: NativeWeights, where: str) -> None:
-    """Refuses weights that a configuration does not describe: the native decoder trusts their sizes.
-
-    Raises:
-        CheckpointError: A tensor is missing or of another size.
-    """
+def shapes_of(config: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each of a model's weights by name."""
     hidden, mlp = config.hidden_size, config.intermediate_size
     sizes = {
         WORDS: (config.vocab_size, hidden),
@@ -228,13 +224,25 @@ def check_shapes(config: Any, weights: NativeWeights, where: str) -> None:
         VECTORS[6]: (mlp,),
         **dict.fromkeys(TABLES[2:], (config.max_sequence_length + 1, hidden)),
     }
+    names = (*matrix_names(config), *vector_names(config))
+    ends = (name.partition(".layers.")[2].partition(".")[2] for name in names)
+    return {
+        name: sizes.get(name) or sizes.get(end) or (hidden,)
+        for name, end in zip(names, ends, strict=True)
+    }
+
+
+def check_shapes(config: Any, weights: NativeWeights, where: str) -> None:
+    """Refuses weights that a configuration does not describe: the native decoder trusts their sizes.
+
+    Raises:
+        CheckpointError: A tensor is missing or of another size.
+    """
     found: dict[str, tuple[int, ...]] = {
         **{name: one.shape for name, one in weights.matrices.items() if is_whole(one)},
         **{name: one.shape for name, one in weights.vectors.items() if one.dtype == np.float32},
     }
-    for name in (*matrix_names(config), *vector_names(config)):
-        end = name.partition(".layers.")[2].partition(".")[2]
-        expected = sizes.get(name) or sizes.get(end) or (hidden,)
+    for name, expected in shapes_of(config).items():
         if found.get(name) != expected:
             raise CheckpointError(
                 f"{where}: {name} has the shape {found.get(name)}, the configuration wants {expected}; "

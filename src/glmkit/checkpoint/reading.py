@@ -7,22 +7,30 @@ on the CPU memory-mapped where the file allows it. Does not know what shapes a m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from glmkit.checkpoint.adapters import is_adapter
+from glmkit.checkpoint.architecture import Architecture
 from glmkit.checkpoint.configs import MODEL_TYPE, normalize_config, require_this_glm
 from glmkit.checkpoint.files import read_json, read_tensors
+from glmkit.checkpoint.mapped import map_arrays
 from glmkit.checkpoint.megatron import is_training_folder, read_training_folder
-from glmkit.checkpoint.naming import plain_names
+from glmkit.checkpoint.naming import PREFIX, plain_names
 from glmkit.checkpoint.quantized import FILE as QUANTIZED
-from glmkit.checkpoint.quantized import NativeWeights
-from glmkit.errors import CheckpointError
+from glmkit.checkpoint.quantized import NativeWeights, shapes_of
+from glmkit.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from glmkit.checkpoint.files import MapLocation
+
+T = TypeVar("T", bound="torch.Tensor | np.ndarray")
 
 Format = Literal["glmkit", "hub", "megatron"]
 FORMATS: tuple[Format, ...] = ("glmkit", "hub", "megatron")
@@ -119,7 +127,11 @@ def read_checkpoint(
         config = normalize_config(raw)
     else:
         config = read_config(path, num_attention_heads=num_attention_heads)
-        state = _read_weights(path, map_location)
+        if (path / QUANTIZED).is_file():
+            unpacked = NativeWeights.load(path).state_dict()
+            state = {name: tensor.to(map_location) for name, tensor in unpacked.items()}
+        else:
+            state = _read_weights(path, partial(read_tensors, map_location=map_location))
     state = plain_names(state)
     embedding = state.get("word_embeddings.weight")
     if embedding is None:
@@ -128,6 +140,26 @@ def read_checkpoint(
             f"{', '.join(list(state)[:5]) or 'nothing'}."
         )
     return Checkpoint(format_, config, state, path, embedding.dtype)
+
+
+def map_weights(path: Path) -> tuple[Architecture, dict[str, np.ndarray]] | None:
+    """Returns configuration and weights of a folder whose safetensors need nothing of torch, mapped into memory.
+
+    Returns:
+        The weights under a model's names (`glm.…`), bfloat16 as the uint16 of its bits. None where `read_checkpoint` is to be asked:
+        of other files, an adapter, a head, and of all that is wrong, which it says.
+    """
+    if is_adapter(path) or not (path / CONFIG).is_file() or (path / QUANTIZED).is_file():
+        return None
+    try:
+        config = Architecture.from_folder(path)
+        found = plain_names(_read_weights(path, lambda file: map_arrays(file)[1]))
+    except (CheckpointError, ConfigError, OSError, ValueError):
+        return None
+    state = {f"{PREFIX}{name}": array for name, array in found.items()}
+    numbers = {array.dtype.name for array in state.values()}
+    fits = {name: array.shape for name, array in state.items()} == shapes_of(config)
+    return (config, state) if fits and numbers <= {"float32", "float16", "uint16"} else None
 
 
 def _with_heads(config: dict[str, Any], heads: int | None, path: Path) -> dict[str, Any]:
@@ -139,10 +171,8 @@ def _with_heads(config: dict[str, Any], heads: int | None, path: Path) -> dict[s
     return config
 
 
-def _read_weights(folder: Path, map_location: MapLocation) -> dict[str, torch.Tensor]:
-    if (folder / QUANTIZED).is_file():
-        unpacked = NativeWeights.load(folder).state_dict()
-        return {name: tensor.to(map_location) for name, tensor in unpacked.items()}
+def _read_weights(folder: Path, read: Callable[[Path], dict[str, T]]) -> dict[str, T]:
+    """Returns the weights of a folder, each of whose files `read` reads."""
     for name in WEIGHT_FILES:
         single, index = folder / name, folder / f"{name}.index.json"
         if single.is_file() and index.is_file():
@@ -150,9 +180,9 @@ def _read_weights(folder: Path, map_location: MapLocation) -> dict[str, torch.Te
                 f"{folder} has both {name} and {index.name}; remove the one that is not meant."
             )
         if single.is_file():
-            return read_tensors(single, map_location)
+            return read(single)
         if index.is_file():
-            return _read_indexed(index, map_location)
+            return _read_indexed(index, read)
     stray = sorted(p.name for p in folder.iterdir() if "-of-" in p.name)
     hint = f" {len(stray)} shards ({stray[0]} ...) are there, but no index file." if stray else ""
     raise CheckpointError(
@@ -161,7 +191,7 @@ def _read_weights(folder: Path, map_location: MapLocation) -> dict[str, torch.Te
     )
 
 
-def _read_indexed(index: Path, map_location: MapLocation) -> dict[str, torch.Tensor]:
+def _read_indexed(index: Path, read: Callable[[Path], dict[str, T]]) -> dict[str, T]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} has no 'weight_map' from tensor names to files.")
@@ -173,9 +203,9 @@ def _read_indexed(index: Path, map_location: MapLocation) -> dict[str, torch.Ten
         raise CheckpointError(
             f"{index} names {len(files)} files, of which {len(absent)} are missing: {', '.join(absent[:5])}."
         )
-    state: dict[str, torch.Tensor] = {}
+    state: dict[str, T] = {}
     for name in files:
-        shard = read_tensors(index.parent / name, map_location)
+        shard = read(index.parent / name)
         listed = {tensor for tensor, file in weight_map.items() if file == name}
         if lacking := sorted(listed - set(shard)):
             raise CheckpointError(

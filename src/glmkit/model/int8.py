@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from glmkit.checkpoint.packing import as_tensor, int8_rows, rounded_rows
+from glmkit.checkpoint.packing import int8_rows
 from glmkit.checkpoint.quantized import WORDS, NativeWeights, matrix_names
 from glmkit.model.configuration import GLMConfig
 
@@ -108,10 +108,17 @@ def int8_model(config: GLMConfig, weights: NativeWeights) -> GLMForConditionalGe
         with torch.device("meta"):
             model = GLMForConditionalGeneration(config)
         for name in matrix_names(config):
-            _replace(model, name, *int8_rows(weights.matrices[name]))
-        vectors = {name: as_tensor(one) for name, one in weights.vectors.items()}
+            _replace(model, name, *map(torch.from_numpy, int8_rows(weights.matrices[name])))
+        vectors = {name: torch.tensor(one) for name, one in weights.vectors.items()}
         model.load_state_dict(vectors, strict=False, assign=True)
     return model.eval()
+
+
+def rounded_rows(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `checkpoint.packing.rounded_rows`, wherever the weights are."""
+    scales = weights.abs().amax(1) / 127
+    steps = (weights / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round()
+    return steps.to(torch.int8), scales
 
 
 def to_int8(model: Any, device: torch.device | str) -> Any:

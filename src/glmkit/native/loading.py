@@ -1,8 +1,8 @@
 """A checkpoint -> the model that reads and writes fastest here: on the native decoder, or on torch.
 
 In: a folder in any known format, or one that `quantizing.quantize` wrote; device, number type, quantization, backend. Out: a
-`NativeModel` or a `GLMForConditionalGeneration`. Torch is imported where it is needed: not for weights that are stored quantized and
-run on the native decoder.
+`NativeModel` or a `GLMForConditionalGeneration`. Torch is imported where it is needed: not for weights in safetensors that run on the
+native decoder.
 
     on a CPU, in float32 or bfloat16, or quantized    the native decoder, where glmkit was installed with it
     on a GPU of NVIDIA or AMD                         torch, which writes by steps captured as CUDA graphs; int8 weights stay so
@@ -15,8 +15,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from glmkit.checkpoint.adapters import is_adapter
 from glmkit.checkpoint.architecture import Architecture
 from glmkit.checkpoint.quantized import FILE, NativeWeights
+from glmkit.checkpoint.reading import map_weights
 from glmkit.errors import ConfigError, nearest
 from glmkit.native.library import NativeError, why_not
 from glmkit.native.model import NativeModel, as_config, unpacked
@@ -73,8 +75,15 @@ def load_model(
             + (", or take 'int8'" if kind == "cuda" else "")
         )
     native = backend in (None, "native") and refusal is None
-    if weights is None:
-        model = torch_model(path, dtype="float32" if quantization else dtype, **options)
+    if weights is None and native and (mapped := map_weights(path)) is not None:
+        config, state = mapped
+        weights = NativeWeights.of(config, state, format)
+    elif weights is None:
+        if not native or is_adapter(path):
+            options["dtype"] = "float32" if quantization else dtype
+        model = torch_model(
+            path, **options
+        )  # for the decoder as stored: packing rounds what is to be rounded
         if model.glm.virtual_tokens is not None:
             refuse_virtual_tokens(path, quantization, backend)
             native = False

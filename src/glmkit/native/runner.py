@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from glmkit.blanks.media import check_media, one_table
-from glmkit.checkpoint.packed import FORMATS
+from glmkit.checkpoint.packing import FORMATS
 from glmkit.checkpoint.quantized import (
     LAYER,
     MATRICES,

@@ -8,18 +8,25 @@ import logging
 import numpy as np
 import pytest
 import torch
+from native_samples import random_model
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import glmkit
 from conftest import golden_folder
 from glmkit.blanks.layout import Piece, collate, lay_out
+from glmkit.checkpoint import write_files
+from glmkit.checkpoint.configs import normalize_config
+from glmkit.checkpoint.naming import plain_names
 from glmkit.checkpoint.quantized import FILE
+from glmkit.checkpoint.reading import map_weights
 from glmkit.cli.main import build_app
 from glmkit.errors import CheckpointError, ConfigError, GenerationError
 from glmkit.model import GLMForConditionalGeneration
 from glmkit.model.convert import convert
-from glmkit.native import library
+from glmkit.native import library, loading
 from glmkit.native.library import NativeError
+from glmkit.native.loading import load_model
 from glmkit.native.model import NativeModel
 from glmkit.native.quantizing import quantize
 from glmkit.native.runner import NativeRunner
@@ -46,6 +53,73 @@ def pair(request, folder, tmp_path_factory):
     target = tmp_path_factory.mktemp("quantized") / request.param
     quantize(folder, target, request.param)
     return glmkit.load(target), glmkit.load(target, backend="torch")
+
+
+@pytest.mark.parametrize("layout", ["whole", "shards", "hub"])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+def test_safetensors_are_read_without_torch_and_give_the_same_bits(layout, stored, tmp_path):
+    model = random_model(vocab_size=77, hidden_size=40, num_attention_heads=5).to(stored)
+    size = "20KB" if layout == "shards" else "1GB"
+    model.save_pretrained(tmp_path, max_shard_size=size)
+    assert (len([*tmp_path.glob("*.safetensors")]) > 1) == (layout == "shards")
+    if layout == "hub":  # the published names and fields
+        state = load_file(tmp_path / "model.safetensors")
+        (tmp_path / "model.safetensors").unlink()
+        config = normalize_config(json.loads((tmp_path / "config.json").read_text()))
+        write_files(tmp_path, "hub", config, plain_names(state))
+        save_file({f"glm.{name}": one for name, one in plain_names(state).items()}, tmp_path / "model.safetensors")  # fmt: skip
+        (tmp_path / "pytorch_model.bin").unlink()
+    config, arrays = map_weights(tmp_path)
+    assert (config.vocab_size, config.hidden_size, config.num_attention_heads) == (77, 40, 5)
+    for dtype, quantization in (("float32", None), ("bfloat16", None), ("float32", "int8"), ("float32", "int4")):  # fmt: skip
+        found = load_model(tmp_path, device="cpu", dtype=dtype, quantization=quantization)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loading, "map_weights", lambda path: None)
+            by_torch = load_model(tmp_path, device="cpu", dtype=dtype, quantization=quantization)
+        expected = by_torch.weights._arrays()
+        assert found.weights._arrays().keys() == expected.keys()
+        for name, array in found.weights._arrays().items():
+            assert np.array_equal(array, expected[name]), (dtype, quantization, name)
+
+
+def test_what_is_not_plain_is_left_to_torch(tmp_path):
+    """Heads, adapters, pickles, weights that do not fit, damage: what is wrong with them the other way says."""
+    model = random_model()
+    model.save_pretrained(tmp_path)
+    assert map_weights(tmp_path) is not None
+    weights, state = tmp_path / "model.safetensors", load_file(tmp_path / "model.safetensors")
+    whole = weights.read_bytes()
+
+    def left() -> bool:
+        found = map_weights(tmp_path) is None
+        weights.write_bytes(whole)
+        return found
+
+    save_file({**state, "dense.weight": torch.zeros(2, 64)}, weights)
+    assert left()
+    save_file({name: one for name, one in state.items() if "final" not in name}, weights)
+    assert left()
+    name = "glm.transformer.final_layernorm.bias"
+    save_file({**state, name: torch.zeros(65)}, weights)
+    assert left()
+    save_file({**state, name: torch.zeros(64).double()}, weights)
+    assert left()
+    save_file({**state, name: torch.zeros(64, dtype=torch.int8)}, weights)
+    assert left()
+    save_file({**state, "lm_head.weight": state["glm.word_embeddings.weight"].clone()}, weights)
+    assert not left()  # the tied head
+    weights.write_bytes(whole[:-7])
+    assert left()
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert left()
+    (tmp_path / "adapter_config.json").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    assert left()
+    (tmp_path / "model.safetensors.index.json").unlink()
+    assert not left()
+    weights.unlink()
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    assert map_weights(tmp_path) is None
 
 
 def test_each_runs_where_it_says(pair):

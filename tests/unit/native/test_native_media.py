@@ -62,7 +62,7 @@ def test_random_rows_are_read_as_torch_reads_them(quantization: str, hidden: int
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_rows_that_are_words_give_the_bits_that_words_give(quantization: str):
     model = random_model()
-    words = unpack(NativeWeights.of(model.config, model.state_dict(), quantization).matrices[WORDS])
+    words = torch.from_numpy(unpack(NativeWeights.of(model.config, model.state_dict(), quantization).matrices[WORDS]))  # fmt: skip
     tokens, places = sample(model, 30, 5), torch.tensor([0, 7, 8, 9, 29])
     table = words[tokens[0][places]].double()  # any floating numbers
     reads = native(model, quantization)
@@ -105,7 +105,7 @@ def test_filling_and_choosing(quantization: str):
     glm = random_glm()
     weights = NativeWeights.of(glm.model.config, glm.model.state_dict(), quantization)
     model = NativeModel(glm.model.config, weights)
-    words = unpack(weights.matrices[WORDS])
+    words = torch.from_numpy(unpack(weights.matrices[WORDS]))
     texts = ["好吃，[MASK]足，量[MASK]。", "The room was [MASK].", "送餐太慢了，[MASK]"]
     media = [prompt_of(glm, text) for text in texts]
     for place in (0, 2):

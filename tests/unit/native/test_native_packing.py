@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from native_samples import random_model
 from safetensors.torch import load_file
 
-from glmkit.checkpoint.packed import FORMATS, is_whole
-from glmkit.checkpoint.packing import pack, unpack
+from glmkit.checkpoint import packing
+from glmkit.checkpoint.packing import FORMATS, as_numbers, is_whole, narrowed, pack, unpack, widened
 from glmkit.checkpoint.quantized import FILE, NativeWeights, check_shapes
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.native import library
@@ -30,7 +30,7 @@ def test_a_matrix_comes_back(rows: int, columns: int, format: str, seed: int):
     weights = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     packed = pack(weights, format)
     assert is_whole(packed)
-    found = unpack(packed)
+    found = torch.from_numpy(unpack(packed))
     assert found.shape == weights.shape
     if format == "float32":
         assert torch.equal(found, weights)
@@ -46,11 +46,38 @@ def test_a_matrix_comes_back(rows: int, columns: int, format: str, seed: int):
         assert (errors.square().sum(2) <= 32 * (steps * 1.01).square()).all()
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 70), st.integers(1, 150), st.sampled_from(FORMATS), st.integers(0, 9))
+def test_any_number_type_and_any_cut_give_the_same(rows, columns, format, seed):
+    """Tensors and arrays, of 16 or 32 bits; rows together or some at a time."""
+    weights = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        given_ = weights.to(dtype)
+        expected = pack(given_.float(), format)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(packing, "AT_ONCE", 64)
+            for other in (pack(given_, format), pack(as_numbers(given_), format)):
+                for name in ("data", "scales", "zeros"):
+                    assert np.array_equal(getattr(other, name), getattr(expected, name)), name
+
+
+def test_bfloat16_is_rounded_as_torch_rounds():
+    bits = np.random.default_rng(0).integers(0, 2**32, 100_000, np.uint32)
+    numbers = np.concatenate(
+        (bits.view(np.float32), np.array([np.inf, -np.inf, 0, -0.0], np.float32))
+    )
+    numbers = numbers[~np.isnan(numbers)]
+    expected = torch.from_numpy(numbers).bfloat16()
+    assert np.array_equal(narrowed(numbers), expected.view(torch.int16).numpy().view(np.uint16))
+    assert np.isnan(widened(narrowed(np.array([np.nan], np.float32)))).all()
+    assert np.array_equal(widened(narrowed(numbers)), expected.float().numpy())
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_zeros_and_tiny_numbers_are_zeros(format: str):
     assert not unpack(pack(torch.zeros(3, 70), format)).any()
     tiny = torch.full((3, 70), 1e-9)
-    assert torch.allclose(unpack(pack(tiny, format)), tiny, atol=1e-8)
+    assert np.allclose(unpack(pack(tiny, format)), tiny, atol=1e-8)
 
 
 def test_int4_finds_a_better_range_than_the_whole_one():
@@ -60,7 +87,7 @@ def test_int4_finds_a_better_range_than_the_whole_one():
     low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
     scale = (high - low) / 15
     plain = (((groups - low) / scale).round() * scale + low).view_as(weights)
-    found = unpack(pack(weights, "int4"))
+    found = torch.from_numpy(unpack(pack(weights, "int4")))
     assert (found - weights).square().sum() < 0.97 * (plain - weights).square().sum()
 
 
