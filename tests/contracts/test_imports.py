@@ -127,6 +127,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 import glmkit.native.loading
+from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.checkpoint import resolve
 from glmkit.checkpoint.quantized import NativeWeights
 from glmkit.native.model import NativeModel
@@ -135,8 +136,10 @@ assert choose_dtype(None, choose_device("cpu")) == "float32"
 folder = resolve("glm-mini")
 config = SimpleNamespace(**json.loads((folder / "config.json").read_text()))
 model = NativeModel(config, NativeWeights.load(folder))
-logits = model.decoder.head(np.ones((2, config.hidden_size)))
-assert logits.shape == (2, config.vocab_size)
+batch = collate([lay_out([5, 6, 7][:n], [Piece(1, [8])], 9) for n in (2, 3)], 0)
+del batch["labels"]
+assert model(**batch).logits.shape == (2, 4, config.vocab_size)
+assert model.lm_head(model.glm(**batch).last_hidden_state).dtype == np.float32
 print(*(name for name in sys.argv[1:] if name in sys.modules))
 """
 

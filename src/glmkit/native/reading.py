@@ -7,12 +7,11 @@ Shapes: B rows, L tokens of a row.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from glmkit.generation.runner import Feed
+from glmkit.generation.runner import Feed
 
 READ = {"input_ids", "position_ids", "attention_mask", "prefix_lengths", "media_embeds"}
 """Fields of a batch that the native decoder reads."""
@@ -51,8 +50,6 @@ def row_feed(batch: dict[str, Any], row: int, sequence: int, num_logits: int | N
         sequence: Handle of an empty sequence, or of one that has read what came before.
         num_logits: Of how many last tokens; by default of all.
     """
-    from glmkit.generation.runner import Feed
-
     ids, positions = np.asarray(batch["input_ids"][row]), np.asarray(batch["position_ids"][row])
     mask, prefixes = batch.get("attention_mask"), batch.get("prefix_lengths")
     real = np.arange(len(ids)) if mask is None else np.flatnonzero(np.asarray(mask[row]))
