@@ -57,30 +57,28 @@ class Glmkit:
             folder = tempfile.TemporaryDirectory()
             NativeWeights.of(config, model.state_dict(), kind).save(Path(folder.name))
             del model
+            os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
             os.execv(
                 sys.executable,
                 [
                     sys.executable,
                     __file__,
                     "glmkit stored",
-                    json.dumps([shape, threads, folder.name]),
+                    json.dumps([shape, folder.name]),
                 ],
             )
         self.model, self.vocabulary = model, shape[3]
 
     @classmethod
-    def stored(cls, shape: tuple[int, ...], threads: int, folder: str) -> Glmkit:
-        """Goes on in a process that has not held the weights in float32."""
+    def stored(cls, shape: tuple[int, ...], folder: str) -> Glmkit:
+        """Goes on in a process that has held neither the weights in float32 nor torch."""
         import shutil
-
-        import torch
 
         from glmkit.checkpoint.quantized import NativeWeights
         from glmkit.native.model import NativeModel
 
-        torch.set_num_threads(threads)
         self = cls.__new__(cls)
-        self.model = NativeModel(glm_config(shape), NativeWeights.load(Path(folder)))
+        self.model = NativeModel(architecture(shape), NativeWeights.load(Path(folder)))
         self.vocabulary = shape[3]
         shutil.rmtree(folder)  # the mapping stays
         return self
@@ -426,11 +424,18 @@ def openvino_gpt2(shape: tuple[int, ...]) -> Any:
 
 
 def glm_config(shape: tuple[int, ...]) -> Any:
-    """Returns the configuration of a GLM of the shape."""
+    """Returns transformers' configuration of a GLM of the shape."""
     from glmkit.model import GLMConfig
 
+    return GLMConfig.from_architecture(architecture(shape))
+
+
+def architecture(shape: tuple[int, ...]) -> Any:
+    """Returns the architecture of a GLM of the shape."""
+    from glmkit.checkpoint.architecture import Architecture
+
     layers, hidden, heads, vocabulary, positions = shape
-    return GLMConfig(
+    return Architecture(
         num_layers=layers,
         hidden_size=hidden,
         num_attention_heads=heads,
@@ -546,8 +551,8 @@ def answer(contender: Any) -> None:
 def main() -> None:
     """Makes the contender that the arguments name: NAME SHAPE THREADS."""
     if sys.argv[1] == "glmkit stored":
-        shape, threads, folder = json.loads(sys.argv[2])
-        answer(Glmkit.stored(tuple(shape), threads, folder))
+        shape, folder = json.loads(sys.argv[2])
+        answer(Glmkit.stored(tuple(shape), folder))
         return
     name, shape, threads = sys.argv[1:]
     package, kind = name.split(" ", 1)
