@@ -1,18 +1,16 @@
 """Rows of embeddings beside ids: what the model reads where ids are `FIRST_MEDIA_ID` and above (images, sounds, clips).
 
 In: rows of ids, each with a table of its own or none. Out: ids of a whole pass and the one table that they mean; or an error
-before anything is computed. What the rows show it does not know. A table is a torch tensor or an array; without any nothing of
-torch is needed.
+before anything is computed. What the rows show it does not know. A table is a torch tensor; where there is none torch is not imported.
 
 Shapes: M rows of a table, H hidden.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from glmkit.errors import GenerationError
 from glmkit.special_tokens import FIRST_MEDIA_ID
@@ -20,10 +18,8 @@ from glmkit.special_tokens import FIRST_MEDIA_ID
 if TYPE_CHECKING:
     import torch
 
-    Table = torch.Tensor | np.ndarray
 
-
-def check_media(ids: Any, table: Table | None, width: int | None = None) -> None:
+def check_media(ids: Any, table: torch.Tensor | None, width: int | None = None) -> None:
     """Refuses ids that mean rows which are not there, and a table that a model cannot read.
 
     Args:
@@ -35,10 +31,11 @@ def check_media(ids: Any, table: Table | None, width: int | None = None) -> None
         GenerationError: What is wrong, and what is needed.
     """
     if table is not None:
-        floating = _is_floating(table)
-        good = floating and table.ndim == 2
+        loaded: Any = sys.modules.get("torch")  # without it nothing is a tensor
+        is_tensor = loaded is not None and isinstance(table, loaded.Tensor)
+        good = is_tensor and table.dim() == 2 and table.is_floating_point()
         if not good or (width is not None and table.shape[1] != width):
-            shape = type(table).__name__ if floating is None else list(table.shape)
+            shape = list(table.shape) if is_tensor else type(table).__name__
             raise GenerationError(
                 f"the embeddings of media are {getattr(table, 'dtype', '')} {shape}; needed is a floating tensor "
                 f"[rows, {width or 'hidden size'}], as wide as the model's hidden states"
@@ -53,7 +50,7 @@ def check_media(ids: Any, table: Table | None, width: int | None = None) -> None
 
 
 def one_table(
-    rows: Sequence[Any], tables: Sequence[Table | None], device: Any = "cpu"
+    rows: Sequence[Any], tables: Sequence[torch.Tensor | None], device: Any = "cpu"
 ) -> tuple[list[Any], torch.Tensor | None]:
     """Returns the ids of several rows as one table has them, and that table on a device, or None where no row has one.
 
@@ -76,17 +73,9 @@ def one_table(
     return shifted, joined(parts, device) if parts else None
 
 
-def _is_floating(table: Any) -> bool | None:
-    """Returns whether the numbers of a tensor or an array are floating ones; None of anything else."""
-    if isinstance(table, np.ndarray):
-        return np.issubdtype(table.dtype, np.floating)
-    kind = type(table).__module__.partition(".")[0]  # asked without importing torch
-    return bool(table.is_floating_point()) if kind == "torch" else None
-
-
-def joined(parts: Sequence[Table], device: Any = None) -> torch.Tensor:
+def joined(parts: Sequence[torch.Tensor], device: Any = None) -> torch.Tensor:
     """Returns tables one below the other, on a device; by default where they are."""
     import torch
 
-    found = [torch.as_tensor(part).detach().to(device) for part in parts]
+    found = [part.detach().to(device) for part in parts]
     return torch.cat(found) if len(found) > 1 else found[0]

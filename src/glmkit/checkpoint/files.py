@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from glmkit.checkpoint.configs import read_json as read_json
 from glmkit.errors import CheckpointError
@@ -76,6 +75,8 @@ def read_pickle(path: Path, map_location: MapLocation = "cpu") -> Any:
 
 
 def _read_safetensors(path: Path, map_location: MapLocation) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError, safe_open
+
     _require_weights_file(path)
     try:
         # Mapped first, so that any device, "meta" included, is reached in the same way.

@@ -46,7 +46,7 @@ class Prompt:
         ids: int64 [n], specials included; from `FIRST_MEDIA_ID` on they are no tokens but rows of `embeddings`.
         parts: The text between the blanks, one more than there are blanks; a medium is its marker (`MEDIA_MARKERS`) there.
         mask_indices: int64, where the masks stand in `ids`.
-        embeddings: float [M, H], a tensor or an array: what the model reads at the ids of media, or None where there are none.
+        embeddings: float [M, H], what the model reads at the ids of media, or None where there are none.
         media: Where each medium stands, in the order of the text.
 
     Raises:

@@ -31,7 +31,7 @@ class Feed:
         prefix: The first `prefix` of them see each other (part A; only into an empty sequence). The rest, and all of a later
             feed, see what came before and themselves.
         num_logits: Logits are wanted after the last `num_logits` tokens.
-        media: [M, H], a tensor or an array: the rows that ids from `FIRST_MEDIA_ID` on mean, or None where there are no such ids.
+        media: [M, H], a torch tensor: the rows that ids from `FIRST_MEDIA_ID` on mean, or None where there are no such ids.
         barred: For each place whose logits are wanted a bool array [≤ V], the tokens that may not stand there. A runner that
             `chooses` may answer with the likeliest others instead of logits.
         goes_on: What the sequence most likely reads next: True, what is chosen after its last token, at the same position and one

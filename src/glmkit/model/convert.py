@@ -11,6 +11,7 @@ would compute something else, the report says by how much.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 
 from glmkit.checkpoint import Checkpoint, new_folder, read_checkpoint, resolve, write_files
 from glmkit.checkpoint.adapters import MEDIA_FOLDER, media_folder
+from glmkit.checkpoint.architecture import Architecture
 from glmkit.errors import CheckpointError, nearest
 from glmkit.model.configuration import GLMConfig
 from glmkit.model.loading import GENERATION_CONFIG, special_token_fields
@@ -180,7 +182,7 @@ def _complete_fields(checkpoint: Checkpoint, vocabulary: Path) -> dict[str, Any]
     return {name: value for name, value in fields.items() if value is not None}
 
 
-_OWN_FIELDS = frozenset(GLMConfig.__annotations__) - {"model_type", "attribute_map"}
+_OWN_FIELDS = frozenset(one.name for one in dataclasses.fields(Architecture))
 
 
 def _compare(

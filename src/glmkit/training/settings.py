@@ -309,20 +309,14 @@ def _check_model(
     values: Mapping[str, Any], folder: Path, problems: list[str]
 ) -> tuple[dict[str, Any], int]:
     """Returns the values converted, and how many positions the model has."""
-    import torch
-
+    from glmkit.checkpoint.architecture import PRESETS, Architecture
     from glmkit.model.attention_names import unknown_attention
-    from glmkit.model.configuration import PRESETS, GLMConfig
 
-    # transformers' own annotations name torch without importing it
-    hints, own = (
-        typing.get_type_hints(GLMConfig, localns={"torch": torch}),
-        vars(GLMConfig)["__annotations__"],
-    )
+    hints = typing.get_type_hints(Architecture)
     allowed = {
         one.name: hints[one.name]
-        for one in fields(GLMConfig)  # type: ignore[arg-type]
-        if one.name in own and not one.name.endswith("_token_id") and one.name != "num_tokens"
+        for one in fields(Architecture)
+        if not one.name.endswith("_token_id") and one.name != "num_tokens"
     }
     own_hints = {"preset": str, "from": str, "attn_implementation": str, "dtype": str}
     model = check_values({**own_hints, **allowed}, values, "model", problems)
