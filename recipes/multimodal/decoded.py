@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from glmkit.multimodal.media import as_medium
+from glmkit.multimodal.media import NAMES, as_medium
 from glmkit.multimodal.modeling import GLMMediaModel
-from glmkit.multimodal.processor import NAMES, MediaProcessor
+from glmkit.multimodal.processor import MediaProcessor
 
 TOGETHER = 64
 

@@ -30,6 +30,9 @@ Kind = Literal["image", "audio", "video"]
 KINDS: tuple[Kind, ...] = ("image", "audio", "video")
 """In the order in which their rows stand in a batch's table of embeddings."""
 
+NAMES: dict[Kind, str] = {"image": "images", "audio": "audios", "video": "videos"}
+"""Kind -> argument of `GLMMediaModel.forward`, field of a request."""
+
 _KIND_OF = {marker: kind for kind, marker in MEDIA_MARKERS.items()}
 _DATA_URL = re.compile(
     r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*?(?P<packed>;base64)?,", re.I

@@ -22,12 +22,9 @@ from glmkit.multimodal.clips import read_clip
 from glmkit.multimodal.configuration import GLMMediaConfig
 from glmkit.multimodal.encoders import WAVE_RATE, architecture, picture_side
 from glmkit.multimodal.images import read_image, squared
-from glmkit.multimodal.media import KINDS, Kind, Medium
+from glmkit.multimodal.media import KINDS, NAMES, Medium
 from glmkit.multimodal.sounds import count_samples, read_sound
 from glmkit.special_tokens import FIRST_MEDIA_ID
-
-NAMES: dict[Kind, str] = {"image": "images", "audio": "audios", "video": "videos"}
-"""Kind -> argument of `GLMMediaModel.forward`."""
 
 FEW, MAX_THREADS = 4, 8
 """Fewer media are prepared one by one; more by so many threads at most."""

@@ -14,8 +14,7 @@ from typing import Any
 
 from glmkit.applications.prompts import media_for_each
 from glmkit.errors import nearest
-from glmkit.multimodal.media import Allowance, Kind, Medium, as_medium
-from glmkit.multimodal.processor import NAMES
+from glmkit.multimodal.media import NAMES, Allowance, Kind, Medium, as_medium
 from glmkit.serving import schemas
 from glmkit.serving.failures import Failure
 from glmkit.serving.settings import ServingSettings
