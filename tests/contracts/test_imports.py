@@ -223,6 +223,40 @@ def test_answers_of_the_native_decoder_need_neither_torch_nor_transformers():
     assert found.stdout.split() == []
 
 
+SERVED = """
+import sys, glmkit
+from fastapi.testclient import TestClient
+from glmkit.serving.app import make_app
+from glmkit.serving.settings import ServingSettings
+with TestClient(make_app(glmkit.load(backend="native"), ServingSettings(name="mini")), base_url="http://127.0.0.1") as client:
+    for path, asked in (
+        ("completions", {"prompt": "今天[MASK]。", "max_tokens": 3, "logprobs": 2}),
+        ("chat/completions", {"messages": [{"role": "user", "content": "你好"}], "max_tokens": 3, "temperature": 0.8}),
+        ("embeddings", {"input": ["你好"]}),
+        ("fill", {"texts": ["今天[MASK]。"], "regex": "[一-龥]{2}"}),
+        ("classify", {"texts": ["好吃"], "task": "sentiment"}),
+        ("score", {"texts": ["你好"]}),
+    ):
+        answer = client.post(f"/v1/{path}", json={"model": "mini", **asked})
+        assert answer.status_code == 200, (path, answer.text)
+print(*(name for name in sys.argv[1:] if name in sys.modules))
+"""
+
+
+@pytest.mark.skipif(why_not() is not None, reason="the native decoder is not here")
+def test_a_server_of_texts_needs_neither_torch_nor_transformers():
+    pytest.importorskip("fastapi")
+    found = subprocess.run(
+        [sys.executable, "-c", SERVED, "torch", "transformers", "PIL"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == []
+
+
 def test_every_public_name_exists():
     import glmkit
 
