@@ -19,7 +19,7 @@ from glmkit.generation.arrays import largest, log_softmax
 from glmkit.generation.constraints import Constraint, allowed_ids
 from glmkit.generation.settings import DecodingSettings
 from glmkit.generation.stopping import StopStrings
-from glmkit.generation.warping import MIN_SCORE, drawn, penalized, penalizes, warped
+from glmkit.generation.warping import MIN_SCORE, candidates, drawn, penalized, penalizes
 
 
 @dataclass
@@ -129,7 +129,8 @@ class TokenChooser:
             raise nothing_allowed(constraint, len(blank.tokens), self.settings)
         if self.settings.do_sample:
             assert stream is not None
-            token = drawn(warped(scores, self.settings), stream)
+            candidate_ids, weighed = candidates(scores, self.settings)
+            token = int(candidate_ids[drawn(weighed, stream)])
         return token, _log_probability(logits, token)
 
 

@@ -1,8 +1,8 @@
 """What settings make of a row of logits before a token is drawn: penalties, temperature, top-k, top-p.
 
-In: logits [V], settings, the tokens of the blank. Out: logits again, -inf where nothing is left. The same numbers as transformers'
-logits processors of these names, of which one row takes many small steps of torch. Order: repetition penalty, repeated n-grams (`penalized`);
-temperature, top-k, top-p (`warped`).
+In: logits [V], settings, the tokens of the blank. Out: logits again, then the tokens that are left with theirs. The same numbers as
+transformers' logits processors of these names, of which one row takes many small steps of torch. Order: repetition penalty, repeated
+n-grams (`penalized`); temperature, top-k, top-p (`candidates`).
 
 Sources: repetition penalty, Keskar et al. 2019 (arXiv 1909.05858) section 4.1; top-k, Fan et al. 2018 (arXiv 1805.04833); top-p (nucleus),
 Holtzman et al. 2020 (arXiv 1904.09751).
@@ -39,20 +39,23 @@ def penalized(scores: np.ndarray, settings: DecodingSettings, tokens: Sequence[i
     return scores
 
 
-def warped(scores: np.ndarray, settings: DecodingSettings) -> np.ndarray:
-    """Returns float32 [V] sharpened or flattened, and cut to the likeliest tokens; one always stays."""
+def candidates(scores: np.ndarray, settings: DecodingSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the tokens to draw from, int64 [n], and their scores, float32 [n], sharpened or flattened; one always stays."""
+    ids = np.flatnonzero(scores > MIN_SCORE)
+    kept = scores[ids]
     if settings.temperature != 1.0:
-        scores = scores / np.float32(settings.temperature)
-    if settings.top_k and settings.top_k < len(scores):
-        least = np.partition(scores, -settings.top_k)[-settings.top_k]
-        scores = np.where(scores < least, np.float32(MIN_SCORE), scores)
+        kept = kept / np.float32(settings.temperature)
+    if 0 < settings.top_k < len(kept):
+        likely = kept >= np.partition(kept, -settings.top_k)[-settings.top_k]
+        ids, kept = ids[likely], kept[likely]
     if settings.top_p < 1.0:
-        scores = _nucleus(scores, settings.top_p)
-    return scores
+        likely = _nucleus(kept, settings.top_p)
+        ids, kept = ids[likely], kept[likely]
+    return ids, kept
 
 
 def drawn(scores: np.ndarray, stream: np.random.Generator) -> int:
-    """Returns a token, drawn with the probabilities softmax(scores); one of -inf never is."""
+    """Returns a place, drawn with the probabilities softmax(scores)."""
     sums = np.cumsum(_weights(scores), dtype=np.float64)
     return int(np.searchsorted(sums, stream.random() * sums[-1], side="right"))
 
@@ -73,16 +76,12 @@ def _completing(tokens: Sequence[int], size: int) -> list[int]:
 
 
 def _nucleus(scores: np.ndarray, top_p: float) -> np.ndarray:
-    """Keeps the likeliest tokens, as few as come to `top_p` together."""
+    """Returns the places of the likeliest tokens, as few as come to `top_p` together, in order of place."""
     weights = _weights(scores)
     wanted, looked_at = top_p * weights.sum(dtype=np.float64), 256
     while True:  # most often a few tokens do, and the others need not be sorted
         order = largest(scores, looked_at)
         before = np.cumsum(weights[order], dtype=np.float64) - weights[order]
         if before[-1] >= wanted or len(order) == len(scores):
-            break
+            return np.sort(order[before < wanted])
         looked_at *= 8
-    kept = np.full_like(scores, MIN_SCORE)
-    order = order[before < wanted]
-    kept[order] = scores[order]
-    return kept

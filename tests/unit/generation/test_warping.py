@@ -19,12 +19,21 @@ from transformers import (
 from glmkit.generation.arrays import largest, log_probabilities_at, log_softmax
 from glmkit.generation.decoding import random_stream
 from glmkit.generation.settings import DecodingSettings
-from glmkit.generation.warping import MIN_SCORE, drawn, penalized, warped
+from glmkit.generation.warping import MIN_SCORE, candidates, drawn, penalized
 
 
 def of_transformers(scores: np.ndarray, some: list, tokens: list[int]) -> np.ndarray:
     history = torch.tensor([tokens], dtype=torch.long)
     return LogitsProcessorList(some)(history, torch.from_numpy(scores)[None].clone())[0].numpy()
+
+
+def warped(scores: np.ndarray, settings: DecodingSettings) -> np.ndarray:
+    """Scores [V] again, of what is left."""
+    ids, kept = candidates(scores, settings)
+    assert (np.diff(ids) > 0).all()
+    whole = np.full(len(scores), MIN_SCORE, kept.dtype)
+    whole[ids] = kept
+    return whole
 
 
 def random_scores(seed: int, size: int, hidden: float) -> np.ndarray:
