@@ -157,9 +157,13 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
             str(key): _build(item, one, f"{name}.{key}", problems) for key, one in value.items()
         }
     if item is not None and isinstance(value, Mapping):
-        for key in value:
-            _convert_key(typing.get_args(hint)[0], key, name, problems)
-        return {key: _convert(item, one, f"{name}.{key}", problems) for key, one in value.items()}
+        wanted = typing.get_args(hint)[0]
+        return {
+            _convert_key(wanted, key, name, problems): _convert(
+                item, one, f"{name}.{key}", problems
+            )
+            for key, one in value.items()
+        }
     sections = [one for one in typing.get_args(hint) if dataclasses.is_dataclass(one)]
     if sections and value is not None:  # a section that may be left out
         return _build(sections[0], value, name, problems)
@@ -172,12 +176,15 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
     return found
 
 
-def _convert_key(hint: Any, key: Any, name: str, problems: list[str]) -> None:
-    """Adds a problem if a section's key is not what the annotation wants."""
+def _convert_key(hint: Any, key: Any, name: str, problems: list[str]) -> Any:
+    """Returns a section's key as the annotation wants it, or adds a problem; of an override's dotted key a number is a text."""
+    if hint is int and isinstance(key, str) and key.isdecimal():
+        return int(key)
     if _fit(hint, key) is _NO:
         problems.append(
             f"{name}: the key {key!r} is not allowed; allowed: {describe(hint)}{_quotes(hint, key)}"
         )
+    return key
 
 
 def _quotes(hint: Any, value: Any) -> str:

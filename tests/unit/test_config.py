@@ -120,6 +120,7 @@ class Parts:
     sizes: dict[str, float] = field(default_factory=dict)
     words: dict[Literal["zh", "en"], list[str]] = field(default_factory=dict)
     inner: Section | None = None
+    limits: dict[int, float] = field(default_factory=dict)
 
 
 def test_values_inside_sections_are_converted_and_checked():
@@ -136,6 +137,14 @@ def test_values_inside_sections_are_converted_and_checked():
     ):
         with pytest.raises(ConfigError, match=message):
             from_values(Parts, wrong)
+
+
+def test_a_number_in_a_dotted_key_is_a_number(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("limits: {2: 0.1, 3: 0.2}")
+    found = load_config(Parts, tmp_path / "recipe.yaml", ["limits.2=0.3", "limits.4=1"])
+    assert found.limits == {2: 0.3, 3: 0.2, 4: 1.0}
+    with pytest.raises(ConfigError, match="limits: the key 'x' is not allowed; allowed: a whole"):
+        load_config(Parts, overrides=["limits.x=0.3"])
 
 
 @pytest.mark.parametrize(

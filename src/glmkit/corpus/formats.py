@@ -66,9 +66,15 @@ def read_rows(file: SourceFile, part: Part, log: ReadLog) -> Iterator[Row]:
     elif has_ranges(file):
         yield from _read_line_range(file, part, log)
     else:
+        read = READERS.get(file.format)
+        if read is None:
+            raise DataError(
+                f"{file.url}: the format {file.format!r} has no reader; there are {', '.join(READERS)}. Add yours to "
+                "glmkit.corpus.formats.READERS"
+            )
         with file.open() as (stream, position):
             before = log.bytes_read
-            for row in READERS[file.format](file, stream, part):
+            for row in read(file, stream, part):
                 log.bytes_read = before + position() // part[1]
                 yield row
 

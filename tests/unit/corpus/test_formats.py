@@ -363,9 +363,11 @@ def test_a_format_of_ones_own(tmp_path, monkeypatch):
                 yield Row(str(number), f"{file.url}, note {number}", {"text": block.strip()})
 
     monkeypatch.setitem(FORMATS, ".notes", "notes")
-    monkeypatch.setitem(READERS, "notes", read_notes)
     path = tmp_path / "a.notes.gz"
     path.write_bytes(PACK[".gz"]("一篇\n%%\n\n%%\n又一篇\n".encode()))
+    with pytest.raises(DataError, match="the format 'notes' has no reader; there are jsonl"):
+        list(read_documents(path))
+    monkeypatch.setitem(READERS, "notes", read_notes)
     log = ReadLog()
     assert [one.text for one in read_documents(path, log=log)] == ["一篇", "又一篇"]
     assert log.dropped == {"empty record": 1}
