@@ -66,6 +66,22 @@ def map_arrays(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     return metadata, arrays
 
 
+def let_go(array: np.ndarray) -> None:
+    """Gives back the memory of a mapped array that has been read; should it be read again, the file is. Others are left alone."""
+    memory: Any = array
+    while isinstance(memory, np.ndarray):
+        memory = memory.base
+    if isinstance(memory, memoryview):
+        memory = memory.obj
+    if not isinstance(memory, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    begin = array.ctypes.data - np.frombuffer(memory, np.uint8).ctypes.data
+    first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE  # pages that it has for itself
+    length = (begin + array.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+    if length > 0:
+        memory.madvise(mmap.MADV_DONTNEED, first, length)
+
+
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes a file of arrays, which are of number types in `NUMBERS`; not one of them is copied."""
     from safetensors import TensorSpec, serialize_file

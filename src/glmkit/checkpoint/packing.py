@@ -184,8 +184,15 @@ def narrowed(numbers: np.ndarray) -> np.ndarray:
     if numbers.dtype == np.uint16:
         return numbers
     bits = np.ascontiguousarray(numbers).view(np.uint32)
-    rounded = (bits + ((bits >> 16 & 1) + 0x7FFF)) >> 16
-    return np.where(np.isnan(numbers), 0x7FC0, rounded).astype(np.uint16)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    found = rounded.astype(np.uint16)
+    if (no_number := np.isnan(numbers)).any():
+        found[no_number] = 0x7FC0
+    return found
 
 
 def _filled(rows: int, columns: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glmkit.checkpoint.mapped import json_object, map_arrays, write_arrays
+from glmkit.checkpoint.mapped import json_object, let_go, map_arrays, write_arrays
 from glmkit.checkpoint.packing import Packed, as_numbers, is_whole, pack, unpack, widened
 from glmkit.errors import CheckpointError, ConfigError, nearest
 
@@ -97,14 +97,17 @@ class NativeWeights:
         """
         check_quantization(quantization)
         layers, words = QUANTIZATIONS[quantization]
-        matrices = {
-            name: pack(state[name], words if name == WORDS else layers)
-            for name in matrix_names(config)
-        }
-        vectors = {
-            name: np.ascontiguousarray(widened(as_numbers(state[name])))
-            for name in vector_names(config)
-        }
+        matrices = {}
+        for name in matrix_names(config):
+            numbers = as_numbers(state[name])
+            matrices[name] = pack(numbers, words if name == WORDS else layers)
+            let_go(numbers)
+        vectors = {}
+        for name in vector_names(config):
+            numbers = as_numbers(state[name])
+            kept = np.ascontiguousarray(widened(numbers))
+            # Of what is mapped a copy: it would keep the whole file.
+            vectors[name] = kept if numbers.flags.writeable else kept.copy()
         return cls(quantization, matrices, vectors)
 
     @property

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from glmkit.checkpoint.mapped import map_arrays, write_arrays
+from glmkit.checkpoint.mapped import let_go, map_arrays, write_arrays
 
 TENSORS = {
     "float32": torch.linspace(-2, 2, 15).view(3, 5),
@@ -53,6 +56,37 @@ def test_arrays_are_the_file(tmp_path):
     assert some[-1] == 7
     with pytest.raises(ValueError, match="read-only"):
         some[0] = 1
+
+
+def resident(path: Path) -> int:
+    """Bytes of a mapped file that are in this process's memory."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            found += 1024 * int(line.split()[1])
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/smaps is Linux's")
+def test_what_is_let_go_takes_no_memory_and_can_be_read_again(tmp_path):
+    path, size = tmp_path / "arrays", 2**20
+    numbers = np.arange(size, dtype=np.float32)
+    write_arrays(path, {"a": numbers, "b": numbers[: size // 2], "small": numbers[:3]}, {})
+    _, found = map_arrays(path)
+    sums = [array.sum() for array in found.values()]
+    assert resident(path) >= 6 * size
+    let_go(found["a"])
+    assert 2 * size <= resident(path) < 2.5 * size
+    for array in found.values():  # a view, and one that is smaller than a page
+        let_go(array[1:])
+    assert resident(path) < 2**16
+    assert [array.sum() for array in found.values()] == sums
+    for plain in (numbers, np.frombuffer(bytes(8), np.float32), np.zeros((0, 3))):
+        before = plain.copy()
+        let_go(plain)
+        assert np.array_equal(plain, before)
 
 
 def file_of(header: object, numbers: bytes = bytes(8)) -> bytes:
