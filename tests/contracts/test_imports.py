@@ -198,7 +198,7 @@ glm.article("秋天的校园", max_new_tokens=20)
 glm.sentiment("这家店的菜很好吃")
 glm.classify("这家店的菜很好吃", labels=["好", "坏"])
 glm.answer("北京在哪里？", "北京在中国的北方。")
-glm.summarize("北京是中国的首都，在北方。", max_new_tokens=4, num_beams=1)
+glm.summarize("北京是中国的首都，在北方。", max_new_tokens=4)
 glm.score("春天来了"), glm.perplexity("春天来了"), glm.embed("春天")
 assert "torch_model" not in vars(glm.model), "a torch model of the weights was built"
 print(*(name for name in sys.argv[1:] if name in sys.modules))

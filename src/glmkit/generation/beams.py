@@ -1,150 +1,169 @@
-"""Beam search of each blank, by transformers' `generate`.
+"""Beam search of each blank: of the beginnings the best few are written on, and the best contents kept.
 
-In: a model, a request. Out: contents of its blanks, each with alternatives. Constraints, penalties, guidance and stop strings are
-brought to transformers as its logits processors and stopping criteria; they look at the blank, not at part A.
+In: a model, a request. Out: contents of its blanks, each with alternatives. The same search as transformers' (`_beam_search` of its
+`generation/utils.py`): what ends among the best `num_beams` continuations of a step competes by its log-probability over its length to
+the power `length_penalty`; the search ends where that of the best beam, over its length so far, is no better than all that have ended.
+Constraints and penalties look at the blank, not at part A.
 
-Shapes: B rows (beams), T tokens of a row, V vocabulary.
+Shapes: V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import (
-    LogitsProcessorList,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    StoppingCriteria,
-)
 
-from glmkit.blanks.layout import Piece, collate, lay_out
-from glmkit.generation.arrays import log_softmax
+from glmkit.blanks.layout import Piece, lay_out
+from glmkit.generation.arrays import largest, log_softmax
 from glmkit.generation.constraints import Constraint, allowed_ids
-from glmkit.generation.decoding import MIN_SCORE, BlankTokens, TokenChooser, nothing_allowed
-from glmkit.generation.guidance import Guidance
-from glmkit.generation.infill import blank_text, filled
+from glmkit.generation.decoding import BlankTokens, TokenChooser, nothing_allowed
+from glmkit.generation.guidance import GuidedRunner
 from glmkit.generation.request import Request
-from glmkit.generation.results import Filled
-from glmkit.generation.runner import Feed, Runner, make_runner
-from glmkit.generation.settings import DecodingSettings
-from glmkit.generation.stopping import StopStrings
+from glmkit.generation.runner import Feed, Runner, follow
+from glmkit.generation.warping import MIN_SCORE, penalized, penalizes
 
 
-@torch.inference_mode()
-def fill_with_beams(model: Any, tokenizer: Any, request: Request) -> Filled:
-    """Searches the blanks one after the other with transformers' beam search; the best one is kept."""
+@dataclass(frozen=True)
+class _Beam:
+    """Contents of the blank so far, an end marker included.
+
+    Attributes:
+        tokens: Their ids.
+        gains: The log-probability of each, in nats.
+        total: Their sum, in float32 as they are compared.
+    """
+
+    tokens: tuple[int, ...] = ()
+    gains: tuple[float, ...] = ()
+    total: np.float32 = np.float32(0)
+
+
+def search(
+    runner: Runner, request: Request, sop: int, max_positions: int
+) -> list[list[BlankTokens]]:
+    """Returns for each blank the contents found, the best first; later blanks see the best contents of earlier ones.
+
+    Args:
+        runner: The model.
+        request: The text, how it is chosen, a constraint (or None) for each blank, what it is led away from.
+        sop: Id of the start marker.
+        max_positions: The model's `max_sequence_length`.
+
+    Raises:
+        GenerationError: What a blank may be leaves nothing.
+    """
     written: list[Piece] = []
-    blanks: list[BlankTokens] = []
-    alternatives = []
-    for place in range(len(request.prompt.mask_indices)):
-        found = _search_blank(model, tokenizer, request, place, written)
-        blanks.append(found[0])
-        mask = int(request.prompt.mask_indices[place])
-        written.append(Piece(mask, np.asarray(found[0].tokens), scored=False))
-        alternatives.append(
-            [(blank_text(tokenizer, one).strip(), sum(one.log_probabilities)) for one in found]
-        )
-    return replace(filled(tokenizer, request.prompt, blanks), alternatives=alternatives)
+    found = []
+    for place, mask in enumerate(request.prompt.mask_indices.tolist()):
+        here = _search_blank(GuidedRunner(runner), request, place, written, sop, max_positions)
+        written.append(Piece(mask, np.asarray(here[0].tokens), scored=False))
+        found.append(here)
+    return found
 
 
 def _search_blank(
-    model: Any, tokenizer: Any, request: Request, place: int, written: list[Piece]
+    runner: GuidedRunner,
+    request: Request,
+    place: int,
+    written: Sequence[Piece],
+    sop: int,
+    max_positions: int,
 ) -> list[BlankTokens]:
-    """Returns the contents that beams find for the blank at `place`, behind those that are written; the best one first.
-
-    Raises:
-        GenerationError: What the blank may be leaves nothing.
-    """
-    ids, prompt, chooser = tokenizer.special_ids, request.prompt, request.chooser
-    settings, stop, constraint = chooser.settings, chooser.stop, request.constraints[place]
-    open_blank = Piece(int(prompt.mask_indices[place]), np.empty(0, np.int64), scored=False)
-    batch = collate([lay_out(prompt.ids, [*written, open_blank], ids.sop)], ids.pad)
-    inputs = {name: torch.from_numpy(array).to(model.device) for name, array in batch.items()}
-    del inputs["labels"]
-    prompt_length = inputs["input_ids"].shape[1]
-    processors = _beam_limits(constraint, chooser, prompt_length)
-    if request.guidance is not None:
-        guide = BeamGuide(
-            make_runner(model), request.guidance, written, open_blank, ids.sop, prompt_length
+    """Returns the contents found for the blank at `place`, behind those that are written."""
+    prompt, chooser, constraint = request.prompt, request.chooser, request.constraints[place]
+    settings, ends = chooser.settings, set(chooser.ends.tolist())
+    most, longest = settings.num_beams, settings.longest(max_positions)
+    mask = int(prompt.mask_indices[place])
+    blank = Piece(mask, np.empty(0, np.int64), scored=False)
+    example = lay_out(prompt.ids, [*written, blank], sop)
+    ids, prefix = example.input_ids.tolist(), example.prefix_length
+    positions, blocks = example.position_ids.tolist()
+    handle = runner.open(request.guidance)
+    feeds = [Feed(handle, ids, positions, blocks, prefix, media=prompt.embeddings)]
+    running, ended = [_Beam()], list[tuple[float, _Beam]]()
+    while running:
+        logits = np.concatenate(runner.forward(feeds))
+        rows = [
+            _weighed(row, beam.tokens, chooser, constraint, guided=request.guidance is not None)
+            for row, beam in zip(logits, running, strict=True)
+        ]
+        size = len(running[0].tokens) + 1
+        going_on: list[tuple[int, _Beam]] = []
+        # As many that they cannot all end.
+        for rank, (parent, beam) in enumerate(_grown(running, rows, most * (1 + len(ends)))):
+            if size == longest or beam.tokens[-1] in ends or (chooser.stop and chooser.stop.cut(list(beam.tokens))):  # fmt: skip
+                if rank < most:
+                    ended.append((float(beam.total) / size**settings.length_penalty, beam))
+            elif len(going_on) < most:
+                going_on.append((parent, beam))
+        ended = sorted(ended, key=lambda one: -one[0])[:most]
+        running = [beam for _, beam in going_on]
+        if running and len(ended) == most and float(running[0].total) / size**settings.length_penalty <= ended[-1][0]:  # fmt: skip
+            running, going_on = [], []
+        handles = follow(
+            runner, [feed.sequence for feed in feeds], [parent for parent, _ in going_on]
         )
-        processors.insert(0, guide)
-    output = model.generate(
-        **inputs,
-        media_embeds=prompt.embeddings,
-        max_new_tokens=settings.max_new_tokens,
-        min_new_tokens=settings.min_new_tokens,
-        num_beams=settings.num_beams,
-        num_return_sequences=settings.num_return_sequences,
-        length_penalty=settings.length_penalty,
-        suppress_tokens=[*chooser.forbidden.tolist(), *range(chooser.num_tokens, model.config.vocab_size)],
-        logits_processor=processors,
-        eos_token_id=sorted((ids.eop, ids.eos)),
-        pad_token_id=ids.pad,
-        do_sample=False,
-        use_cache=True,  # a trainer leaves it off in the configuration that it saves
-        return_dict_in_generate=True,
-        output_scores=True,
-        stopping_criteria=[StopBeams(stop, prompt_length)] if stop else None,
-    )  # fmt: skip
-    steps = model.compute_transition_scores(output.sequences, output.scores, output.beam_indices)
-    new = output.sequences[:, prompt_length:]
-    found = [
-        _until_end(tokens.tolist(), scores.tolist(), {ids.eop, ids.eos}, stop)
-        for tokens, scores in zip(new, steps, strict=True)
+        feeds = [
+            Feed(handle, [beam.tokens[-1]], [mask], [size + 1])
+            for handle, beam in zip(handles, running, strict=True)
+        ]
+    if not ended:
+        raise nothing_allowed(constraint, size - 1, settings)
+    return [
+        _until_end(list(beam.tokens), list(beam.gains), ends, chooser)
+        for _, beam in ended[: settings.num_return_sequences]
     ]
-    # With fewer allowed contents than beams the search fills up: with ones of probability 0, with copies that
-    # come from the beams it started from beside the first, or (parent -1) with none.
-    kept = [
-        one
-        for one, parents in zip(found, output.beam_indices.tolist(), strict=True)
-        if parents[:1] == [0] and sum(one.log_probabilities) > MIN_SCORE
-    ]
-    if not kept:
-        raise nothing_allowed(constraint, len(found[0].tokens), settings)
-    return kept
 
 
-def _beam_limits(
-    constraint: Constraint | None, chooser: TokenChooser, prompt_length: int
-) -> LogitsProcessorList:
-    """Returns constraint and penalties as transformers' beam search takes them; both look at the blank, not at part A."""
-    penalties = _penalties(chooser.settings)
+def _weighed(
+    logits: np.ndarray,
+    tokens: Sequence[int],
+    chooser: TokenChooser,
+    constraint: Constraint | None,
+    *,
+    guided: bool,
+) -> np.ndarray:
+    """Returns float32 [V]: log-probabilities of what may follow the tokens of a blank, -inf where nothing may.
 
-    def penalize(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return penalties(ids[:, prompt_length:], scores)  # type: ignore[arg-type]
+    They are among all tokens, special ones too; of a guided distribution among those that may be written.
+    """
+    if guided:
+        scores = log_softmax(chooser.masked(logits, len(tokens)))
+    else:
+        scores = chooser.masked(log_softmax(logits), len(tokens))
+    if penalizes(chooser.settings):
+        scores = penalized(scores, chooser.settings, tokens)
+    ids = allowed_ids(constraint, tokens, len(scores))
+    if ids is not None:
+        kept = scores[ids]
+        scores = np.full_like(scores, MIN_SCORE)
+        scores[ids] = kept
+    return scores
 
-    def limit(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        for row, tokens in enumerate(ids[:, prompt_length:].tolist()):
-            following = allowed_ids(constraint, tokens, scores.shape[-1])
-            if following is not None:
-                kept = torch.from_numpy(following).to(scores.device)
-                limited = torch.full_like(scores[row], MIN_SCORE)
-                limited[kept] = scores[row, kept]
-                scores[row] = limited
-        return scores
 
-    processors: list = [penalize] if penalties else []
-    return LogitsProcessorList(processors if constraint is None else [*processors, limit])
-
-
-def _penalties(settings: DecodingSettings) -> LogitsProcessorList:
-    """Returns what `warping.penalized` does, for rows of beams."""
-    found: list[Any] = []
-    if settings.repetition_penalty != 1.0:
-        found.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
-    if settings.no_repeat_ngram_size:
-        found.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size))
-    return LogitsProcessorList(found)
+def _grown(
+    running: Sequence[_Beam], rows: Sequence[np.ndarray], most: int
+) -> list[tuple[int, _Beam]]:
+    """Returns the best continuations of all beams, each with its parent's place; the best first."""
+    totals = np.concatenate([beam.total + row for beam, row in zip(running, rows, strict=True)])
+    found = []
+    for place in largest(totals, most).tolist():
+        parent, token = divmod(place, len(rows[0]))
+        gain, beam = float(rows[parent][token]), running[parent]
+        if gain > MIN_SCORE:
+            grown = _Beam((*beam.tokens, token), (*beam.gains, gain), totals[place])
+            found.append((parent, grown))
+    return found
 
 
 def _until_end(
-    tokens: list[int], scores: list[float], ends: set[int], stop: StopStrings | None
+    tokens: list[int], scores: list[float], ends: set[int], chooser: TokenChooser
 ) -> BlankTokens:
     length = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+    stop: Any = chooser.stop
     if stop and (cut := stop.cut(tokens[:length])):
         written = cut.kept + 1
         while stop.cut(tokens[:written]) is None:  # up to the token that completed the stop string
@@ -152,70 +171,3 @@ def _until_end(
         kept = [*tokens[: cut.kept], *cut.rest]
         return BlankTokens(kept, scores[:written], finished=True, text=cut.text)
     return BlankTokens(tokens[:length], scores[: length + 1], finished=length < len(tokens))
-
-
-class BeamGuide:
-    """Guidance of transformers' beam search over one blank, as a logits processor.
-
-    Args:
-        runner: The model, which reads the other prompt here.
-        guidance: What the text is led away from.
-        written: Contents of the blanks before, at the text's own masks.
-        blank: The blank that is searched, at the text's own mask.
-        sop: Id of the start marker.
-        prompt_length: Tokens before the blank's contents in what transformers generates from.
-    """
-
-    def __init__(
-        self,
-        runner: Runner,
-        guidance: Guidance,
-        written: Sequence[Piece],
-        blank: Piece,
-        sop: int,
-        prompt_length: int,
-    ):
-        self._runner, self._guidance, self._prompt_length = runner, guidance, prompt_length
-        pieces = [
-            replace(one, mask_index=guidance.position(one.mask_index)) for one in (*written, blank)
-        ]
-        example = lay_out(guidance.against.ids, pieces, sop)
-        positions, blocks = example.position_ids.tolist()
-        self._position = pieces[-1].mask_index
-        self._first = (example.input_ids.tolist(), positions, blocks, example.prefix_length)
-        self._read: dict[tuple[int, ...], tuple[int, np.ndarray]] = {}
-
-    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Returns guided log-probabilities [rows, V] of rows of tokens [rows, T] with the text's own scores [rows, V]."""
-        rows = [tuple(row) for row in ids[:, self._prompt_length :].tolist()]
-        wanted = list(dict.fromkeys(rows))
-        feeds = [self._feed(row) for row in wanted]
-        logits = [one[0] for one in self._runner.forward(feeds)]
-        for sequence, _ in self._read.values():
-            self._runner.close(sequence)
-        self._read = {
-            row: (feed.sequence, one) for row, feed, one in zip(wanted, feeds, logits, strict=True)
-        }
-        away = log_softmax(np.stack([self._read[row][1] for row in rows]))
-        guided = log_softmax(self._guidance.guided(scores.cpu().numpy(), away))
-        return torch.from_numpy(guided).to(scores)
-
-    def _feed(self, row: tuple[int, ...]) -> Feed:
-        if not row:
-            return Feed(self._runner.open(), *self._first, media=self._guidance.against.embeddings)
-        parent, _ = self._read[row[:-1]]
-        return Feed(self._runner.fork(parent), [row[-1]], [self._position], [len(row) + 1])
-
-
-class StopBeams(StoppingCriteria):
-    """Ends the beams in whose new tokens a stop string was written."""
-
-    def __init__(self, stop: StopStrings, prompt_length: int):
-        self.stop = stop
-        self.prompt_length = prompt_length
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
-        """Returns bool [B x beams]."""
-        rows = input_ids[:, self.prompt_length :].tolist()
-        ended = [self.stop.cut(row) is not None for row in rows]
-        return torch.tensor(ended, device=input_ids.device)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from glmkit.errors import GenerationError
-from glmkit.generation import nbest
+from glmkit.generation import beams, nbest
 from glmkit.generation.constraints import Constraint, per_blank
 from glmkit.generation.decoding import BlankTokens, TokenChooser
 from glmkit.generation.engine import Engine
@@ -83,9 +83,7 @@ def fill(
     ]
     if n is not None:
         return [_fill_n_best(model, tokenizer, request, n) for request in requests]
-    from glmkit.generation.beams import fill_with_beams  # transformers' search
-
-    return [fill_with_beams(model, tokenizer, request) for request in requests]
+    return [_fill_with_beams(model, tokenizer, request) for request in requests]
 
 
 def draw(
@@ -285,3 +283,15 @@ def _fill_n_best(model: Any, tokenizer: Any, request: Request, n: int) -> Filled
         finished=[True] * len(single),
         candidates=candidates,
     )
+
+
+def _fill_with_beams(model: Any, tokenizer: Any, request: Request) -> Filled:
+    """Returns the filling that beams find, with the other contents of each blank as alternatives."""
+    sop = tokenizer.special_ids.sop
+    found = beams.search(make_runner(model), request, sop, _positions(model))
+    alternatives = [
+        [(blank_text(tokenizer, one).strip(), sum(one.log_probabilities)) for one in some]
+        for some in found
+    ]
+    best = filled(tokenizer, request.prompt, [some[0] for some in found])
+    return replace(best, alternatives=alternatives)
