@@ -54,7 +54,7 @@ class TokenChooser:
         stop: StopStrings | None = None,
         num_likeliest: int = 0,
     ):
-        """Prepares the processors.
+        """Prepares what is barred.
 
         Args:
             settings: How to choose.

@@ -21,11 +21,8 @@ import numpy as np
 from tokenizers.pre_tokenizers import ByteLevel
 
 from glmkit.errors import GenerationError
-from glmkit.tokens.base import well_formed
+from glmkit.tokens.base import CLEANED, well_formed
 from glmkit.tokens.blanked import encode_plain
-
-CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
-"""What transformers' `clean_up_tokenization` takes a space from, in its order."""
 
 _DECODERS = {"Sequence", "Replace", "Fuse", "ByteLevel", "ByteFallback", "WordPiece"}
 """Decoders under which a token adds the same text wherever it stands but at the start."""

@@ -47,7 +47,7 @@ class NativeDecoder:
         Args:
             config: The model's `Architecture`, or whatever has its fields.
             weights: Its weights.
-            threads: By default as many as torch uses.
+            threads: By default as many as `runtime.num_threads` says.
 
         Raises:
             NativeError: The native decoder is not here.

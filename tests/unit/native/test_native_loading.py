@@ -18,7 +18,7 @@ from glmkit.blanks.layout import Piece, collate, lay_out
 from glmkit.checkpoint import write_files
 from glmkit.checkpoint.configs import normalize_config
 from glmkit.checkpoint.naming import plain_names
-from glmkit.checkpoint.quantized import FILE
+from glmkit.checkpoint.quantized import FILE, NativeWeights
 from glmkit.checkpoint.reading import map_weights
 from glmkit.cli.main import build_app
 from glmkit.errors import CheckpointError, ConfigError, GenerationError
@@ -80,6 +80,14 @@ def test_safetensors_are_read_without_torch_and_give_the_same_bits(layout, store
         assert found.weights._arrays().keys() == expected.keys()
         for name, array in found.weights._arrays().items():
             assert np.array_equal(array, expected[name]), (dtype, quantization, name)
+
+
+def test_packed_weights_do_not_lie_in_the_file(tmp_path):
+    """Position tables did: a model whose file was written anew beneath it computed with what was there then, or crashed."""
+    random_model().save_pretrained(tmp_path)
+    config, mapped = map_weights(tmp_path)
+    for array in NativeWeights.of(config, mapped, "float32")._arrays().values():
+        assert not any(np.may_share_memory(array, one) for one in mapped.values())
 
 
 def test_what_is_not_plain_is_left_to_torch(tmp_path):
