@@ -5,7 +5,6 @@ In: a recipe, or settings. Out: `FinetuneConfig`, checked against itself, the ma
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from glmkit.training.adapter_settings import (
     VirtualSettings,
     check_adapters,
 )
-from glmkit.training.settings import check_precision, check_schedule, choose_bf16
+from glmkit.training.settings import check_precision, check_schedule, choose_bf16, trainer_types
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "output_dir": "runs/finetune",
@@ -183,13 +182,10 @@ def check(config: FinetuneConfig) -> FinetuneConfig:
     Raises:
         ConfigError: Everything that contradicts itself, in one message.
     """
-    from transformers import TrainingArguments
-
     from glmkit.model.attention_names import unknown_attention
 
     problems: list[str] = []
-    hints = {**typing.get_type_hints(TrainingArguments), "warmup_steps": float}
-    trainer = check_values(hints, choose_bf16(config.trainer), "trainer", problems)
+    trainer = check_values(trainer_types(), choose_bf16(config.trainer), "trainer", problems)
     trainer.setdefault("learning_rate", LEARNING_RATES[config.trained])
     for name, accepted in NOT_SUPPORTED.items():
         if trainer.get(name, accepted) != accepted:

@@ -17,6 +17,7 @@ from glmkit.config import load_config, save_config, to_values
 from glmkit.errors import CheckpointError, ConfigError, missing_dependency
 from glmkit.training import checkpoints
 from glmkit.training.interruption import StopOnSignal, TrainingStopped
+from glmkit.training.settings import RENAMED
 
 LOCK = ".lock"
 """A file by which several processes agree on who does what (`whole_files.locked`)."""
@@ -81,7 +82,10 @@ def arguments(purpose: str, **given: Any) -> TrainingArguments:
         import accelerate  # noqa: F401
     except ImportError as error:
         raise missing_dependency("accelerate", purpose, "train") from error
-    return TrainingArguments(**given)
+    known = TrainingArguments.__dataclass_fields__
+    return TrainingArguments(
+        **{name if name in known else RENAMED.get(name, name): one for name, one in given.items()}
+    )
 
 
 def train(trainer: Any, checkpoint: Path | None) -> None:

@@ -27,6 +27,12 @@ from glmkit.training.spikes import SpikeSettings
 
 logger = logging.getLogger(__name__)
 
+RENAMED = {
+    "activation_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing_kwargs": "gradient_checkpointing_kwargs",
+}
+"""Fields of `TrainingArguments` -> their names in transformers 5.20, the newest for Python 3.10."""
+
 TRAINER_DEFAULTS: dict[str, Any] = {
     "output_dir": "runs/pretrain",
     "max_steps": 10_000,
@@ -155,10 +161,8 @@ def check(config: PretrainConfig) -> PretrainConfig:
     Raises:
         ConfigError: Everything that contradicts itself, in one message.
     """
-    from transformers import TrainingArguments
-
     problems: list[str] = []
-    hints = {**typing.get_type_hints(TrainingArguments), "warmup_steps": float}
+    hints = trainer_types()
     if config.uses_muon:
         hints["optim"] = str
         if config.distribution.shards != 1:
@@ -218,6 +222,14 @@ def _check_rows_per_step(wanted: int | None, trainer: dict[str, Any], problems: 
         )
         return
     trainer["gradient_accumulation_steps"] = wanted // (rows * processes)
+
+
+def trainer_types() -> dict[str, Any]:
+    """Returns the types of the keys of `trainer`: the fields of `TrainingArguments`, of an older transformers by today's names too."""
+    from transformers import TrainingArguments
+
+    found = {**typing.get_type_hints(TrainingArguments), "warmup_steps": float}
+    return {**{new: found[old] for new, old in RENAMED.items()}, **found}
 
 
 def choose_bf16(trainer: Mapping[str, Any]) -> dict[str, Any]:
