@@ -107,7 +107,7 @@ class TokenChooser:
         rules out does not change it, so that texts written under different constraints can be compared.
 
         Raises:
-            GenerationError: The constraint and the settings together leave no token, or it answers with no ids.
+            GenerationError: The constraint and the settings together leave no token, or it answers with no ids; logits that are no numbers.
         """
         logits = scores = self.masked(logits, len(blank.tokens))
         if self.num_likeliest:
@@ -125,7 +125,7 @@ class TokenChooser:
         if penalizes(self.settings):
             scores = penalized(scores, self.settings, blank.tokens)
         token = int(scores.argmax())
-        if scores[token] == MIN_SCORE:
+        if not scores[token] > MIN_SCORE:  # argmax finds what is no number first
             raise nothing_allowed(constraint, len(blank.tokens), self.settings)
         if self.settings.do_sample:
             assert stream is not None
@@ -166,5 +166,5 @@ def nothing_allowed(
     return GenerationError(
         f"nothing may follow the first {num_tokens} tokens of a blank under {type(constraint).__name__}, "
         f"min_new_tokens={settings.min_new_tokens} and no_repeat_ngram_size={settings.no_repeat_ngram_size}; "
-        "loosen the constraint, or lower these settings"
+        "loosen the constraint, or lower these settings; where nothing forbids, the model's logits are no numbers"
     )

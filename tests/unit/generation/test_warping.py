@@ -16,8 +16,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from glmkit.errors import GenerationError
 from glmkit.generation.arrays import largest, log_probabilities_at, log_softmax
-from glmkit.generation.decoding import random_stream
+from glmkit.generation.decoding import BlankTokens, TokenChooser, random_stream
 from glmkit.generation.settings import DecodingSettings
 from glmkit.generation.warping import MIN_SCORE, candidates, drawn, penalized
 
@@ -105,6 +106,17 @@ def test_draws_come_as_often_as_their_probabilities_say():
     counts = np.bincount([drawn(scores, stream) for _ in range(20_000)], minlength=5)
     assert counts[1] == counts[4] == 0
     np.testing.assert_allclose(counts / 20_000, [0.5, 0, 0.3, 0.2, 0], atol=0.015)
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+@pytest.mark.parametrize("broken", [slice(None), slice(2, 3)])
+def test_logits_that_are_no_numbers_are_told(do_sample: bool, broken: slice):
+    """Of a model whose float16 overflows: the draw ended in an IndexError, the likeliest token was any."""
+    logits = np.zeros(5, np.float32)
+    logits[broken] = np.nan
+    chooser = TokenChooser(DecodingSettings(do_sample=do_sample), [], [0], 5)
+    with pytest.raises(GenerationError, match="logits are no numbers"):
+        chooser.choose(logits, BlankTokens(), random_stream(0))
 
 
 @pytest.mark.parametrize("seed", [0, 7, -1, -(2**63), 2**63 - 1])
