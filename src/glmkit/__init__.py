@@ -31,6 +31,7 @@ from glmkit.errors import (
     MissingDependencyError,
     TokenizerError,
     UserError,
+    needs_torch,
 )
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'glmkit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
+    with needs_torch(f"glmkit.{name}", f"glmkit.{name} "):
+        value = getattr(importlib.import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
 

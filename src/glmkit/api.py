@@ -18,7 +18,7 @@ from glmkit.applications.adapting import Adapting
 from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.applications.chat_template import chat_template
 from glmkit.applications.embeddings import embed
-from glmkit.applications.heads import Head, is_classifier, load_head, stored_tasks
+from glmkit.applications.heads import HEADS_NEED_IT, Head, is_classifier, load_head, stored_tasks
 from glmkit.applications.labels import SENTIMENTS, as_records
 from glmkit.applications.one_or_many import as_list, like
 from glmkit.applications.poems import Poems
@@ -29,7 +29,7 @@ from glmkit.applications.understanding import Understanding
 from glmkit.applications.writing import Writing
 from glmkit.checkpoint import resolve
 from glmkit.embedded import DEFAULT_MODEL
-from glmkit.errors import ConfigError, GenerationError, UserError
+from glmkit.errors import ConfigError, GenerationError, UserError, require_torch
 from glmkit.evaluation.perplexity import bits_per_character, perplexity, score_texts
 from glmkit.generation import infill
 from glmkit.generation.assistant import Assistant
@@ -362,8 +362,9 @@ class GLM(Writing, Understanding, Poems, Adapting):
         Raises:
             UserError: Settings or contents that do not exist or do not match.
             GenerationError, DataError, ConfigError: As `fill` and `classify`.
-            MissingDependencyError: Without `glmkit[explain]`; "attention_rollout" alone does not need it.
+            MissingDependencyError: Without `glmkit[explain]`; "attention_rollout" alone does not need it, but torch.
         """
+        require_torch("An explanation", "解释")
         from glmkit.explain import explaining
 
         chosen = explaining.Settings(
@@ -499,6 +500,7 @@ def load(
         ConfigError: A device, number type, quantization, backend or attention that does not exist here, an option that weights stored
             quantized do not take, an assistant of another vocabulary.
         GenerationError: `num_assistant_tokens` below 1.
+        MissingDependencyError: Torch is needed and not installed, or PEFT for an adapter.
     """
     place = choose_device(device)
     path = resolve(name_or_path)
@@ -507,6 +509,8 @@ def load(
     tasks = stored_tasks(path)
     with_head = len(tasks) == 1 and is_classifier(path)
     with_tags = len(tasks) == 1 and is_tagger(path)
+    if with_head or with_tags:
+        require_torch(*HEADS_NEED_IT)
     model = load_model(
         path,
         device=place,

@@ -7,11 +7,22 @@ do. Anything else that escapes is a bug of glmkit.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import importlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+FRAMEWORKS = ("torch", "transformers")
+"""What `pip install --no-deps glmkit` can leave out: the native decoder answers without."""
 
 
 class UserError(ValueError):
-    """A mistake in what was given to glmkit; the message says how to mend it."""
+    """A mistake in what was given to glmkit; the message says how to mend it.
+
+    Attributes:
+        chinese: The message in Chinese, where there is one; the command shows it where it speaks Chinese.
+    """
+
+    chinese: str | None = None
 
 
 class ConfigError(UserError):
@@ -52,6 +63,42 @@ def missing_dependency(package: str, purpose: str, extra: str) -> MissingDepende
         f"{purpose} needs the package {package!r}, which is not installed. "
         f'Install it with: pip install "glmkit[{extra}]"'
     )
+
+
+@contextmanager
+def needs_torch(purpose: str, chinese: str) -> Iterator[None]:
+    """Where torch or transformers is not installed, says for what it is needed; the innermost of several says it.
+
+    Args:
+        purpose: What needs it: the subject of a sentence.
+        chinese: The same in Chinese.
+
+    Raises:
+        MissingDependencyError: Something within has not found torch or transformers.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in FRAMEWORKS:
+            raise
+        missing = MissingDependencyError(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            "Install it with: pip install glmkit (which adds what --no-deps left out)"
+        )
+        missing.chinese = f"{chinese}需要 {package}，但未安装。请安装：pip install glmkit（会补上 --no-deps 略去的依赖）"
+        raise missing from error
+
+
+def require_torch(purpose: str, chinese: str) -> None:
+    """Imports torch and transformers, which what follows needs.
+
+    Raises:
+        MissingDependencyError: One is not installed; `needs_torch` has the arguments.
+    """
+    with needs_torch(purpose, chinese):
+        for package in FRAMEWORKS:
+            importlib.import_module(package)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

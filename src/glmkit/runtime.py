@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glmkit.errors import ConfigError
+from glmkit.errors import ConfigError, MissingDependencyError, needs_torch
 
 if TYPE_CHECKING:
     import torch
@@ -28,13 +28,21 @@ DRIVERS = ("nvidia*", "nvhost*", "nvgpu*", "nvmap", "dxg", "kfd")
 def choose_device(device: str | torch.device | None = None) -> str:
     """Returns the name of the device asked for, or of the best one here: CUDA, then Apple's MPS, then the CPU.
 
+    Without torch that is the CPU.
+
     Raises:
         ConfigError: The device does not exist here.
+        MissingDependencyError: It is not the CPU, and torch is not installed.
     """
     if str(device) == "cpu" or (device is None and not may_have_accelerator()):
         return "cpu"
-    import torch
-
+    try:
+        with needs_torch(f"device={str(device)!r}", f"device={str(device)!r} "):
+            import torch
+    except MissingDependencyError:
+        if device is None:
+            return "cpu"
+        raise
     if device is None:
         if torch.cuda.is_available():
             return "cuda"
@@ -89,6 +97,7 @@ def num_threads() -> int:
 
     Source: torch's `aten/src/ATen/ParallelOpenMP.cpp`. With MKL, on x86, these are as many as there are cores, or fewer where
     MKL_NUM_THREADS or else OMP_NUM_THREADS says so; elsewhere one for each processor, or as many as these variables say.
+    Outside Linux, and without torch, one for each processor.
     """
     if "torch" not in sys.modules and sys.platform == "linux":
         on_x86 = platform.machine() == "x86_64"
@@ -98,8 +107,10 @@ def num_threads() -> int:
             if told.isdecimal() and int(told):
                 return min(int(told), most) if on_x86 else int(told)
         return most
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return os.cpu_count() or 1
     return torch.get_num_threads()
 
 

@@ -38,11 +38,12 @@ def test_dockerfile_passes_hadolint():
 def test_dockerfile_copies_what_there_is_and_serves():
     text = (DEPLOY / "Dockerfile").read_text("utf-8")
     stages = re.findall(r"^FROM \S+ AS (\w+)$", text, re.MULTILINE)
-    assert stages == ["wheel", "cpu", "cuda"]
+    assert stages == ["wheel", "cpu", "answers", "cuda"]
     kept = (ROOT / ".dockerignore").read_text("utf-8")
     for name in re.findall(r"^!(\S+)$", kept, re.MULTILINE):
         assert (ROOT / name).exists()
-    assert "!constraints.txt" in kept
+    for names in re.findall(r"^COPY (\w.*) \S+$", text, re.MULTILINE):
+        assert {f"!{name}" for name in names.split()} <= set(kept.splitlines())
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     for extras in re.findall(r"whl\)\[([\w,]+)\]", text):
         assert all(f"\n{extra} = [" in project for extra in extras.split(","))

@@ -14,7 +14,7 @@ from glmkit.applications.heads import Head, is_classifier, load_head, stored_tas
 from glmkit.applications.tagging import Tagger, is_tagger, load_tagger
 from glmkit.checkpoint import resolve
 from glmkit.checkpoint.adapters import MEDIA_FOLDER
-from glmkit.errors import ConfigError, nearest
+from glmkit.errors import ConfigError, nearest, require_torch
 from glmkit.multimodal.reader import MediaReader, load_reader
 from glmkit.tasks.task import Task
 
@@ -75,8 +75,9 @@ class Adapting:
         Raises:
             CheckpointError: No adapter, or one of another base.
             ConfigError: The name is taken.
-            MissingDependencyError: PEFT is not installed.
+            MissingDependencyError: PEFT or torch is not installed.
         """
+        require_torch("An adapter", "适配器")
         from glmkit.model.shared_base import attach_adapter
 
         path = resolve(folder)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from glmkit.errors import ConfigError, DataError
+from glmkit.errors import ConfigError, DataError, needs_torch
 from glmkit.whole_files import write_text
 
 FILE = "calibration.json"
@@ -74,7 +74,8 @@ def fit(
             f"calibration needs at least one example and a score for each label, not scores of shape "
             f"{list(scores.shape)} for {len(answers)} answers and {len(labels)} labels"
         )
-    import torch
+    with needs_torch("Calibration", "校准"):
+        import torch
 
     given = torch.tensor(scores - scores.max(1, keepdims=True), dtype=torch.float64)
     right = torch.tensor(np.asarray(answers), dtype=torch.long)

@@ -15,7 +15,7 @@ import numpy as np
 from glmkit.applications.calibration import Calibration, load_calibrations
 from glmkit.blanks.batches import by_length
 from glmkit.checkpoint import read_config, resolve
-from glmkit.errors import ConfigError
+from glmkit.errors import ConfigError, require_torch
 from glmkit.generation.arrays import log_probabilities, reading
 from glmkit.generation.prompts import Prompt
 from glmkit.generation.reading import part_a_inputs
@@ -24,6 +24,9 @@ from glmkit.tasks.task import Task, load_task
 if TYPE_CHECKING:
     from glmkit.model import GLMForConditionalGeneration, GLMForSequenceClassification
     from glmkit.tokens.tokenizer import GLMTokenizer
+
+HEADS_NEED_IT = ("A head that classifies or tags", "分类头与标注头")
+"""For `require_torch`."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def load_head(
         ConfigError: The folder has no head, no task is known, or its labels are not the head's.
         CheckpointError: The weights cannot be read.
     """
+    require_torch(*HEADS_NEED_IT)
     from glmkit.model import GLMForSequenceClassification
     from glmkit.model.adapters import load_merged
     from glmkit.tokens.tokenizer import GLMTokenizer

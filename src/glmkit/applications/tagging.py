@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glmkit.applications.heads import stored_tasks
+from glmkit.applications.heads import HEADS_NEED_IT, stored_tasks
 from glmkit.blanks.batches import by_length
 from glmkit.checkpoint import read_config, resolve
-from glmkit.errors import ConfigError, GenerationError
+from glmkit.errors import ConfigError, GenerationError, require_torch
 from glmkit.generation.arrays import log_probabilities, reading
 from glmkit.generation.reading import part_a_inputs
 from glmkit.generation.results import Span, Tagging
@@ -59,6 +59,7 @@ def load_tagger(
         ConfigError: The folder has no tagging head, does not say what its tags mean, or has other tags than its task.
         CheckpointError: The weights cannot be read.
     """
+    require_torch(*HEADS_NEED_IT)
     from glmkit.model import GLMForTokenClassification
     from glmkit.model.adapters import load_merged
     from glmkit.tokens.tokenizer import GLMTokenizer

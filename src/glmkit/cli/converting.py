@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from glmkit.cli.language import say
 from glmkit.cli.preparing import Overwrite
-from glmkit.errors import UserError
+from glmkit.errors import FRAMEWORKS, UserError
 
 
 def convert(
@@ -126,42 +127,62 @@ def info(
 def _machine() -> dict[str, object]:
     import platform
 
-    import torch
-    import transformers
-
     import glmkit
-    from glmkit.generation.graphs import on_this_machine
     from glmkit.native.library import instructions, why_not
-    from glmkit.runtime import choose_device, choose_dtype
+    from glmkit.runtime import choose_device, choose_dtype, num_threads
 
     device = choose_device()
+    versions = {package: _version(package) for package in FRAMEWORKS}
+    if missing := [package for package, version in versions.items() if version is None]:
+        versions[missing[0]] = say(
+            "not installed: no training, beam search, heads, media, explanations, GPU; pip install glmkit adds it",
+            "未安装：不能训练、束搜索、使用任务头和多媒体、解释，也不用 GPU；pip install glmkit 可补上",
+        )
+        versions |= dict.fromkeys(missing[1:], say("not installed", "未安装"))
+        graphs = say("torch is not installed", "未安装 torch")
+    else:
+        from glmkit.generation.graphs import on_this_machine
+
+        graphs = on_this_machine()
     return {
         "glmkit": glmkit.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **versions,
         "cpu cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": num_threads(),
         "device": device,
         "dtype": choose_dtype(None, device),
         "native decoder": why_not() or f"on CPUs, {instructions()} instructions",
-        "CUDA graphs": on_this_machine(),
+        "CUDA graphs": graphs,
     }
+
+
+def _version(package: str) -> str | None:
+    """Returns the version of a package, or None where it is not installed."""
+    try:
+        return importlib.import_module(package).__version__
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        return None
 
 
 def _checkpoint(model: str, num_attention_heads: int | None) -> dict[str, object]:
     from glmkit.checkpoint import detect_format, read_config, resolve
     from glmkit.checkpoint.adapters import media_folder
-    from glmkit.model.configuration import GLMConfig
-    from glmkit.multimodal.configuration import read_media_config
+    from glmkit.checkpoint.architecture import Architecture
 
     path = resolve(model)
     if not path.exists():
         raise UserError(f"{model} does not exist")
     media = media_folder(path)
-    kinds = () if media is None else read_media_config(media).kinds
+    kinds: tuple[str, ...] = ()
+    if media is not None:
+        from glmkit.multimodal.configuration import read_media_config
+
+        kinds = read_media_config(media).kinds
     fields = read_config(path, num_attention_heads=num_attention_heads)
-    config = GLMConfig(**fields)
+    config = Architecture.of(fields)
     return {
         "path": path,
         "format": detect_format(path),

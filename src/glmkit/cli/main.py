@@ -28,7 +28,7 @@ from glmkit.cli import (
 )
 from glmkit.cli.language import say, speaks_chinese
 from glmkit.cli.welcome import welcome
-from glmkit.errors import UserError
+from glmkit.errors import UserError, needs_torch
 
 VERBS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
     ("fill", writing.fill, "Fill the blanks of a text.", "填空：补全文本中的空白。"),
@@ -75,7 +75,8 @@ def build_app() -> typer.Typer:
         ),
     )
     for name, body, english, chinese in VERBS:
-        app.command(name, help=say(english, chinese))(body)
+        guarded = needs_torch(f"glmkit {name}", f"glmkit {name} ")(body)
+        app.command(name, help=say(english, chinese))(guarded)
 
     @app.callback(invoke_without_command=True)
     def _root(
@@ -114,7 +115,8 @@ def main() -> None:
     try:
         build_app()()
     except UserError as error:
-        typer.secho(f"{say('error', '错误')}: {error}", fg="red", err=True)
+        text = say(str(error), error.chinese or str(error))
+        typer.secho(f"{say('error', '错误')}: {text}", fg="red", err=True)
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

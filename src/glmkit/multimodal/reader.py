@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glmkit.checkpoint.adapters import media_folder
+from glmkit.errors import needs_torch
 from glmkit.multimodal.media import Medium
 
 if TYPE_CHECKING:
@@ -126,4 +127,7 @@ def load_reader(path: Path, device: Any = "cpu") -> MediaReader | None:
         CheckpointError: Its configuration cannot be read.
     """
     folder = media_folder(path)
-    return None if folder is None else MediaReader(folder, device)
+    if folder is None:
+        return None
+    with needs_torch("A model that reads images, sounds or clips", "能读图像、声音或视频的模型"):
+        return MediaReader(folder, device)

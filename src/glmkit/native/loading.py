@@ -19,7 +19,7 @@ from glmkit.checkpoint.adapters import is_adapter
 from glmkit.checkpoint.architecture import Architecture
 from glmkit.checkpoint.quantized import FILE, NativeWeights
 from glmkit.checkpoint.reading import map_weights
-from glmkit.errors import ConfigError, nearest
+from glmkit.errors import ConfigError, nearest, require_torch
 from glmkit.native.library import NativeError, why_not
 from glmkit.native.model import NativeModel, as_config, unpacked
 
@@ -56,6 +56,7 @@ def load_model(
             that there is not.
         NativeError: `backend="native"` where the native decoder is not.
         CheckpointError: The weights cannot be read.
+        MissingDependencyError: What is asked for runs on torch, or is read by it, and it is not installed.
     """
     _check_given(device, quantization, backend)
     kind, format = device.partition(":")[0], quantization or dtype
@@ -79,6 +80,7 @@ def load_model(
         config, state = mapped
         weights = NativeWeights.of(config, state, format)
     elif weights is None:
+        require_torch(*_why_needed(path, backend, refusal))
         if not native or is_adapter(path):
             options["dtype"] = "float32" if quantization else dtype
         model = torch_model(
@@ -100,6 +102,7 @@ def load_model(
         config = Architecture.from_folder(path)
     if native:
         return NativeModel(config, weights)
+    require_torch(*_why_needed(path, backend, refusal))
     if kind == "cpu" and backend is None and not options:
         logger.warning(
             "%s; weights of %s are unpacked and computed by torch, slower and in float32",
@@ -182,6 +185,20 @@ def _on(device: str, model: Any, backend: str | None) -> Any:
 
         model.make_runner = GraphDecoder(model).make_runner
     return model
+
+
+def _why_needed(path: Path, backend: str | None, refusal: str | None) -> tuple[str, str]:
+    """Returns for what torch is needed to load a model, in both languages."""
+    if backend not in (None, "native"):
+        return f"backend={backend!r}", f"backend={backend!r} "
+    if refusal is not None:
+        return f"{path} on torch ({refusal})", f"用 torch 运行 {path}（{refusal}）"
+    if is_adapter(path):
+        return f"The adapter {path}", f"适配器 {path} "
+    return (
+        f"{path}, whose weights are not the safetensors of a plain GLM (pickled files, a head, or damaged),",
+        f"{path} 的权重不是普通 GLM 的 safetensors（可能是 pickle 文件、带任务头或已损坏），读取它",
+    )
 
 
 def _why_torch(device: str, format: str, options: dict[str, Any]) -> str | None:

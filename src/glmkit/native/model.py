@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glmkit.checkpoint.quantized import NativeWeights
-from glmkit.errors import GenerationError
+from glmkit.errors import GenerationError, require_torch
 from glmkit.native.reading import READ, is_arrays, readable, row_feed
 from glmkit.native.runner import NativeDecoder, NativeRunner, as_float32
 
@@ -65,6 +65,7 @@ class NativeModel:
     @property
     def device(self) -> torch.device:
         """Where tensors are that it is given."""
+        _require_torch()
         import torch
 
         return torch.device("cpu")
@@ -72,6 +73,7 @@ class NativeModel:
     @property
     def dtype(self) -> torch.dtype:
         """The number type of what it answers."""
+        _require_torch()
         import torch
 
         return torch.float32
@@ -83,6 +85,7 @@ class NativeModel:
     @cached_property
     def torch_model(self) -> GLMForConditionalGeneration:
         """The same weights as a torch model."""
+        _require_torch()
         logger.info(
             "building a torch model of the %s weights, for what the native decoder does not do",
             self.weights.quantization,
@@ -93,6 +96,7 @@ class NativeModel:
 
     @cached_property
     def _generating(self) -> Any:
+        _require_torch()
         from glmkit.native.generating import GeneratingModel
 
         return GeneratingModel(as_config(self.config))
@@ -109,6 +113,7 @@ class NativeModel:
 
     def generate(self, inputs: Any = None, *, use_cache: bool = True, **kwargs: Any) -> Any:
         """As `GLMForConditionalGeneration.generate`; with arguments that ask for more than tokens the torch model does it."""
+        _require_torch()
         from glmkit.native.generating import ARGUMENTS, RunnerCache
 
         if (
@@ -174,6 +179,13 @@ class NativeModel:
         for row, values in zip(rows, runner.states(feeds), strict=True):
             states[row, filled[row]] = values
         return states
+
+
+def _require_torch() -> None:
+    require_torch(
+        "What the native decoder does not do itself (tensors, gradients, maps of attention, transformers' generate)",
+        "原生解码器不做的事（张量、梯度、注意力图、transformers 的 generate）",
+    )
 
 
 def as_torch(model: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from glmkit.errors import TokenizerError
+from glmkit.errors import TokenizerError, needs_torch
 from glmkit.tokens.base import GLMTokenizerBase
 from glmkit.tokens.folders import base_of, find_folder, kind_of
 from glmkit.tokens.published import build_published, read_json
@@ -164,7 +164,11 @@ class LightTokenizer(GLMTokenizerBase):
         """Returns the same tokenizer as transformers knows it; made when first asked for."""
         from huggingface_hub import is_offline_mode
 
-        from glmkit.tokens.tokenizer import GLMTokenizer
+        with needs_torch(
+            "A tokenizer as transformers has it (glm.tokenizer; glm.vocabulary does without)",
+            "transformers 的分词器（glm.tokenizer；glm.vocabulary 则不需要）",
+        ):
+            from glmkit.tokens.tokenizer import GLMTokenizer
 
         with _BUILDING:
             state = self._state
@@ -273,7 +277,11 @@ def load_tokenizer(name: str | Path) -> LightTokenizer | GLMTokenizer:
     own = (folder / "tokenizer.json").is_file() or kind_of(folder) is not None
     if not own and (base := base_of(folder)) is not None:
         return load_tokenizer(base)
-    from glmkit.tokens.tokenizer import GLMTokenizer
+    with needs_torch(
+        f"The vocabulary of {name}, which is not all of glmkit's own format,",
+        f"{name} 的词表（不完全是 glmkit 自己的格式）",
+    ):
+        from glmkit.tokens.tokenizer import GLMTokenizer
 
     return GLMTokenizer.from_pretrained(name)
 
