@@ -135,8 +135,8 @@ def _machine() -> dict[str, object]:
     versions = {package: _version(package) for package in FRAMEWORKS}
     if missing := [package for package, version in versions.items() if version is None]:
         versions[missing[0]] = say(
-            "not installed: no training, beam search, heads, media, explanations, GPU; pip install glmkit adds it",
-            "未安装：不能训练、束搜索、使用任务头和多媒体、解释，也不用 GPU；pip install glmkit 可补上",
+            "not installed: no training, heads, media, explanations, GPU; pip install glmkit adds it",
+            "未安装：不能训练、使用任务头和多媒体、解释，也不用 GPU；pip install glmkit 可补上",
         )
         versions |= dict.fromkeys(missing[1:], say("not installed", "未安装"))
         graphs = say("torch is not installed", "未安装 torch")

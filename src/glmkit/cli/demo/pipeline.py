@@ -104,11 +104,12 @@ def _show_result(screen: Screen, output: Path, model_folder: Path) -> None:
 
     from glmkit.api import GLM, load
     from glmkit.model import GLMForConditionalGeneration
+    from glmkit.native.model import as_config
     from glmkit.tokens.store import TokenStore
 
     trained = load(model_folder, device="cpu")
     torch.manual_seed(0)
-    untrained = GLM(GLMForConditionalGeneration(trained.model.config), trained.tokenizer)
+    untrained = GLM(GLMForConditionalGeneration(as_config(trained.model.config)), trained.tokenizer)
     store = TokenStore.open(output / "data" / "valid")
     held_out = [
         cast(str, trained.tokenizer.decode(store.document(index)[1:-1].tolist()))
