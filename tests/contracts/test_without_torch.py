@@ -171,7 +171,6 @@ def test_commands_that_need_torch_say_so(tmp_path: Path):
     text = tmp_path / "texts.txt"
     text.write_text("今天天气好。\n", "utf-8")
     commands = [
-        ["calibrate", "sentiment", "--data", str(text)],
         ["explain", "今天[MASK]。"],
         ["choose", "--task", "sentiment"],
         ["convert", "glm-mini", str(tmp_path / "out")],
