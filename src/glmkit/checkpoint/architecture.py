@@ -136,6 +136,12 @@ class Architecture:
         """
         return cls.of(read_json(Path(folder) / "config.json"))
 
+    def __getattr__(self, name: str) -> Any:
+        """Returns a field by the name that other models' configurations give it."""
+        if name in type(self).attribute_map:
+            return getattr(self, type(self).attribute_map[name])
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields and `extra`: keyword arguments for `model.GLMConfig`."""
         return {**self.extra, **{one.name: getattr(self, one.name) for one in fields(Architecture)}}

@@ -100,3 +100,10 @@ def test_folders_that_are_none(tmp_path):
 def test_a_misspelt_field_is_refused():
     with pytest.raises(TypeError, match="num_layer"):
         Architecture(num_layer=3)
+
+
+def test_fields_go_by_other_models_names_too():
+    found = Architecture(num_layers=3, max_sequence_length=99)
+    assert (found.num_hidden_layers, found.max_position_embeddings) == (3, 99)
+    assert not hasattr(found, "num_experts")
+    assert copy.copy(found) == found
