@@ -187,6 +187,18 @@ def test_commands_that_need_torch_say_so(tmp_path: Path):
             assert "Traceback" not in err
 
 
+@pytest.mark.skipif(why_not() is not None, reason="the native decoder is not here")
+def test_tasks_are_evaluated(tmp_path: Path):
+    records = tmp_path / "reviews.jsonl"
+    records.write_text(
+        '{"text": "好吃", "label": "1"}\n{"text": "太慢了", "label": "0"}\n', "utf-8"
+    )
+    command = ["evaluate", "glm-mini", "--tasks", "sentiment", "--data", f"sentiment={records}"]
+    (status, out, err), _ = blocked(COMMANDS, json.dumps([[*command, "-o", str(tmp_path / "out")]]))["evaluate"]  # fmt: skip
+    assert status == 0, err
+    assert "accuracy" in out
+
+
 def test_info_says_what_is_missing():
     (english, chinese) = blocked(COMMANDS, json.dumps([["info"]]))["info"]
     assert (english[0], chinese[0]) == (0, 0), english[2]

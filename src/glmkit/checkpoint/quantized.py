@@ -120,11 +120,16 @@ class NativeWeights:
         import torch
 
         # What is mapped from a file can never be written to, which a tensor may be.
-        matrices = {name: unpack(one) for name, one in self.matrices.items()}
-        vectors = {
-            name: one if one.flags.writeable else one.copy() for name, one in self.vectors.items()
+        return {
+            name: torch.from_numpy(one if one.flags.writeable else one.copy())
+            for name, one in self.items()
         }
-        return {name: torch.from_numpy(one) for name, one in {**matrices, **vectors}.items()}
+
+    def items(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields names, in order, and weights as float32, as the native decoder understands them, one in memory at a time."""
+        for name in sorted([*self.matrices, *self.vectors]):
+            packed = self.matrices.get(name)
+            yield name, self.vectors[name] if packed is None else unpack(packed)
 
     def save(self, folder: Path) -> None:
         """Writes the file into a folder; it appears when it is complete."""

@@ -6,12 +6,15 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import glmkit
+from glmkit.generation.arrays import takes_arrays
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "sacrebleu", "rouge-score")
 """Whose versions are written down."""
@@ -20,7 +23,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "sacrebleu", "rouge-
 def facts_of(model: Any) -> dict[str, Any]:
     """Returns number and fingerprint of a model's weights, versions and commit."""
     return {
-        "parameters": sum(one.numel() for one in model.parameters()),
+        "parameters": sum(one.size for _, one in _weights(model)),
         "weights_fingerprint": weights_fingerprint(model),
         "versions": versions(),
         "commit": commit(),
@@ -41,10 +44,19 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 def weights_fingerprint(model: Any) -> str:
     """Returns a SHA-256 (hex) of names, shapes and values (as float32): the same on any device and number of threads."""
     found = hashlib.sha256()
-    for name, weight in sorted(model.named_parameters()):
-        found.update(f"{name} {tuple(weight.shape)}".encode())
-        found.update(weight.detach().float().cpu().contiguous().numpy().data)
+    for name, weight in _weights(model):
+        found.update(f"{name} {weight.shape}".encode())
+        found.update(np.ascontiguousarray(weight).data)
     return found.hexdigest()
+
+
+def _weights(model: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields names, in order, and weights as float32; of the native decoder without a torch model of them."""
+    if takes_arrays(model):
+        yield from model.weights.items()
+        return
+    for name, weight in sorted(model.named_parameters()):
+        yield name, weight.detach().float().cpu().numpy()
 
 
 def commit() -> str:
