@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -140,10 +141,12 @@ def _machine() -> dict[str, object]:
         )
         versions |= dict.fromkeys(missing[1:], say("not installed", "未安装"))
         graphs = say("torch is not installed", "未安装 torch")
-    else:
+    elif device.startswith("cuda"):
         from glmkit.generation.graphs import on_this_machine
 
         graphs = on_this_machine()
+    else:
+        graphs = "no GPU of NVIDIA or AMD here"
     return {
         "glmkit": glmkit.__version__,
         "python": platform.python_version(),
@@ -158,13 +161,12 @@ def _machine() -> dict[str, object]:
 
 
 def _version(package: str) -> str | None:
-    """Returns the version of a package, or None where it is not installed."""
+    """Returns the version of a package, which is not imported for it, or None where it is not installed."""
     try:
-        return importlib.import_module(package).__version__
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        return None
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        found = None
+    return None if found is None else importlib.metadata.version(package)
 
 
 def _checkpoint(model: str, num_attention_heads: int | None) -> dict[str, object]:

@@ -384,8 +384,6 @@ def why_not(model: Any, captures: bool = True) -> str | None:
 
 
 def on_this_machine() -> str:
-    """Returns whether GPUs here write with captured steps, and with whose operations."""
-    if not torch.cuda.is_available():
-        return "no GPU of NVIDIA or AMD here"
+    """Returns with whose operations GPUs here write by captured steps."""
     triton = importlib.util.find_spec("triton") is not None
     return f"on GPUs, {'kernels of Triton' if triton else 'operations of torch (Triton is not installed)'}"
