@@ -36,7 +36,7 @@ from glmkit import GLMForConditionalGeneration, GLMTokenizer
 from glmkit.blanks.layout import IGNORE_INDEX, collate
 from glmkit.checkpoint import new_folder, resolve
 from glmkit.checkpoint.adapters import ADAPTER_CONFIG, base_of, is_adapter
-from glmkit.checkpoint.files import read_json
+from glmkit.checkpoint.configs import read_json
 from glmkit.model.adapters import add_lora, load_merged, save_adapter, set_adapter_weights
 from glmkit.multimodal.building import SMALL, build_media
 from glmkit.multimodal.configuration import MediumConfig

@@ -121,6 +121,19 @@ def test_light_modules_do_not_load_torch(module: str):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def imported_by(program: str, *names: str) -> list[str]:
+    """Returns which modules of these names a program says that it has imported."""
+    found = subprocess.run(
+        [sys.executable, "-c", program, *names],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout.split()
+
+
 STORED = """
 import json, sys
 from pathlib import Path
@@ -148,11 +161,7 @@ print(*(name for name in sys.argv[1:] if name in sys.modules))
 def test_stored_weights_on_the_native_decoder_need_no_torch():
     """What torch and transformers take is ten times what glm-mini takes."""
     unused = ("torch", "transformers", "huggingface_hub", "safetensors", "PIL", "jinja2")
-    found = subprocess.run(
-        [sys.executable, "-c", STORED, *unused], capture_output=True, text=True, check=False
-    )
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.split() == []
+    assert imported_by(STORED, *unused) == []
 
 
 TEXTS_ALONE = """
@@ -175,11 +184,7 @@ print(*(name for name in sys.argv[1:] if name in sys.modules))
 
 def test_a_light_tokenizer_needs_no_transformers():
     unused = ("torch", "transformers", "huggingface_hub", "jinja2", "PIL", "sentencepiece")
-    found = subprocess.run(
-        [sys.executable, "-c", TEXTS_ALONE, *unused], capture_output=True, text=True, check=False
-    )
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.split() == []
+    assert imported_by(TEXTS_ALONE, *unused) == []
 
 
 ANSWERS = """
@@ -211,16 +216,7 @@ assert glm.fill("北京是中国的[MASK]。").blanks
 def test_answers_of_the_native_decoder_need_neither_torch_nor_transformers():
     """Their import takes four fifths of the time and half of the memory of a first answer."""
     unused = ("torch", "transformers", "huggingface_hub", "accelerate", "scipy", "PIL", "httpx")
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    found = subprocess.run(
-        [sys.executable, "-c", ANSWERS, *unused],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.split() == []
+    assert imported_by(ANSWERS, *unused) == []
 
 
 SERVED = """
@@ -246,15 +242,7 @@ print(*(name for name in sys.argv[1:] if name in sys.modules))
 @pytest.mark.skipif(why_not() is not None, reason="the native decoder is not here")
 def test_a_server_of_texts_needs_neither_torch_nor_transformers():
     pytest.importorskip("fastapi")
-    found = subprocess.run(
-        [sys.executable, "-c", SERVED, "torch", "transformers", "PIL"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.split() == []
+    assert imported_by(SERVED, "torch", "transformers", "PIL") == []
 
 
 def test_every_public_name_exists():

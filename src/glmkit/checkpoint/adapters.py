@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glmkit.checkpoint.files import read_json
+from glmkit.checkpoint.configs import read_json
 from glmkit.checkpoint.hub import resolve
 from glmkit.errors import CheckpointError
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glmkit.checkpoint.configs import read_json as read_json
 from glmkit.errors import CheckpointError
 
 if TYPE_CHECKING:

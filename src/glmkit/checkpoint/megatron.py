@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glmkit.checkpoint.configs import infer_config
-from glmkit.checkpoint.files import read_json, read_pickle, require_tensors
+from glmkit.checkpoint.configs import infer_config, read_json
+from glmkit.checkpoint.files import read_pickle, require_tensors
 from glmkit.checkpoint.naming import plain_name
 from glmkit.checkpoint.shards import merge_state_dicts
 from glmkit.errors import CheckpointError

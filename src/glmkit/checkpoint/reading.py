@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from glmkit.checkpoint.adapters import is_adapter
 from glmkit.checkpoint.architecture import Architecture
-from glmkit.checkpoint.configs import MODEL_TYPE, normalize_config, require_this_glm
-from glmkit.checkpoint.files import read_json, read_tensors
+from glmkit.checkpoint.configs import MODEL_TYPE, normalize_config, read_json, require_this_glm
+from glmkit.checkpoint.files import read_tensors
 from glmkit.checkpoint.mapped import map_arrays
 from glmkit.checkpoint.megatron import is_training_folder, read_training_folder
 from glmkit.checkpoint.naming import PREFIX, plain_names

@@ -56,9 +56,9 @@ def search(
         GenerationError: What a blank may be leaves nothing.
     """
     written: list[Piece] = []
-    found = []
+    guided, found = GuidedRunner(runner), []
     for place, mask in enumerate(request.prompt.mask_indices.tolist()):
-        here = _search_blank(GuidedRunner(runner), request, place, written, sop, max_positions)
+        here = _search_blank(guided, request, place, written, sop, max_positions)
         written.append(Piece(mask, np.asarray(here[0].tokens), scored=False))
         found.append(here)
     return found
@@ -91,17 +91,20 @@ def _search_blank(
             for row, beam in zip(logits, running, strict=True)
         ]
         size = len(running[0].tokens) + 1
+        weight = size**settings.length_penalty
         going_on: list[tuple[int, _Beam]] = []
         # As many that they cannot all end.
         for rank, (parent, beam) in enumerate(_grown(running, rows, most * (1 + len(ends)))):
+            if rank >= most and len(going_on) == most:
+                break
             if size == longest or beam.tokens[-1] in ends or (chooser.stop and chooser.stop.cut(list(beam.tokens))):  # fmt: skip
                 if rank < most:
-                    ended.append((float(beam.total) / size**settings.length_penalty, beam))
-            elif len(going_on) < most:
+                    ended.append((float(beam.total) / weight, beam))
+            else:
                 going_on.append((parent, beam))
         ended = sorted(ended, key=lambda one: -one[0])[:most]
         running = [beam for _, beam in going_on]
-        if running and len(ended) == most and float(running[0].total) / size**settings.length_penalty <= ended[-1][0]:  # fmt: skip
+        if running and len(ended) == most and float(running[0].total) / weight <= ended[-1][0]:
             running, going_on = [], []
         handles = follow(
             runner, [feed.sequence for feed in feeds], [parent for parent, _ in going_on]

@@ -27,8 +27,8 @@ from glmkit.checkpoint.adapters import (
     base_of,
     is_adapter,
 )
-from glmkit.checkpoint.configs import has_head
-from glmkit.checkpoint.files import read_json, read_tensors
+from glmkit.checkpoint.configs import has_head, read_json
+from glmkit.checkpoint.files import read_tensors
 from glmkit.checkpoint.naming import HEADS
 from glmkit.errors import CheckpointError, ConfigError
 from glmkit.model.virtual_tokens import (

@@ -83,9 +83,8 @@ def load_model(
         require_torch(*_why_needed(path, backend, refusal))
         if not native or is_adapter(path):
             options["dtype"] = "float32" if quantization else dtype
-        model = torch_model(
-            path, **options
-        )  # for the decoder as stored: packing rounds what is to be rounded
+        # For the decoder as stored: packing rounds what is to be rounded.
+        model = torch_model(path, **options)
         if model.glm.virtual_tokens is not None:
             refuse_virtual_tokens(path, quantization, backend)
             native = False

@@ -14,8 +14,7 @@ import torch
 
 from glmkit.checkpoint import new_folder, resolve
 from glmkit.checkpoint.adapters import MEDIA_FOLDER, media_folder
-from glmkit.checkpoint.configs import has_head
-from glmkit.checkpoint.files import read_json
+from glmkit.checkpoint.configs import has_head, read_json
 from glmkit.checkpoint.quantized import FILE, NativeWeights, check_quantization
 from glmkit.checkpoint.reading import CONFIG
 from glmkit.errors import CheckpointError

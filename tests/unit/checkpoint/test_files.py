@@ -12,7 +12,8 @@ import torch
 from checkpoint_samples import equal, weights
 from safetensors.torch import save_file
 
-from glmkit.checkpoint.files import read_json, read_pickle, read_tensors
+from glmkit.checkpoint.configs import read_json
+from glmkit.checkpoint.files import read_pickle, read_tensors
 from glmkit.errors import CheckpointError
 
 
