@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -243,22 +244,16 @@ def test_copies(folder_of):
         light.nothing_like_this  # noqa: B018
 
 
-def setting(name, value):
+def changed(file_name, name, value):
     def change(folder: Path) -> None:
-        path = folder / "tokenizer_config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps({**config, name: value}), encoding="utf-8")
-
-    return change
-
-
-def backend(name, value):
-    def change(folder: Path) -> None:
-        path = folder / "tokenizer.json"
+        path = folder / file_name
         state = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps({**state, name: value}), encoding="utf-8")
 
     return change
+
+
+setting, backend = (partial(changed, one) for one in ("tokenizer_config.json", "tokenizer.json"))
 
 
 def file(name, text="{}"):
