@@ -19,21 +19,33 @@
 namespace glmkit {
 namespace {
 
-constexpr int LEAST = 8;     // rows of activations; fewer are read sooner without tiles
-constexpr int TILE = 1024;   // bytes: 16 rows of 64
+constexpr int LEAST = 8;       // rows of activations; fewer are read sooner without tiles
+constexpr int FEW = 8;         // up to so many are multiplied in tiles of half the height
+constexpr int TILE = 1024;     // bytes: 16 rows of 64
+constexpr int64_t BLOCKS = 4;  // of weights, which all rows of activations are multiplied with before the next
+constexpr int64_t NEAR = 1024; // columns of a row tile that stay in the first cache while BLOCKS go by
 
 struct alignas(64) Layout {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t bytes[16];
-    uint8_t rows[16];
+    uint16_t bytes[16] = {};
+    uint8_t rows[16] = {};
 };
-// Constants: GCC 12 forgets what is written to memory just before it is loaded as a configuration.
-constexpr Layout WIDE{.bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
-constexpr Layout HALF{.bytes = {64, 64, 64, 64, 32, 32, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 8, 8}};
+// Tiles 0 to 3 for sums, 4 and 5 for `count` rows of `bytes` bytes of activations, 6 and 7 for weights.
+constexpr Layout layout(int count, int bytes) {
+    Layout all;
+    for (int tile = 0; tile < 8; ++tile) {
+        all.bytes[tile] = uint16_t(tile == 4 || tile == 5 ? bytes : 64);
+        all.rows[tile] = uint8_t(tile < 6 ? count : bytes / 4);
+    }
+    return all;
+}
 
-// While this lives, tiles 0 to 3 hold sums, 4 and 5 rows of 64 bytes of activations (`half`: 32), 6 and 7 weights.
+// Constants: GCC 12 forgets what is written to memory just before it is loaded as a configuration. FEW: of half the rows.
+constexpr Layout WIDE = layout(ROWS, 64), HALF = layout(ROWS, 32), FEW_WIDE = layout(FEW, 64), FEW_HALF = layout(FEW, 32);
+
+// While this lives, tiles are of `layout`.
 struct Tiles {
-    explicit Tiles(bool half = false) { _tile_loadconfig(half ? &HALF : &WIDE); }
+    explicit Tiles(const Layout& layout = WIDE) { _tile_loadconfig(&layout); }
     ~Tiles() { _tile_release(); }
     Tiles(const Tiles&) = delete;
     Tiles& operator=(const Tiles&) = delete;
@@ -98,171 +110,149 @@ struct alignas(64) Sums {
     v16 row(int r) const { return (v16)_mm512_cvtepi32_ps(_mm512_load_si512(of[r])); }
 };
 
-// Products of two blocks with TILES tiles' rows of activations: [tile][block][row][16].
-using Panel = v16[2][2][ROWS];
+constexpr int LAG = 4;  // tiles of sums, which follow each other
 
-// Two tiles' rows of activations and two blocks; where there is one only, it stands twice.
-struct Inputs {
-    const char *x[2], *w[2];
-    const float *scales[2], *sums[2];  // of activations
-};
-
-// Calls add(g, products) for each group of `width` columns; products [2 * tile + block].
-template <int TILES, typename Add>
-inline void each_group(const Inputs& in, int64_t groups, int64_t width, const Add& add) {
-    Sums products[2][4];
-    for (int64_t g = 0; g < groups; ++g) {
-        int64_t x = g * width / 64 * TILE + g * width % 64, w = g * width * ROWS;
-        _tile_loadd(4, in.x[0] + x, 64);
-        _tile_loadd(6, in.w[0] + w, 64);
-        _tile_zero(0);
-        _tile_dpbssd(0, 4, 6);
-        _tile_loadd(7, in.w[1] + w, 64);
-        _tile_zero(1);
-        _tile_dpbssd(1, 4, 7);
-        if constexpr (TILES > 1) {
-            _tile_loadd(5, in.x[1] + x, 64);
-            _tile_zero(2);
-            _tile_dpbssd(2, 5, 6);
-            _tile_zero(3);
-            _tile_dpbssd(3, 5, 7);
-        }
-        if (g) add(g - 1, products[1 - g % 2]);  // while tiles are at work
-        Sums* here = products[g % 2];
-        _tile_stored(0, here[0].of, 64);
-        _tile_stored(1, here[1].of, 64);
-        if constexpr (TILES > 1) {
-            _tile_stored(2, here[2].of, 64);
-            _tile_stored(3, here[3].of, 64);
-        }
+// The two functions below are called with a constant; their instructions name tiles in no other way.
+inline void begin_tile(int tile, const char* x, const char* w) {
+    _tile_loadd(4, x, 64);
+    _tile_loadd(6, w, 64);
+    switch (tile) {
+        case 0: _tile_zero(0); _tile_dpbssd(0, 4, 6); break;
+        case 1: _tile_zero(1); _tile_dpbssd(1, 4, 6); break;
+        case 2: _tile_zero(2); _tile_dpbssd(2, 4, 6); break;
+        case 3: _tile_zero(3); _tile_dpbssd(3, 4, 6); break;
     }
-    add(groups - 1, products[(groups - 1) % 2]);
 }
 
-template <int TILES>
-void panel_int8(const Matrix& m, const Inputs& in, const int64_t* blocks, Panel& acc) {
-    each_group<TILES>(in, m.padded_columns() / GROUP8, GROUP8, [&](int64_t g, const Sums* products) {
-        for (int t = 0; t < TILES; ++t) {
+inline void store_tile(int tile, Sums& sums) {
+    switch (tile) {
+        case 0: _tile_stored(0, sums.of, 64); break;
+        case 1: _tile_stored(1, sums.of, 64); break;
+        case 2: _tile_stored(2, sums.of, 64); break;
+        case 3: _tile_stored(3, sums.of, 64); break;
+    }
+}
+
+// acc += the sums of one group of columns, scaled.
+template <int COUNT, Format FORMAT>
+[[gnu::always_inline]] inline void add_group(const Sums& sums, const float* scale, const uint16_t* w_scale, v16 (&acc)[COUNT]) {
+    v16 of_rows;
+    if constexpr (FORMAT == Format::int4) of_rows = load16(w_scale);
 #pragma GCC unroll 16
-            for (int r = 0; r < ROWS; ++r) {
-                v16 scale = v16{} + in.scales[t][g * ROWS + r];
-                acc[t][0][r] += products[2 * t].row(r) * scale;
-                acc[t][1][r] += products[2 * t + 1].row(r) * scale;
-            }
-        }
-    });
-    for (int b = 0; b < 2; ++b) {
-        v16 of_rows = load16(static_cast<const float*>(m.scales) + blocks[b] * ROWS);
-        for (int t = 0; t < TILES; ++t)
-            for (int r = 0; r < ROWS; ++r) acc[t][b][r] *= of_rows;
+    for (int r = 0; r < COUNT; ++r) {
+        v16 factor = (v16)_mm512_set1_ps(scale[r]);  // v16{} + scale[r] would be an addition and two more instructions
+        if constexpr (FORMAT == Format::int4) factor *= of_rows;
+        acc[r] += sums.row(r) * factor;
     }
 }
 
-// A block of int4 weights as bytes in the order of int8.
-void widen(const Matrix& m, int64_t block, uint8_t* out) {
+// out [COUNT] += products of COUNT rows of activations with a block of weights, over so many groups of columns. A tile is
+// stored LAG products after its own and read a product later still, so that nothing waits for it; the sums of floats stay in
+// registers.
+template <int COUNT, Format FORMAT>
+void add_groups(const char* x, const char* w, int64_t groups, const float* scales, const uint16_t* w_scales, v16* out) {
+    constexpr int64_t WIDTH = FORMAT == Format::int4 ? GROUP4 : GROUP8;
+    Sums sums[LAG];
+    v16 acc[COUNT];
+#pragma GCC unroll 16
+    for (int r = 0; r < COUNT; ++r) acc[r] = out[r];
+    for (int64_t start = 0; start <= groups + LAG; start += LAG)
+#pragma GCC unroll 4
+        for (int tile = 0; tile < LAG; ++tile) {
+            int64_t g = start + tile, stored = g - LAG, read = stored - 1;
+            if (stored >= 0 && stored < groups) store_tile(tile, sums[tile]);
+            if (g < groups) begin_tile(tile, x + g * WIDTH / 64 * TILE + g * WIDTH % 64, w + g * WIDTH * ROWS);
+            if (read >= 0 && read < groups)
+                add_group<COUNT, FORMAT>(sums[(tile + LAG - 1) % LAG], scales + read * ROWS, w_scales + read * ROWS, acc);
+        }
+#pragma GCC unroll 16
+    for (int r = 0; r < COUNT; ++r) out[r] = acc[r];
+}
+
+// A block of int4 weights, less their zero points, as bytes in the order of int8.
+void widen(const Matrix& m, int64_t block, char* out) {
+    // A group's 16 zero points, each four times.
+    const __m512i four_times = _mm512_set_epi32(0x0f0f0f0f, 0x0e0e0e0e, 0x0d0d0d0d, 0x0c0c0c0c, 0x0b0b0b0b, 0x0a0a0a0a,
+                                                0x09090909, 0x08080808, 0x07070707, 0x06060606, 0x05050505, 0x04040404,
+                                                0x03030303, 0x02020202, 0x01010101, 0);
     int64_t bytes = m.padded_columns() * ROWS;
-    const uint8_t* w = static_cast<const uint8_t*>(m.data) + block * bytes / 2;
-    for (int64_t i = 0; i < bytes; i += 128, w += 64) {
-        u64 both = load_bytes(w), low = both & uint8_t(15), high = both >> 4;
-        std::memcpy(out + i, &low, 64);
-        std::memcpy(out + i + 64, &high, 64);
+    const uint8_t *w = static_cast<const uint8_t*>(m.data) + block * bytes / 2, *zeros = grids(m, block).zeros;
+    for (int64_t i = 0; i < bytes; zeros += ROWS) {
+        __m512i sixteen = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros)));
+        u64 zero = (u64)_mm512_shuffle_epi8(sixteen, four_times);
+        for (int64_t end = i + GROUP4 * ROWS; i < end; i += 128, w += 64) {
+            u64 both = load_bytes(w), low = (both & uint8_t(15)) - zero, high = (both >> 4) - zero;
+            std::memcpy(out + i, &low, 64);
+            std::memcpy(out + i + 64, &high, 64);
+        }
+    }
+}
+
+// Products of a tile's rows of activations, or of two, with up to BLOCKS blocks: [tile][row][block][16].
+using Panel = v16[2][ROWS][BLOCKS];
+
+// From row n of activations on, with blocks whose bytes (or widened ones) are at `w`.
+template <int COUNT, Format FORMAT>
+void multiply_integers(const Matrix& m, const Rows& rows, int64_t n, const char* w, int64_t block, int64_t blocks, Panel& panel) {
+    int64_t columns = m.padded_columns(), group = m.group();
+    const char* x = reinterpret_cast<const char*>(rows.quantized) + n * columns;
+    const float* scales = rows.scales + n * (columns / group);
+    v16 acc[BLOCKS][COUNT] = {};
+    for (int64_t c = 0; c < columns; c += NEAR)
+        for (int64_t b = 0; b < blocks; ++b) {
+            const uint16_t* w_scales = FORMAT == Format::int4 ? grids(m, block + b).w_scales + c / group * ROWS : nullptr;
+            add_groups<COUNT, FORMAT>(x + c * ROWS, w + (b * columns + c) * ROWS, std::min(NEAR, columns - c) / group,
+                                      scales + c / group * ROWS, w_scales, acc[b]);
+        }
+    for (int64_t b = 0; b < blocks; ++b) {
+        v16 of_rows = FORMAT == Format::int8 ? load16(static_cast<const float*>(m.scales) + (block + b) * ROWS) : v16{} + 1.0f;
+        for (int r = 0; r < COUNT; ++r) panel[0][r][b] = acc[b][r] * of_rows;
     }
 }
 
 template <int TILES>
-void panel_int4(const Matrix& m, const Inputs& in, const int64_t* blocks, Panel& acc) {
-    Grids of[2] = {grids(m, blocks[0]), grids(m, blocks[1])};
-    each_group<TILES>(in, m.padded_columns() / GROUP4, GROUP4, [&](int64_t g, const Sums* products) {
-        for (int b = 0; b < 2; ++b) {
-            v16 scale = load16(of[b].w_scales + g * ROWS), zero = load16(of[b].zeros + g * ROWS);
-            for (int t = 0; t < TILES; ++t) {
-#pragma GCC unroll 16
-                for (int r = 0; r < ROWS; ++r)
-                    acc[t][b][r] += (products[2 * t + b].row(r) - zero * in.sums[t][g * ROWS + r]) *
-                                    (scale * in.scales[t][g * ROWS + r]);
+void multiply_bfloat16(const Matrix& m, const Rows& rows, int64_t n, const char* w, int64_t blocks, Panel& panel) {
+    int64_t columns = m.padded_columns(), next_x = ROWS * columns * 4, next_w = ROWS * columns * 2, stride = sizeof panel[0][0];
+    const char* x = reinterpret_cast<const char*>(rows.quantized) + n * columns * 4;
+    for (int64_t b = 0; b < blocks; b += 2, w += 2 * next_w) {
+        bool pair = b + 1 < blocks;
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int64_t c = 0; c < columns; c += 32) {
+            _tile_loadd(6, w + c * 2 * ROWS, 64);
+            _tile_loadd(7, w + (pair ? next_w : 0) + c * 2 * ROWS, 64);
+            for (int part = 0; part < 2; ++part) {
+                int64_t at = (c / 16 + part) * TILE;
+                _tile_loadd(4, x + at, 64);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 4, 7);
+                if constexpr (TILES > 1) {
+                    _tile_loadd(5, x + next_x + at, 64);
+                    _tile_dpbf16ps(2, 5, 6);
+                    _tile_dpbf16ps(3, 5, 7);
+                }
             }
         }
-    });
-}
-
-template <int TILES>
-void panel_bfloat16(int64_t columns, const Inputs& in, Panel& acc) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t c = 0; c < columns; c += 32) {
-        _tile_loadd(6, in.w[0] + c * 2 * ROWS, 64);
-        _tile_loadd(7, in.w[1] + c * 2 * ROWS, 64);
-        for (int part = 0; part < 2; ++part) {
-            int64_t x = (c / 16 + part) * TILE;
-            _tile_loadd(4, in.x[0] + x, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            _tile_dpbf16ps(1, 4, 7);
-            if constexpr (TILES > 1) {
-                _tile_loadd(5, in.x[1] + x, 64);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-            }
+        _tile_stored(0, &panel[0][0][b], stride);
+        if (pair) _tile_stored(1, &panel[0][0][b + 1], stride);
+        if constexpr (TILES > 1) {
+            _tile_stored(2, &panel[1][0][b], stride);
+            if (pair) _tile_stored(3, &panel[1][0][b + 1], stride);
         }
-    }
-    _tile_stored(0, acc[0][0], 64);
-    _tile_stored(1, acc[0][1], 64);
-    if constexpr (TILES > 1) {
-        _tile_stored(2, acc[1][0], 64);
-        _tile_stored(3, acc[1][1], 64);
     }
 }
 
-// As `finish`, of 16 rows of weights from `row` on and `count` rows of activations.
-inline void finish_tile(const v16* acc, int64_t row, int64_t rows, const Result& result, float* out, int64_t stride,
-                        int64_t count) {
-    v16 bias = result.bias ? load16(result.bias + row) : v16{};
-    __mmask16 real = __mmask16(rows - row >= ROWS ? 0xffff : (1 << (rows - row)) - 1);
-    for (int64_t r = 0; r < count; ++r, out += stride) {
-        v16 y = acc[r] + bias;
+// As `finish`, of one row of activations and up to BLOCKS blocks from row `row` of the weights on.
+inline void finish_row(const v16* acc, int64_t row, int64_t blocks, int64_t rows, const Result& result, float* out) {
+    for (int64_t b = 0; b < blocks; ++b, row += ROWS, out += ROWS) {
+        __mmask16 real = __mmask16(rows - row >= ROWS ? 0xffff : (1 << (rows - row)) - 1);
+        v16 y = acc[b];
+        if (result.bias) y += load16(result.bias + row);
         if (result.activate) y = activate(y, result.activation);
         if (result.add) y += (v16)_mm512_maskz_loadu_ps(real, out);
         _mm512_mask_storeu_ps(out, real, (__m512)y);
-    }
-}
-
-// Rows first..last of one or two tiles.
-template <int TILES>
-void multiply_rows(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
-                   const char* widened, const Result& result) {
-    int64_t columns = m.padded_columns(), groups = columns / m.group();
-    int64_t width = m.format == Format::bfloat16 ? 4 : 1, x_bytes = ROWS * columns * width;
-    int64_t w_bytes = ROWS * columns * (m.format == Format::bfloat16 ? 2 : 1);
-    const char* x = reinterpret_cast<const char*>(rows.quantized) + first / ROWS * x_bytes;
-    const char* w = widened ? widened - first_block * w_bytes : static_cast<const char*>(m.data);
-    const float *scales = rows.scales + first * groups, *sums = rows.sums + first * groups;
-    alignas(64) float next[2 * ROWS][64] = {};
-    for (int64_t block = first_block; block < last_block; block += 2) {
-        int64_t blocks[2] = {block, std::min(block + 1, last_block - 1)};
-        Inputs in{{x, x + x_bytes}, {w + blocks[0] * w_bytes, w + blocks[1] * w_bytes}, {scales, scales + ROWS * groups},
-                  {sums, sums + ROWS * groups}};
-        alignas(64) Panel acc = {};
-        if (m.format == Format::bfloat16)
-            panel_bfloat16<TILES>(columns, in, acc);
-        else if (m.format == Format::int8)
-            panel_int8<TILES>(m, in, blocks, acc);
-        else
-            panel_int4<TILES>(m, in, blocks, acc);
-        for (int t = 0; t < TILES; ++t)
-            for (int b = 0; b <= blocks[1] - block; ++b) {
-                int64_t n = first + t * ROWS, row = blocks[b] * ROWS;
-                float* out = result.next ? &next[t * ROWS][row % 64] : result.out + n * result.stride + row;
-                finish_tile(acc[t][b], row, m.rows, result, out, result.next ? 64 : result.stride, std::min<int64_t>(ROWS, last - n));
-            }
-        int64_t end = block + 2;
-        if (result.next && (end % 4 == 0 || end >= last_block)) {
-            int64_t column = block / 4 * 64;
-            for (int64_t n = first; n < last; ++n) {
-                for (int64_t c = m.rows; c < column + 64; ++c) next[n - first][c - column] = 0;
-                prepare_some(*result.next_matrix, *result.next, n, column, next[n - first]);
-            }
-        }
     }
 }
 
@@ -270,18 +260,42 @@ void multiply_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t la
                     const Result& result) {
     if (rows.count < LEAST || m.format == Format::float32)
         return multiply(m, rows, first, last, first_block, last_block, result);
-    int64_t bytes = m.padded_columns() * ROWS;
-    uint8_t* widened = nullptr;
-    if (m.format == Format::int4) {
-        widened = reinterpret_cast<uint8_t*>(memory((last_block - first_block) * bytes));
-        for (int64_t block = first_block; block < last_block; ++block)
-            widen(m, block, widened + (block - first_block) * bytes);
-    }
-    Tiles tiles(m.format == Format::int4);
-    for (int64_t n = first; n < last; n += 2 * ROWS) {
-        int64_t end = std::min(n + 2 * ROWS, last);
-        auto some = end - n > ROWS ? multiply_rows<2> : multiply_rows<1>;
-        some(m, rows, n, end, first_block, last_block, reinterpret_cast<const char*>(widened), result);
+    bool few = last - first <= FEW;
+    int64_t bytes = m.padded_columns() * ROWS * (m.format == Format::bfloat16 ? 2 : 1);  // of a block, widened
+    int64_t most = m.format == Format::bfloat16 ? 2 * ROWS : ROWS;
+    char* widened = m.format == Format::int4 ? memory(BLOCKS * bytes) : nullptr;
+    Tiles tiles(widened ? few ? FEW_HALF : HALF : few ? FEW_WIDE : WIDE);
+    for (int64_t block = first_block; block < last_block; block += BLOCKS) {
+        int64_t blocks = std::min(BLOCKS, last_block - block), row = block * ROWS;
+        const char* w = static_cast<const char*>(m.data) + block * bytes;
+        if (widened) {
+            for (int64_t b = 0; b < blocks; ++b) widen(m, block + b, widened + b * bytes);
+            w = widened;
+        }
+        for (int64_t n = first; n < last; n += most) {
+            int64_t count = std::min(most, last - n);
+            alignas(64) Panel panel;
+            if (m.format == Format::bfloat16) {
+                auto multiply = count > ROWS ? multiply_bfloat16<2> : multiply_bfloat16<1>;
+                multiply(m, rows, n, w, blocks, panel);
+            } else if (m.format == Format::int8) {
+                auto multiply = few ? multiply_integers<FEW, Format::int8> : multiply_integers<ROWS, Format::int8>;
+                multiply(m, rows, n, w, block, blocks, panel);
+            } else {
+                auto multiply = few ? multiply_integers<FEW, Format::int4> : multiply_integers<ROWS, Format::int4>;
+                multiply(m, rows, n, w, block, blocks, panel);
+            }
+            for (int64_t r = 0; r < count; ++r) {
+                const v16* acc = panel[r / ROWS][r % ROWS];
+                if (result.next) {
+                    alignas(64) float next[BLOCKS * ROWS] = {};
+                    finish_row(acc, row, blocks, m.rows, result, next);
+                    prepare_some(*result.next_matrix, *result.next, n + r, row, next);
+                } else {
+                    finish_row(acc, row, blocks, m.rows, result, result.out + (n + r) * result.stride + row);
+                }
+            }
+        }
     }
 }
 
