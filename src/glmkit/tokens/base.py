@@ -6,7 +6,6 @@ In: a `tokenizers.Tokenizer` with GLM's tokens. Out: `GLMTokenizerBase`, of whic
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -109,6 +108,8 @@ class GLMTokenizerBase:
 
     def fingerprint(self: Any) -> str:
         """Returns a SHA-256 (hex) of all that decides ids; the same after saving and loading. Takes about 0.1 s."""
+        import hashlib  # brings 4 MB, which answers need not
+
         state = json.loads(self._tokenizer.to_str())
         for unrelated in ("truncation", "padding", "decoder", "version"):
             state.pop(unrelated)
