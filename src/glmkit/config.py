@@ -259,9 +259,8 @@ def describe(hint: Any) -> str:
         dict: "a section",
         type(None): "null",
     }
-    return words.get(
-        hint if isinstance(hint, type) else origin, getattr(hint, "__name__", str(hint))
-    )
+    # Python 3.10 takes dict[str, int] for a type too.
+    return words.get(origin or hint, getattr(hint, "__name__", str(hint)))
 
 
 def _plain(value: Any) -> Any:
