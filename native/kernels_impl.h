@@ -211,7 +211,7 @@ void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t fir
     v16 acc[N] = {}, odd_acc[N] = {};
     for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS) {
         i16 both = (i16)load_bytes(w);
-        fetch(w + 1024);
+        fetch(w + 3072);
         v16 even = (v16)(both << 16), odd = (v16)(both & int32_t(0xffff0000));
         for (int n = 0; n < N; ++n) {
             acc[n] += even * x[n * columns + c];
@@ -245,13 +245,14 @@ template <int N>
 void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
     auto [columns, groups, w, x, scales, sums] = integers<uint8_t>(m, block, rows, first);
     auto [w_scales, zeros] = grids(m, block);
+    constexpr int64_t AHEAD = 24;  // groups
     v16 acc[N] = {};
     for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
         i16 dot[N] = {}, other[N] = {};  // with few rows a second chain hides the latency of the first
 #pragma GCC unroll 4
         for (int64_t c = 0; c < GROUP4; c += 8, w += 4 * ROWS) {
             u64 bytes = load_bytes(w);
-            fetch(w + 2048);
+            fetch(w + AHEAD * 4 * 4 * ROWS);
             u64 one = bytes & uint8_t(15), two = bytes >> 4;
             for (int n = 0; n < N; ++n) {
                 const int8_t* four = x + n * columns + g * GROUP4 + c;
@@ -261,6 +262,8 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
             }
         }
         for (int n = 0; n < N; ++n) dot[n] += other[n];
+        fetch(w_scales + AHEAD * ROWS);
+        fetch(zeros + AHEAD * ROWS);
         v16 scale = load16(w_scales), zero = load16(zeros);
         for (int n = 0; n < N; ++n)
             acc[n] += (__builtin_convertvector(dot[n], v16) - zero * sums[n * groups + g]) *
