@@ -83,8 +83,8 @@ struct Kernels {
     void (*attend)(const Heads&, bool half, const float* queries, int count, const int64_t* visible, int64_t head_size,
                    float scale, float* scores, float* context);
     void (*to_half)(const float* x, uint16_t* y, int64_t n);
-    // From so many rows on they are multiplied in tiles, and bfloat16 matrices have them prepared too; 0: never.
-    int64_t tiles;
+    // Whether so many rows are multiplied in tiles, in which bfloat16 matrices have them prepared too. Null: never.
+    bool (*tiled)(const Matrix&, int64_t rows);
     // Context of `count` queries that see the same first `visible` tokens, whose keys and values are float16; as if all were
     // bfloat16 unless `exact`. Null where it is no faster than `attend`.
     void (*attend_prompt)(const Heads&, bool exact, const float* queries, int64_t stride, int64_t count, int64_t visible,

@@ -19,11 +19,21 @@
 namespace glmkit {
 namespace {
 
-constexpr int LEAST = 8;       // rows of activations; fewer are read sooner without tiles
-constexpr int FEW = 8;         // up to so many are multiplied in tiles of half the height
+constexpr int FEW = 8;         // rows of activations; up to so many are multiplied in tiles of half the height
 constexpr int TILE = 1024;     // bytes: 16 rows of 64
 constexpr int64_t BLOCKS = 4;  // of weights, which all rows of activations are multiplied with before the next
 constexpr int64_t NEAR = 1024; // columns of a row tile that stay in the first cache while BLOCKS go by
+
+// Fewer rows of activations are multiplied sooner without tiles: int4 weights have to be widened.
+bool tiled(const Matrix& m, int64_t rows) {
+    switch (m.format) {
+        case Format::float32: return false;
+        case Format::bfloat16: return rows >= 4;
+        case Format::int8: return rows >= 8;
+        case Format::int4: return rows >= 16;
+    }
+    return false;
+}
 
 struct alignas(64) Layout {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -40,8 +50,8 @@ constexpr Layout layout(int count, int bytes) {
     return all;
 }
 
-// Constants: GCC 12 forgets what is written to memory just before it is loaded as a configuration. FEW: of half the rows.
-constexpr Layout WIDE = layout(ROWS, 64), HALF = layout(ROWS, 32), FEW_WIDE = layout(FEW, 64), FEW_HALF = layout(FEW, 32);
+// Constants: GCC 12 forgets what is written to memory just before it is loaded as a configuration. LOW: of few rows, HALF: of groups of int4.
+constexpr Layout WIDE = layout(ROWS, 64), LOW = layout(FEW, 64), HALF = layout(ROWS, 32);
 
 // While this lives, tiles are of `layout`.
 struct Tiles {
@@ -98,7 +108,7 @@ void prepare_some(const Matrix& m, const Rows& rows, int64_t n, int64_t c, const
 }
 
 void prepare_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
-    if (rows.count < LEAST || m.format == Format::float32) return prepare(m, rows, first, last);
+    if (!tiled(m, rows.count)) return prepare(m, rows, first, last);
     int64_t columns = m.padded_columns();
     for (int64_t n = first; n < last; ++n)
         for (int64_t c = 0; c < columns; c += 64) prepare_some(m, rows, n, c, rows.values + n * columns + c);
@@ -258,13 +268,12 @@ inline void finish_row(const v16* acc, int64_t row, int64_t blocks, int64_t rows
 
 void multiply_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
                     const Result& result) {
-    if (rows.count < LEAST || m.format == Format::float32)
-        return multiply(m, rows, first, last, first_block, last_block, result);
+    if (!tiled(m, rows.count)) return multiply(m, rows, first, last, first_block, last_block, result);
     bool few = last - first <= FEW;
     int64_t bytes = m.padded_columns() * ROWS * (m.format == Format::bfloat16 ? 2 : 1);  // of a block, widened
     int64_t most = m.format == Format::bfloat16 ? 2 * ROWS : ROWS;
     char* widened = m.format == Format::int4 ? memory(BLOCKS * bytes) : nullptr;
-    Tiles tiles(widened ? few ? FEW_HALF : HALF : few ? FEW_WIDE : WIDE);
+    Tiles tiles(widened ? HALF : few ? LOW : WIDE);
     for (int64_t block = first_block; block < last_block; block += BLOCKS) {
         int64_t blocks = std::min(BLOCKS, last_block - block), row = block * ROWS;
         const char* w = static_cast<const char*>(m.data) + block * bytes;
@@ -282,8 +291,7 @@ void multiply_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t la
                 auto multiply = few ? multiply_integers<FEW, Format::int8> : multiply_integers<ROWS, Format::int8>;
                 multiply(m, rows, n, w, block, blocks, panel);
             } else {
-                auto multiply = few ? multiply_integers<FEW, Format::int4> : multiply_integers<ROWS, Format::int4>;
-                multiply(m, rows, n, w, block, blocks, panel);
+                multiply_integers<ROWS, Format::int4>(m, rows, n, w, block, blocks, panel);
             }
             for (int64_t r = 0; r < count; ++r) {
                 const v16* acc = panel[r / ROWS][r % ROWS];
@@ -417,7 +425,7 @@ bool allowed() {
 
 const glmkit::Kernels* glmkit::amx_kernels() {
 #if defined(GLMKIT_AMX)
-    static const Kernels kernels{"amx", prepare_tiles, multiply_tiles, normalize, attend, to_half, LEAST, attend_prompt};
+    static const Kernels kernels{"amx", prepare_tiles, multiply_tiles, normalize, attend, to_half, tiled, attend_prompt};
     static const bool usable = allowed();
     return usable ? &kernels : nullptr;
 #else

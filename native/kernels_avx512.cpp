@@ -8,7 +8,7 @@
 
 const glmkit::Kernels* glmkit::avx512_kernels() {
 #if defined(GLMKIT_AVX512)
-    static const Kernels kernels{"avx512", prepare, multiply, normalize, attend, to_half, 0, nullptr};
+    static const Kernels kernels{"avx512", prepare, multiply, normalize, attend, to_half, nullptr, nullptr};
     return &kernels;
 #else
     return nullptr;

@@ -196,7 +196,7 @@ Rows glmkit_model::rows(const float* values, int64_t n, int64_t columns, int whi
 }
 
 bool glmkit_model::tiled(int64_t n, const Matrix& m) const {
-    return kernels.tiles && n >= kernels.tiles && m.format != Format::float32;
+    return kernels.tiled && kernels.tiled(m, n);
 }
 
 // result = m x rows, on all threads. Rows are quantized first where the matrix wants it and they are not `ready`.
