@@ -48,7 +48,7 @@ ALLOWED = {
     "harness": {"api", "tokens", "blanks", "generation", "evaluation"},
     "pipelines": {"api", "generation", "model"},
     # Of what it chooses between it knows sizes and costs alone.
-    "choosing": {"tasks", "model.configuration", "generation.memory", "training.memory", "training.adapter_memory", "training.flops"},
+    "choosing": {"tasks", "checkpoint.architecture", "generation.memory", "training.memory", "training.adapter_memory", "training.flops"},
     "explain": {"multimodal", "tokens", "blanks", "tasks", "model", "generation", "applications", "evaluation.resampling"},
     "api": {"multimodal", "native", "tokens", "blanks", "tasks", "model", "checkpoint", "generation", "evaluation", "applications", "explain"},
     # What joins training and evaluation outside the command: objectives beside each other.
@@ -243,6 +243,26 @@ print(*(name for name in sys.argv[1:] if name in sys.modules))
 def test_a_server_of_texts_needs_neither_torch_nor_transformers():
     pytest.importorskip("fastapi")
     assert imported_by(SERVED, "torch", "transformers", "PIL") == []
+
+
+PLANNED = """
+import sys, glmkit
+from glmkit.cli.main import build_app
+from typer.testing import CliRunner
+for command in (
+    "choose --task sentiment --examples 500 --latency 1s",
+    "choose --task summarize --examples 5000 --gpu 2xL4 --language zh --json",
+    "info --memory 10b",
+):
+    answer = CliRunner().invoke(build_app(), command.split())
+    assert answer.exit_code == 0, answer.output
+assert glmkit.choose("poem", gpu="cpu").best.candidate.name == "glm-mini"
+print(*(name for name in sys.argv[1:] if name in sys.modules))
+"""
+
+
+def test_choosing_a_model_needs_neither_torch_nor_transformers():
+    assert imported_by(PLANNED, "torch", "transformers", "huggingface_hub") == []
 
 
 def test_every_public_name_exists():

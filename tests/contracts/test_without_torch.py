@@ -48,7 +48,6 @@ folders = Path(sys.argv[1])
 cases = {
     "GLMModel": lambda: glmkit.GLMModel,
     "GLMTokenizer": lambda: glmkit.GLMTokenizer,
-    "choose": lambda: glmkit.choose,
     "backend": lambda: glmkit.load(backend="torch"),
     "option": lambda: glmkit.load(attn_implementation="eager"),
     "float16": lambda: glmkit.load(folders / "plain", dtype="float16"),
@@ -88,7 +87,6 @@ print(json.dumps(found))
 SAID = {
     "GLMModel": ("glmkit.GLMModel needs", "glmkit.GLMModel 需要"),
     "GLMTokenizer": ("glmkit.GLMTokenizer needs the package 'transformers'", "需要 transformers"),
-    "choose": ("glmkit.choose needs", "glmkit.choose 需要"),
     "backend": ("backend='torch' needs the package 'torch'", "backend='torch' 需要 torch"),
     "option": ("attn_implementation: options of the torch model", "attn_implementation"),
     "float16": ("not in float16", "float16"),
@@ -172,7 +170,6 @@ def test_commands_that_need_torch_say_so(tmp_path: Path):
     text.write_text("今天天气好。\n", "utf-8")
     commands = [
         ["explain", "今天[MASK]。"],
-        ["choose", "--task", "sentiment"],
         ["convert", "glm-mini", str(tmp_path / "out")],
         ["finetune", "glm-mini", "sentiment", "--data", str(text)],
         ["demo"],

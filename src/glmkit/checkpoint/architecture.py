@@ -37,6 +37,9 @@ PRESETS: dict[str, tuple[int, int, int, int, int]] = {
     "10b-chinese": (48, 4096, 64, 1024, 50048),
 }
 
+LOGITS_PER_CHUNK = 2**26
+"""Of the LM head in training: 256 MiB in float32, enough rows to keep a matrix unit busy."""
+
 T = TypeVar("T", bound="Architecture")
 
 
@@ -231,6 +234,11 @@ class Architecture:
     def output_initializer_range(self) -> float:
         """Standard deviation of the initial output projections (THUDM/GLM `mpu/transformer.py`)."""
         return self.initializer_range / math.sqrt(2 * self.num_layers)
+
+
+def head_chunk(vocab_size: int) -> int:
+    """Returns of how many predicted tokens the logits are there at a time while a model is trained."""
+    return max(1, LOGITS_PER_CHUNK // vocab_size)
 
 
 def translated(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,16 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from glmkit.choosing.words import Text
 from glmkit.errors import ConfigError, nearest
+from glmkit.runtime import choose_device
+from glmkit.training.flops import PEAKS, fastest_product
 
 GIB = 2**30
 
@@ -104,10 +109,10 @@ def parse_hardware(text: str | None = None) -> Hardware:
 
 def this_machine() -> Hardware:
     """Returns this machine's cards, or its CPU."""
+    if choose_device() != "cuda":
+        return _this_cpu()
     import torch
 
-    if not torch.cuda.is_available():
-        return _this_cpu()
     properties = torch.cuda.get_device_properties(0)
     count = torch.cuda.device_count()
     for name, *_ in sorted(CARDS, key=lambda card: -len(card[0])):
@@ -153,8 +158,6 @@ def _plain(name: str) -> str:
 
 
 def _of_card(card: tuple[str, int, float, bool], count: int) -> Hardware:
-    from glmkit.training.flops import PEAKS
-
     name, gib, bandwidth, has_bfloat16 = card
     half = {peak[0]: peak[1] for peak in PEAKS}[name]
     return Hardware(
@@ -181,27 +184,27 @@ def _plain_cpu(gib: float) -> Hardware:
 
 def _this_cpu() -> Hardware:
     """Returns this machine's CPU: its memory, and its speed as measured in half a second."""
-    import torch
-
-    from glmkit.training.flops import measured_flops
-
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError) as error:
         raise ConfigError("this system does not tell its memory; write cpu:16GB") from error
-    flops = measured_flops(torch.device("cpu"), torch.float32)
+    flops = fastest_product(_product)
     source = Text("measured on this machine", "在本机测得")
     return Hardware(f"this CPU, {memory / GIB:.0f} GB", 1, memory, flops, _measured_bandwidth(), "cpu", "float32", source)  # fmt: skip
 
 
+def _product(size: int) -> Callable[[], object]:
+    # Two matrices: NumPy multiplies one by its own transpose in half of the operations.
+    left, right = np.ones((2, size, size), np.float32)
+    return lambda: left @ right
+
+
 def _measured_bandwidth() -> float:
     """Returns bytes a second of a matrix times a vector, which is what writing a token is; 128 MiB, beyond any cache."""
-    import torch
-
-    matrix, vector = torch.ones(8192, 4096), torch.ones(4096)
+    matrix, vector = np.ones((8192, 4096), np.float32), np.ones(4096, np.float32)
     fastest = float("inf")
     for _ in range(4):
         began = time.perf_counter()
-        torch.mv(matrix, vector)
+        matrix @ vector
         fastest = min(fastest, time.perf_counter() - began)
     return matrix.nbytes / fastest

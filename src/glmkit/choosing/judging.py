@@ -5,11 +5,11 @@ In: an option's numbers and what is wanted. Out: its problems, how well its meth
 
 from __future__ import annotations
 
+from glmkit.checkpoint.architecture import Architecture
 from glmkit.choosing.models import Candidate
 from glmkit.choosing.options import SPECIALS, Inference, Method, Request, Training, gib
 from glmkit.choosing.words import Text, time_words
 from glmkit.embedded import is_here
-from glmkit.model.configuration import GLMConfig
 
 PROBLEMS = ("memory", "language", "length", "latency", "time", "objective")
 """From the gravest on: it does not fit; the model has not read the language; texts are longer than it reads; an answer takes
@@ -28,7 +28,7 @@ LARGE = 1_000_000_000
 
 def problems_of(
     candidate: Candidate,
-    config: GLMConfig,
+    config: Architecture,
     request: Request,
     training: Training | None,
     inference: Inference,
@@ -72,7 +72,7 @@ def problems_of(
 
 
 def level_of(
-    candidate: Candidate, config: GLMConfig, method: Method, request: Request
+    candidate: Candidate, config: Architecture, method: Method, request: Request
 ) -> tuple[float, Text]:
     """Returns how well a method suits the examples, and why."""
     examples, need = request.examples, request.need
@@ -123,7 +123,7 @@ def level_of(
 
 def strengths_of(
     candidate: Candidate,
-    config: GLMConfig,
+    config: Architecture,
     request: Request,
     method: Method,
     training: Training | None,

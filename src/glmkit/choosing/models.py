@@ -1,15 +1,15 @@
 """The GLMs there are to choose from: the published ones and the embedded one.
 
 One table; nothing is downloaded. Source: the list of models in the README of github.com/THUDM/GLM (names, languages, corpora,
-objectives) and the paper (arXiv 2103.10360); sizes are `GLMConfig`'s presets.
+objectives) and the paper (arXiv 2103.10360); sizes are `Architecture`'s presets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from glmkit.checkpoint.architecture import Architecture
 from glmkit.embedded import ASSETS, DEFAULT_MODEL, is_here
-from glmkit.model.configuration import GLMConfig
 
 MINI = (5, 288, 6, 320, 10240)
 """Layers, hidden size, heads, positions, vocabulary of `recipes/glm-mini/pretrain.yaml`; where the embedded model is
@@ -41,14 +41,14 @@ class Candidate:
     archive: str = ""
 
     @property
-    def config(self) -> GLMConfig:
+    def config(self) -> Architecture:
         """Its sizes."""
         if self.preset:
-            return GLMConfig.preset(self.preset)
+            return Architecture.preset(self.preset)
         if is_here(self.source):
-            return GLMConfig.from_pretrained(ASSETS / self.source)
+            return Architecture.from_folder(ASSETS / self.source)
         layers, hidden, heads, positions, vocabulary = MINI
-        return GLMConfig(
+        return Architecture(
             num_layers=layers,
             hidden_size=hidden,
             num_attention_heads=heads,

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
+from glmkit.checkpoint.architecture import Architecture
 from glmkit.choosing.devices import GIB, Hardware
 from glmkit.choosing.models import Candidate
 from glmkit.choosing.speed import reading_seconds, training_seconds, writing_seconds
 from glmkit.choosing.tasks import Need
 from glmkit.choosing.words import Text
 from glmkit.generation.memory import inference_memory
-from glmkit.model.configuration import GLMConfig
 from glmkit.training.adapter_memory import adapter_memory
 from glmkit.training.memory import memory_per_device
 
@@ -115,7 +115,7 @@ class Option:
     command: str
 
 
-def plan_training(config: GLMConfig, request: Request, method: Method) -> Training:
+def plan_training(config: Architecture, request: Request, method: Method) -> Training:
     """Returns the most rows at a time that fit, without checkpointing where that does; or what least does not fit.
 
     On a GPU adapters are trained on a base of 4 bits where one of full size does not fit.
@@ -157,7 +157,7 @@ def plan_training(config: GLMConfig, request: Request, method: Method) -> Traini
     return Training(memory, rows, accumulation, checkpointing, seconds, fits, quantized)
 
 
-def plan_inference(config: GLMConfig, request: Request) -> Inference:
+def plan_inference(config: Architecture, request: Request) -> Inference:
     """Returns what answering takes: on one device where that does, else with the layers divided among all of one kind.
 
     On one GPU what is written is written as `glmkit.load` does there, by captured steps with a static cache.

@@ -5,9 +5,9 @@ In: a model's sizes, a device, lengths. Out: seconds. Estimates for planning, wi
 
 from __future__ import annotations
 
+from glmkit.checkpoint.architecture import Architecture
 from glmkit.choosing.devices import Hardware
 from glmkit.generation.memory import WEIGHT_BYTES
-from glmkit.model.configuration import GLMConfig
 from glmkit.training.flops import StepFlops
 
 COMPUTE_SHARE = {"cuda": 0.35, "cpu": 0.8}
@@ -31,7 +31,7 @@ EPOCHS = 3
 
 
 def training_seconds(
-    config: GLMConfig,
+    config: Architecture,
     hardware: Hardware,
     *,
     examples: int,
@@ -62,7 +62,7 @@ def training_seconds(
     return epochs * examples * one * thirds / 3 / (hardware.flops * share * hardware.count)
 
 
-def reading_seconds(config: GLMConfig, hardware: Hardware, tokens: int) -> float:
+def reading_seconds(config: Architecture, hardware: Hardware, tokens: int) -> float:
     """Returns the seconds until the first token: a forward pass over part A, which also reads all weights once."""
     operations = StepFlops.of(config).total(tokens, tokens**2, 1) / 3
     computed = operations / (hardware.flops * COMPUTE_SHARE[hardware.device])
@@ -71,7 +71,7 @@ def reading_seconds(config: GLMConfig, hardware: Hardware, tokens: int) -> float
 
 
 def writing_seconds(
-    config: GLMConfig,
+    config: Architecture,
     hardware: Hardware,
     tokens: int,
     batch_size: int = 1,
@@ -99,5 +99,5 @@ def writing_seconds(
     return max(read, computed) + layer * config.num_layers
 
 
-def _read_bytes(config: GLMConfig, hardware: Hardware, cached: int) -> float:
+def _read_bytes(config: Architecture, hardware: Hardware, cached: int) -> float:
     return WEIGHT_BYTES[hardware.dtype][1] * (config.num_parameters + cached)

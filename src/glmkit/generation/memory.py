@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from glmkit.checkpoint.architecture import Architecture
 from glmkit.errors import ConfigError, nearest
-from glmkit.model.configuration import GLMConfig
 
 WEIGHT_BYTES: dict[str, tuple[float, int]] = {
     "float32": (4, 4),
@@ -57,7 +57,7 @@ def static_capacity(tokens: int, before: int = 0) -> int:
 
 
 def inference_memory(
-    config: GLMConfig,
+    config: Architecture,
     *,
     batch_size: int = 1,
     input_tokens: int = 512,

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import register_flop_formula
 
-LOGITS_PER_CHUNK = 2**26
-"""C·V at most: 256 MiB of float32 logits, enough rows to keep a matrix unit busy."""
+from glmkit.checkpoint.architecture import head_chunk
 
 
 def head_loss(
@@ -33,7 +32,7 @@ def head_loss(
         weight: [V, H], the word embedding.
         labels: int64 [T], ids below V.
         num_items: What the sum of the losses is divided by, the predicted tokens of the global batch; by default T.
-        chunk: C; by default as many as `LOGITS_PER_CHUNK` allows.
+        chunk: C; by default `head_chunk`.
 
     Returns:
         The loss (float32, differentiable once, 0 where T = 0) and the losses (float32 [T], without gradient).
@@ -46,7 +45,7 @@ def head_loss(
         hidden,
         weight,
         labels,
-        chunk or max(1, LOGITS_PER_CHUNK // weight.shape[0]),
+        chunk or head_chunk(weight.shape[0]),
         torch.is_grad_enabled() and hidden.requires_grad,
         torch.is_grad_enabled() and weight.requires_grad,
     )

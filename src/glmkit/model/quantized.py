@@ -16,12 +16,6 @@ import torch
 from glmkit.checkpoint.naming import HEADS
 from glmkit.errors import missing_dependency
 
-NF4_BLOCK = 64
-"""Weights that share a scale; the scales are of 8 bits, and 256 of them share a float32 (bitsandbytes' sizes)."""
-
-NF4_BYTES = 0.5 + 1 / NF4_BLOCK + 4 / (256 * NF4_BLOCK)
-"""Of a weight: half a byte, and its share of the scales."""
-
 
 def nf4_options(compute_dtype: str) -> dict[str, Any]:
     """Returns options of `from_pretrained` that load the layers' Linears in 4 bits.

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from glmkit.checkpoint.architecture import Architecture, head_chunk
 from glmkit.errors import ConfigError
-from glmkit.model.configuration import GLMConfig
-from glmkit.model.loss import LOGITS_PER_CHUNK
-from glmkit.model.quantized import NF4_BYTES
 from glmkit.training.memory import (
     PRECISIONS,
     MemoryEstimate,
@@ -23,15 +21,21 @@ from glmkit.training.memory import (
     matrices_of_layers,
 )
 
+NF4_BLOCK = 64
+"""Weights of 4 bits that share a scale; the scales are of 8 bits, and 256 of them share a float32 (bitsandbytes' sizes)."""
 
-def num_adapter_parameters(config: GLMConfig, rank: int) -> int:
+NF4_BYTES = 0.5 + 1 / NF4_BLOCK + 4 / (256 * NF4_BLOCK)
+"""Of a weight: half a byte, and its share of the scales."""
+
+
+def num_adapter_parameters(config: Architecture, rank: int) -> int:
     """Returns the weights of adapters on all four Linears of each layer: r · (in + out) each, 8 H + 2 I for a layer."""
     mlp = config.intermediate_size or 4 * config.hidden_size
     return config.num_layers * rank * (8 * config.hidden_size + 2 * mlp)
 
 
 def adapter_memory(
-    config: GLMConfig,
+    config: Architecture,
     rows: int,
     row_length: int,
     *,
@@ -112,9 +116,9 @@ def adapter_memory(
     )
 
 
-def _frozen_head(config: GLMConfig, predicted: int, number: int) -> int:
+def _frozen_head(config: Architecture, predicted: int, number: int) -> int:
     """Returns the most bytes of the head, which has no gradient: states and theirs, the cast weights, a chunk's logits."""
     cast = 0 if number == 4 else number
-    chunk = min(predicted, max(1, LOGITS_PER_CHUNK // config.vocab_size))
+    chunk = min(predicted, head_chunk(config.vocab_size))
     states = 2 * predicted * config.hidden_size * number
     return states + config.vocab_size * config.hidden_size * cast + chunk * config.vocab_size * (8 + cast)  # fmt: skip

@@ -1,18 +1,15 @@
-"""What a training step costs in floating-point operations, and what the machine could do in that time.
+"""What a training step costs in floating-point operations, and what devices do of them in a second.
 
-In: a model's sizes, a device. Out: model FLOPs utilisation's two halves (PaLM, arXiv 2204.02311, appendix B).
+In: a model's sizes. Out: operations; the data sheets' numbers; how a device that is in none of them is measured. Knows no device itself.
 """
 
 from __future__ import annotations
 
-import functools
-import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
-from glmkit.model.configuration import GLMConfig
+from glmkit.checkpoint.architecture import Architecture
 
 # TFLOP/s of dense matrix products: 16-bit with float32 sums, TF32, float32. The first name that the
 # device's has as words counts. Sources: NVIDIA's data sheets of these products and AMD's of Instinct, values without sparsity.
@@ -61,7 +58,7 @@ class StepFlops:
     per_prediction: float
 
     @classmethod
-    def of(cls, config: GLMConfig) -> StepFlops:
+    def of(cls, config: Architecture) -> StepFlops:
         """Returns the costs of a model."""
         hidden, layers = config.hidden_size, config.num_layers
         assert config.intermediate_size is not None
@@ -76,44 +73,23 @@ class StepFlops:
         return tokens * self.per_token + pairs * self.per_pair + predictions * self.per_prediction
 
 
-def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
-    """Returns the floating-point operations a second that a device can do, and where the number is from.
-
-    Args:
-        device: A GPU of the table above gives its data sheet's number; any other device is measured.
-        dtype: Of the matrix products.
-    """
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        for part, half, tf32, single in PEAKS:
-            if re.search(rf"\b{part}\b", name):
-                wide = tf32 if _uses_tf32() else single
-                return (half if dtype.itemsize == 2 else wide) * 1e12, f"data sheet of {part}"
-    return measured_flops(device, dtype), "measured, the fastest product of square matrices"
-
-
-def _uses_tf32() -> bool:
-    """Returns whether float32 matrices are multiplied by tensor cores.
-
-    torch refuses to read the old name of it (`allow_tf32`) where the new one was set, as Trainer does with `torch_compile`.
-    """
-    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
-
-
-@functools.lru_cache
-def measured_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.1) -> float:
+def fastest_product(product: Callable[[int], Callable[[], object]], seconds: float = 0.1) -> float:
     """Returns operations a second in the fastest of some products of square matrices.
 
     Sizes grow from 256 to 2048 while a product takes less than `seconds`, the order of the time that all of this takes:
     some CPUs need seconds for one large product in bfloat16.
+
+    Args:
+        product: Called with a size it gives what multiplies two such matrices and waits for the result.
+        seconds: See above.
     """
     best = 0.0
     for size in (256, 512, 1024, 2048):
-        left = torch.ones(size, size, dtype=dtype, device=device)
+        multiply = product(size)
         fastest = float("inf")
         for _ in range(3):  # the first warms up
             began = time.perf_counter()
-            torch.nn.functional.linear(left, left)[0, 0].item()  # waits for a GPU
+            multiply()
             fastest = min(fastest, time.perf_counter() - began)
         best = max(best, 2.0 * size**3 / fastest)
         if 8 * fastest > seconds:

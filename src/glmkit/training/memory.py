@@ -13,9 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from glmkit.checkpoint.architecture import Architecture, head_chunk
 from glmkit.errors import ConfigError
-from glmkit.model.configuration import GLMConfig
-from glmkit.model.loss import LOGITS_PER_CHUNK
 
 Precision = Literal["float32", "mixed", "bfloat16"]
 PRECISIONS: dict[str, tuple[int, int, int, int]] = {
@@ -55,7 +54,7 @@ class MemoryEstimate:
 
 
 def memory_per_device(
-    config: GLMConfig,
+    config: Architecture,
     rows: int,
     row_length: int,
     *,
@@ -138,7 +137,7 @@ def memory_per_device(
 
 
 def layer_activations(
-    config: GLMConfig, rows: int, row_length: int, precision: str, shards: int, device: str
+    config: Architecture, rows: int, row_length: int, precision: str, shards: int, device: str
 ) -> tuple[int, int]:
     """Returns the bytes of a number in the residual stream, and of what a layer keeps for its backward pass.
 
@@ -164,7 +163,7 @@ def layer_activations(
 
 
 def _gathered(
-    config: GLMConfig, precision: str, processes: int, shards: int, reshard: bool
+    config: Architecture, precision: str, processes: int, shards: int, reshard: bool
 ) -> tuple[int, int, int]:
     """Returns bytes of copies for computing: in the forward pass, in a layer's backward pass, at the backward pass's end.
 
@@ -186,13 +185,13 @@ def _gathered(
     return forward, forward + layer * (number + 8), outside * (2 * number + 4)
 
 
-def matrices_of_layers(config: GLMConfig) -> int:
+def matrices_of_layers(config: Architecture) -> int:
     """Returns the weights of all layers, without biases and LayerNorms, which are few."""
     hidden, mlp = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
     return config.num_layers * (4 * hidden**2 + 2 * hidden * mlp)
 
 
-def _head(config: GLMConfig, predicted: int, number: int) -> int:
+def _head(config: Architecture, predicted: int, number: int) -> int:
     """Returns the most bytes of the head in the forward pass.
 
     Hidden states of the predicted tokens and their gradient (2 T H b), the weights' copy in the layers' type, the head's
@@ -200,7 +199,7 @@ def _head(config: GLMConfig, predicted: int, number: int) -> int:
     once beside their cast and the chunk's share of the head's gradient (C V (4 + b) + V H b).
     """
     hidden, vocabulary = config.hidden_size, config.vocab_size
-    chunk = min(predicted, max(1, LOGITS_PER_CHUNK // vocabulary))
+    chunk = min(predicted, head_chunk(vocabulary))
     cast = 0 if number == 4 else number
     states = 2 * predicted * hidden * number
     table = vocabulary * hidden * (cast + (4 if predicted > chunk else 0))
@@ -224,7 +223,7 @@ def memory_table(
     head = ["model", "parameters", *(f"{shards}" for shards in SHARDS)]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for preset in presets:
-        config = GLMConfig.preset(preset, attention_dropout_prob=0.0)
+        config = Architecture.preset(preset, attention_dropout_prob=0.0)
         peaks = (
             memory_per_device(
                 config,

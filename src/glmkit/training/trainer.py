@@ -22,10 +22,11 @@ from glmkit.errors import UserError
 from glmkit.training import distributed
 from glmkit.training.average import AverageSettings, WeightAverage
 from glmkit.training.data import PretrainingStream
-from glmkit.training.flops import StepFlops, peak_flops
+from glmkit.training.flops import StepFlops
 from glmkit.training.masters import MasterAdamW
 from glmkit.training.meters import Window, means, sums_by_index
 from glmkit.training.muon import Muon, parameter_groups
+from glmkit.training.peaks import peak_flops
 from glmkit.training.resumable import ResumableTrainer
 from glmkit.training.spikes import SpikeGuard, SpikeSettings
 

@@ -5,8 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from glmkit.model import GLMConfig, GLMForConditionalGeneration
-from glmkit.training import flops
-from glmkit.training.flops import StepFlops, measured_flops, peak_flops
+from glmkit.training import peaks
+from glmkit.training.flops import StepFlops
+from glmkit.training.peaks import measured_flops, peak_flops
 
 
 def test_the_formula_counts_what_torch_counts():
@@ -58,11 +59,11 @@ def test_the_peak_of_a_cpu_is_measured():
     ],
 )
 def test_the_peak_of_a_known_gpu_is_its_data_sheets(monkeypatch, name, dtype, tflops):
-    monkeypatch.setattr(flops.torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(peaks.torch.cuda, "get_device_name", lambda device: name)
     assert peak_flops(torch.device("cuda"), dtype)[0] == tflops * 1e12
 
 
 def test_names_that_only_contain_a_known_one_are_not_it(monkeypatch):
-    monkeypatch.setattr(flops.torch.cuda, "get_device_name", lambda device: "NVIDIA RTX A4000")
-    monkeypatch.setattr(flops, "measured_flops", lambda *_: 7.0)
+    monkeypatch.setattr(peaks.torch.cuda, "get_device_name", lambda device: "NVIDIA RTX A4000")
+    monkeypatch.setattr(peaks, "measured_flops", lambda *_: 7.0)
     assert peak_flops(torch.device("cuda"), torch.float16)[0] == 7.0
