@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 SOP = "<|startofpiece|>"
@@ -122,3 +122,16 @@ def published_kind(folder: Path) -> str | None:
         vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         return "roberta" if "<mask>" in vocab else "gpt2"
     return None
+
+
+def special_token_fields(folder: Path) -> dict[str, int]:
+    """Returns configuration fields for the published vocabulary that lies in `folder`, or nothing."""
+    kind = published_kind(folder) if folder.is_dir() else None
+    if kind is None:
+        return {}
+    ids = asdict(PUBLISHED[kind])
+    del ids["block"]
+    return {
+        "num_tokens": PUBLISHED_SIZES[kind],
+        **{f"{name}_token_id": value for name, value in ids.items()},
+    }

@@ -261,6 +261,36 @@ print(*(name for name in sys.argv[1:] if name in sys.modules))
 """
 
 
+QUANTIZED = """
+import sys
+from pathlib import Path
+import numpy as np
+from glmkit.checkpoint.architecture import Architecture
+from glmkit.checkpoint.mapped import write_arrays
+from glmkit.checkpoint.quantized import shapes_of
+from glmkit.native.loading import load_model
+from glmkit.native.quantizing import quantize
+plain, packed = (Path(sys.argv[1], name) for name in ("plain", "packed"))
+plain.mkdir()
+config = Architecture(vocab_size=100, hidden_size=64, num_layers=1, num_attention_heads=4)
+config.save(plain)
+rng = np.random.default_rng(0)
+weights = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes_of(config).items()}
+write_arrays(plain / "model.safetensors", weights, {"format": "pt"})
+for source, target in ((plain, packed), (packed, packed.with_name("again"))):
+    assert 0 < quantize(source, target, "int4").relative_change < 1
+for folder in (plain, packed):
+    model = load_model(folder, device="cpu", dtype="float32", quantization="int8")
+    assert model.weights.quantization == "int8"
+print(*(name for name in sys.argv[2:] if name in sys.modules))
+"""
+
+
+@pytest.mark.skipif(why_not() is not None, reason="the native decoder is not here")
+def test_quantizing_needs_neither_torch_nor_transformers(tmp_path: Path):
+    assert imported_by(QUANTIZED, str(tmp_path), "torch", "transformers", "huggingface_hub") == []
+
+
 def test_choosing_a_model_needs_neither_torch_nor_transformers():
     assert imported_by(PLANNED, "torch", "transformers", "huggingface_hub") == []
 

@@ -18,7 +18,7 @@ from glmkit.native.library import why_not
 ROOT = Path(__file__).resolve().parents[2]
 
 BLOCKED = """
-import contextlib, io, json, os, sys
+import contextlib, importlib, io, json, os, sys
 from pathlib import Path
 
 class Absent:
@@ -43,6 +43,7 @@ def command(*words, language="en"):
 
 PYTHON = """
 import glmkit
+from glmkit.native.quantizing import quantize
 glm = glmkit.load()
 folders = Path(sys.argv[1])
 cases = {
@@ -54,6 +55,7 @@ cases = {
     "cuda": lambda: glmkit.load(device="cuda"),
     "pickled": lambda: glmkit.load(folders / "pickled"),
     "adapter": lambda: glmkit.load(folders / "adapter"),
+    "quantize": lambda: quantize(folders / "pickled", folders / "quantized", "int8"),
     "head": lambda: glmkit.load(folders / "head"),
     "media": lambda: glmkit.load(folders / "media"),
     "load_adapter": lambda: glm.load_adapter(folders / "adapter"),
@@ -65,6 +67,8 @@ cases = {
     "torch_model": lambda: glm.model.torch_model,
     "parameters": lambda: glm.model.parameters(),
     "generate": lambda: glm.model.generate(),
+    "pretrain": lambda: importlib.import_module("glmkit.training.pretrain"),
+    "finetune": lambda: importlib.import_module("glmkit.training.finetune"),
 }
 found = {}
 for name, case in cases.items():
@@ -92,6 +96,7 @@ SAID = {
     "float16": ("not in float16", "float16"),
     "cuda": ("device='cuda' needs", "device='cuda' 需要"),
     "pickled": ("pickled files", "pickle 文件"),
+    "quantize": ("pickled files", "pickle 文件"),
     "adapter": ("The adapter ", "适配器"),
     "head": ("A head that classifies or tags needs", "分类头与标注头需要"),
     "media": ("A model that reads images, sounds or clips needs", "能读图像、声音或视频的模型需要"),
@@ -104,6 +109,8 @@ SAID = {
     "torch_model": ("What the native decoder does not do itself", "原生解码器不做的事"),
     "parameters": ("What the native decoder does not do itself", "原生解码器不做的事"),
     "generate": ("What the native decoder does not do itself", "原生解码器不做的事"),
+    "pretrain": ("Pretraining needs", "预训练需要"),
+    "finetune": ("Fine-tuning needs", "微调需要"),
 }  # fmt: skip
 
 
@@ -194,6 +201,18 @@ def test_tasks_are_evaluated(tmp_path: Path):
     (status, out, err), _ = blocked(COMMANDS, json.dumps([[*command, "-o", str(tmp_path / "out")]]))["evaluate"]  # fmt: skip
     assert status == 0, err
     assert "accuracy" in out
+
+
+def test_models_are_chosen_and_quantized(tmp_path: Path):
+    commands = [
+        ["choose", "--task", "sentiment", "--examples", "100"],
+        ["convert", "glm-mini", str(tmp_path / "int8"), "--quantize", "int8", "--overwrite"],
+    ]
+    found = blocked(COMMANDS, json.dumps(commands))
+    for verb, said in (("choose", "$ glmkit finetune "), ("convert", "int8")):
+        (status, out, err), _ = found[verb]
+        assert status == 0, err
+        assert said in out
 
 
 def test_info_says_what_is_missing():

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glmkit.checkpoint.checking import check_state_dict
     from glmkit.checkpoint.configs import normalize_config
+    from glmkit.checkpoint.folders import new_folder
     from glmkit.checkpoint.hub import resolve
     from glmkit.checkpoint.reading import Checkpoint, detect_format, read_checkpoint, read_config
-    from glmkit.checkpoint.writing import new_folder, write_checkpoint, write_files
+    from glmkit.checkpoint.writing import write_checkpoint, write_files
 
 __all__ = [
     "Checkpoint",
@@ -41,7 +42,7 @@ _LAZY = {
     "Checkpoint": "reading",
     "check_state_dict": "checking",
     "detect_format": "reading",
-    "new_folder": "writing",
+    "new_folder": "folders",
     "normalize_config": "configs",
     "read_checkpoint": "reading",
     "read_config": "reading",

@@ -7,6 +7,7 @@ In: keyword arguments, a preset's name or a folder's `config.json` (glmkit's own
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 from glmkit.checkpoint.configs import MODEL_TYPE, is_hub_config, normalize_config, read_json
 from glmkit.errors import ConfigError, nearest
+from glmkit.whole_files import write_text
 
 ACTIVATIONS = {
     "gelu": "exact GELU (erf), what the published hub code applies",
@@ -138,6 +140,14 @@ class Architecture:
             ConfigError: As for the class.
         """
         return cls.of(read_json(Path(folder) / "config.json"))
+
+    def save(self, folder: Path) -> None:
+        """Writes a folder's `config.json` in glmkit's format."""
+        told = {name: value for name, value in self.to_dict().items() if value is not None}
+        text = json.dumps(
+            {**told, "model_type": MODEL_TYPE}, ensure_ascii=False, indent=2, sort_keys=True
+        )
+        write_text(folder / "config.json", text + "\n")
 
     def __getattr__(self, name: str) -> Any:
         """Returns a field by the name that other models' configurations give it."""

@@ -125,6 +125,19 @@ def pack(weights: np.ndarray | torch.Tensor, format: str) -> Packed:
     return Packed(format, (len(source), source.shape[1]), data, scales, zeros)
 
 
+def some_rows(packed: Packed, first: int, last: int) -> Packed:
+    """Returns the rows of a matrix from `first`, a multiple of 16, to `last` or its end, on the same memory."""
+    rows, columns = packed.shape
+    last = min(last, rows)
+    blocks = slice(first // ROWS, -(-last // ROWS))
+    data, scales, zeros = (
+        None if part is None else part.reshape(-(-rows // ROWS), -1)[blocks].reshape(-1)
+        for part in (packed.data, packed.scales, packed.zeros)
+    )
+    assert data is not None
+    return Packed(packed.format, (last - first, columns), data, scales, zeros)
+
+
 def unpack(packed: Packed) -> np.ndarray:
     """Returns the matrix as float32 [rows, columns], as the native decoder understands it."""
     rows, columns = packed.shape

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glmkit.checkpoint.mapped import json_object, let_go, map_arrays, write_arrays
-from glmkit.checkpoint.packing import Packed, as_numbers, is_whole, pack, unpack, widened
+from glmkit.checkpoint.packing import Packed, as_numbers, is_whole, pack, some_rows, unpack, widened
 from glmkit.errors import CheckpointError, ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -82,14 +82,12 @@ class NativeWeights:
     vectors: dict[str, np.ndarray]
 
     @classmethod
-    def of(
-        cls, config: Any, state: Mapping[str, torch.Tensor | np.ndarray], quantization: str
-    ) -> NativeWeights:
+    def of(cls, config: Any, state: State, quantization: str) -> NativeWeights:
         """Returns a model's weights packed.
 
         Args:
             config: The model's `GLMConfig` or `Architecture`.
-            state: Its tensors by name (`model.state_dict()`), or arrays (`packing.as_numbers`).
+            state: Its tensors by name (`model.state_dict()`), arrays (`packing.as_numbers`), or packed weights.
             quantization: A name of `QUANTIZATIONS`.
 
         Raises:
@@ -125,11 +123,15 @@ class NativeWeights:
             for name, one in self.items()
         }
 
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Returns a weight as float32, as the native decoder understands it."""
+        packed = self.matrices.get(name)
+        return self.vectors[name] if packed is None else unpack(packed)
+
     def items(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yields names, in order, and weights as float32, as the native decoder understands them, one in memory at a time."""
         for name in sorted([*self.matrices, *self.vectors]):
-            packed = self.matrices.get(name)
-            yield name, self.vectors[name] if packed is None else unpack(packed)
+            yield name, self[name]
 
     def save(self, folder: Path) -> None:
         """Writes the file into a folder; it appears when it is complete."""
@@ -189,6 +191,26 @@ def _taken(arrays: dict[str, np.ndarray], name: str, told: Any) -> Packed:
     if not is_whole(packed):
         raise ValueError(f"{name!r} is not a whole matrix of {told}")
     return packed
+
+
+State = Mapping[str, "torch.Tensor | np.ndarray"] | NativeWeights
+"""A model's weights by name."""
+
+
+def rows_of(state: State, name: str, first: int = 0, last: int | None = None) -> np.ndarray:
+    """Returns the rows of a weight from `first`, of packed ones a multiple of 16, to `last` as float32.
+
+    What is mapped from a file is copied, and its memory given back.
+    """
+    packed = state.matrices.get(name) if isinstance(state, NativeWeights) else None
+    if packed is not None:
+        return unpack(some_rows(packed, first, packed.shape[0] if last is None else last))
+    numbers = as_numbers(state[name])[first:last]
+    if numbers.flags.writeable:
+        return widened(numbers)
+    found = np.array(widened(numbers))
+    let_go(numbers)
+    return found
 
 
 def check_quantization(name: str) -> None:

@@ -21,7 +21,7 @@ from glmkit.checkpoint.mapped import map_arrays
 from glmkit.checkpoint.megatron import is_training_folder, read_training_folder
 from glmkit.checkpoint.naming import PREFIX, plain_names
 from glmkit.checkpoint.quantized import FILE as QUANTIZED
-from glmkit.checkpoint.quantized import NativeWeights, shapes_of
+from glmkit.checkpoint.quantized import NativeWeights, check_shapes, shapes_of
 from glmkit.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -142,15 +142,23 @@ def read_checkpoint(
     return Checkpoint(format_, config, state, path, embedding.dtype)
 
 
-def map_weights(path: Path) -> tuple[Architecture, dict[str, np.ndarray]] | None:
+def map_weights(path: Path) -> tuple[Architecture, dict[str, np.ndarray] | NativeWeights] | None:
     """Returns configuration and weights of a folder whose safetensors need nothing of torch, mapped into memory.
 
     Returns:
-        The weights under a model's names (`glm.…`), bfloat16 as the uint16 of its bits. None where `read_checkpoint` is to be asked:
-        of other files, an adapter, a head, and of all that is wrong, which it says.
+        The weights under a model's names (`glm.…`), bfloat16 as the uint16 of its bits; or packed ones. None where `read_checkpoint`
+        is to be asked: of other files, an adapter, a head, and of all that is wrong, which it says.
+
+    Raises:
+        CheckpointError: Packed weights cannot be read, or do not fit the configuration.
+        ConfigError: Beside packed weights it says what cannot be.
     """
-    if is_adapter(path) or not (path / CONFIG).is_file() or (path / QUANTIZED).is_file():
+    if is_adapter(path) or not (path / CONFIG).is_file():
         return None
+    if (path / QUANTIZED).is_file():
+        config, weights = Architecture.from_folder(path), NativeWeights.load(path)
+        check_shapes(config, weights, str(path))
+        return config, weights
     try:
         config = Architecture.from_folder(path)
         found = plain_names(_read_weights(path, lambda file: map_arrays(file)[1]))

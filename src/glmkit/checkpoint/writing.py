@@ -1,20 +1,15 @@
 """One configuration dict and one state dict -> a folder in any of the three formats.
 
-A folder appears whole or not at all: it is written under a temporary name beside the target and renamed.
-
-    hub       config.json (the original's fields), pytorch_model.bin, in shards above `max_shard_size`
-    glmkit    config.json (model_type "glm_infilling"), model.safetensors, in shards above `max_shard_size`
-    megatron  ITERATION/mp_rank_0x_model_states.pt, one per model-parallel rank, and the files naming it;
-              glmkit_config.json beside them, since this format has no place for a configuration
+hub       config.json (the original's fields), pytorch_model.bin, in shards above `max_shard_size`
+glmkit    config.json (model_type "glm_infilling"), model.safetensors, in shards above `max_shard_size`
+megatron  ITERATION/mp_rank_0x_model_states.pt, one per model-parallel rank, and the files naming it;
+glmkit_config.json beside them, since this format has no place for a configuration
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +18,10 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
 from glmkit.checkpoint.configs import HUB_DEFAULTS, MODEL_TYPE, hub_config
+from glmkit.checkpoint.folders import new_folder
 from glmkit.checkpoint.megatron import LATEST_FILES, SIDECAR
 from glmkit.checkpoint.naming import head_names, plain_names, published_names
-from glmkit.checkpoint.reading import CONFIG, FORMATS, detect_format
+from glmkit.checkpoint.reading import CONFIG, FORMATS
 from glmkit.checkpoint.shards import split_state_dict
 from glmkit.errors import CheckpointError, nearest
 
@@ -79,38 +75,6 @@ def write_checkpoint(
     return Path(folder)
 
 
-@contextmanager
-def new_folder(folder: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Gives a temporary folder that becomes `folder` when the block ends, and vanishes when it fails.
-
-    Args:
-        folder: The target; its parents are made.
-        overwrite: Replace an existing checkpoint.
-
-    Raises:
-        CheckpointError: The target is a file, or not empty and either `overwrite` is off or it is no
-            checkpoint.
-    """
-    folder = Path(folder)
-    if folder.exists():
-        _require_replaceable(folder, overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-            folder.rename(old)
-            temporary.rename(folder)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def write_files(
     folder: Path,
     format: str,
@@ -151,23 +115,6 @@ def write_files(
     else:
         _write_json(folder / CONFIG, own_config)
         _write_sharded(folder, "model", ".safetensors", published_names(state), max_shard_size)
-
-
-def _require_replaceable(folder: Path, overwrite: bool) -> None:
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} exists and is a file; give a folder to write.")
-    if not any(folder.iterdir()):
-        return
-    if not overwrite:
-        raise CheckpointError(
-            f"{folder} exists and is not empty; give another folder, or overwrite=True to replace it."
-        )
-    try:
-        detect_format(folder)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{folder} is not replaced, because it is no checkpoint: {error}"
-        ) from error
 
 
 def _require_expressible(config: Mapping[str, Any]) -> None:

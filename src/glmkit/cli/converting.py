@@ -173,6 +173,7 @@ def _checkpoint(model: str, num_attention_heads: int | None) -> dict[str, object
     from glmkit.checkpoint import detect_format, read_config, resolve
     from glmkit.checkpoint.adapters import media_folder
     from glmkit.checkpoint.architecture import Architecture
+    from glmkit.checkpoint.configs import MODEL_TYPE
 
     path = resolve(model)
     if not path.exists():
@@ -184,7 +185,7 @@ def _checkpoint(model: str, num_attention_heads: int | None) -> dict[str, object
 
         kinds = read_media_config(media).kinds
     fields = read_config(path, num_attention_heads=num_attention_heads)
-    config = Architecture.of(fields)
+    config = Architecture.of({"model_type": MODEL_TYPE, **fields})
     return {
         "path": path,
         "format": detect_format(path),

@@ -26,9 +26,10 @@ from glmkit.checkpoint.adapters import MEDIA_FOLDER, media_folder
 from glmkit.checkpoint.architecture import Architecture
 from glmkit.errors import CheckpointError, nearest
 from glmkit.model.configuration import GLMConfig
-from glmkit.model.loading import GENERATION_CONFIG, special_token_fields
+from glmkit.model.loading import GENERATION_CONFIG
 from glmkit.model.modeling import GLMModel
 from glmkit.runtime import DTYPES
+from glmkit.special_tokens import special_token_fields
 from glmkit.whole_files import copy_matching
 
 TOKENIZER_FILES = (

@@ -11,7 +11,6 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from glmkit.checkpoint.naming import HEADS
 from glmkit.errors import CheckpointError
 from glmkit.model.attention_names import check_attention
 from glmkit.model.configuration import GLMConfig
-from glmkit.special_tokens import PUBLISHED, PUBLISHED_SIZES, published_kind
+from glmkit.special_tokens import special_token_fields
 
 logger = logging.getLogger(__name__)
 
@@ -157,16 +156,3 @@ def quiet_unless_terminal(long: bool = True) -> Iterator[None]:
         yield
     finally:
         enable_progress_bar()
-
-
-def special_token_fields(path: Path) -> dict[str, int]:
-    """Returns configuration fields for the published vocabulary that lies at `path`, or nothing."""
-    kind = published_kind(path) if path.is_dir() else None
-    if kind is None:
-        return {}
-    ids = asdict(PUBLISHED[kind])
-    del ids["block"]
-    return {
-        "num_tokens": PUBLISHED_SIZES[kind],
-        **{f"{name}_token_id": value for name, value in ids.items()},
-    }

@@ -80,7 +80,7 @@ def load_model(
         config, state = mapped
         weights = NativeWeights.of(config, state, format)
     elif weights is None:
-        require_torch(*_why_needed(path, backend, refusal))
+        require_torch(*why_needed(path, backend, refusal))
         if not native or is_adapter(path):
             options["dtype"] = "float32" if quantization else dtype
         # For the decoder as stored: packing rounds what is to be rounded.
@@ -101,7 +101,7 @@ def load_model(
         config = Architecture.from_folder(path)
     if native:
         return NativeModel(config, weights)
-    require_torch(*_why_needed(path, backend, refusal))
+    require_torch(*why_needed(path, backend, refusal))
     if kind == "cpu" and backend is None and not options:
         logger.warning(
             "%s; weights of %s are unpacked and computed by torch, slower and in float32",
@@ -186,7 +186,9 @@ def _on(device: str, model: Any, backend: str | None) -> Any:
     return model
 
 
-def _why_needed(path: Path, backend: str | None, refusal: str | None) -> tuple[str, str]:
+def why_needed(
+    path: Path, backend: str | None = None, refusal: str | None = None
+) -> tuple[str, str]:
     """Returns for what torch is needed to load a model, in both languages."""
     if backend not in (None, "native"):
         return f"backend={backend!r}", f"backend={backend!r} "

@@ -1,6 +1,7 @@
 """A model -> its folder with quantized weights, and what that changed.
 
 In: a folder in any known format, or a hub name. Out: the folder that `loading.load_model` maps into memory, and a `QuantizationReport`.
+Safetensors are packed from the mapped file, a matrix at a time and without torch; torch reads what else there is.
 """
 
 from __future__ import annotations
@@ -8,22 +9,18 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch
 
 from glmkit.checkpoint import new_folder, resolve
 from glmkit.checkpoint.adapters import MEDIA_FOLDER, media_folder
-from glmkit.checkpoint.configs import has_head, read_json
-from glmkit.checkpoint.quantized import FILE, NativeWeights, check_quantization
-from glmkit.checkpoint.reading import CONFIG
-from glmkit.errors import CheckpointError
-from glmkit.native.loading import refuse_virtual_tokens, torch_model
-from glmkit.native.model import unpacked
+from glmkit.checkpoint.architecture import Architecture
+from glmkit.checkpoint.configs import MODEL_TYPE, has_head, read_json
+from glmkit.checkpoint.quantized import FILE, NativeWeights, State, check_quantization
+from glmkit.checkpoint.reading import CONFIG, map_weights, read_config
+from glmkit.errors import CheckpointError, require_torch
+from glmkit.native.loading import refuse_virtual_tokens, torch_model, why_needed
+from glmkit.native.logits import relative_change
+from glmkit.special_tokens import special_token_fields
 from glmkit.whole_files import copy_matching
-
-if TYPE_CHECKING:
-    from glmkit.model import GLMForConditionalGeneration
 
 KEPT = ("*.json", "*.model", "*.txt", "*.jinja", "*.md", "tasks/*.yaml")
 """Files of a model's folder that a quantized one has too: vocabulary, calibrations, tasks, cards."""
@@ -79,6 +76,7 @@ def quantize(
     Raises:
         ConfigError: No such quantization.
         CheckpointError: The source cannot be read or has a head, or the target is taken.
+        MissingDependencyError: Torch reads the source (pickled weights, an adapter, a training folder), and is not installed.
     """
     check_quantization(quantization)
     path = resolve(source)
@@ -86,16 +84,8 @@ def quantize(
         raise CheckpointError(
             f"{source} labels by a head, which a quantized folder has no place for; convert it with --dtype bfloat16"
         )
-    model = torch_model(path).eval()
-    if model.glm.virtual_tokens is not None:
-        refuse_virtual_tokens(path, quantization, None)
-    quantized = path / FILE
-    if quantized.is_file():
-        size = quantized.stat().st_size
-    else:
-        size = sum(parameter.nbytes for parameter in model.parameters())
-    model = model.float()
-    weights = NativeWeights.of(model.config, model.state_dict(), quantization)
+    config, state, size = _read(path, quantization)
+    weights = NativeWeights.of(config, state, quantization)
     with new_folder(target, overwrite=overwrite) as temporary:
         for folder in dict.fromkeys((path, path if tokenizer is None else Path(tokenizer))):
             copy_matching(folder, temporary, KEPT)
@@ -103,7 +93,7 @@ def quantize(
             index.unlink()
         if (media := media_folder(path)) is not None:
             shutil.copytree(media, temporary / MEDIA_FOLDER)
-        model.config.save_pretrained(temporary)
+        config.save(temporary)
         weights.save(temporary)
     return QuantizationReport(
         source=str(source),
@@ -111,19 +101,22 @@ def quantize(
         quantization=quantization,
         source_bytes=size,
         target_bytes=weights.nbytes,
-        relative_change=_relative_change(model, unpacked(model.config, weights)),
+        relative_change=relative_change(config, state, weights),
     )
 
 
-@torch.inference_mode()
-def _relative_change(
-    model: GLMForConditionalGeneration, other: GLMForConditionalGeneration
-) -> float:
-    config, draw = model.config, torch.Generator().manual_seed(0)
-    ids = torch.randint(config.num_tokens or config.vocab_size, (4, 64), generator=draw)
-    batch = {
-        "input_ids": ids[:, : config.max_sequence_length],
-        "prefix_lengths": torch.full((4,), 32),
-    }
-    expected, found = model(**batch).logits, other(**batch).logits
-    return float((found - expected).square().mean().sqrt() / expected.std())
+def _read(path: Path, quantization: str) -> tuple[Architecture, State, int]:
+    """Returns configuration, weights, and their bytes as they are stored; by torch what is no plain safetensors."""
+    mapped = map_weights(path)
+    if mapped is None:
+        require_torch(*why_needed(path))
+        model = torch_model(path)
+        if model.glm.virtual_tokens is not None:
+            refuse_virtual_tokens(path, quantization, None)
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        return Architecture.of(model.config.to_dict()), model.state_dict(), size
+    config, state = mapped
+    told = {"model_type": MODEL_TYPE, **special_token_fields(path), **read_config(path)}
+    if isinstance(state, NativeWeights):
+        return Architecture.of(told), state, (path / FILE).stat().st_size
+    return Architecture.of(told), state, sum(array.nbytes for array in state.values())

@@ -15,12 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments, set_seed
+from glmkit.errors import ConfigError, needs_torch
+
+with needs_torch("Fine-tuning", "微调"):
+    import torch
+    from transformers import TrainingArguments, set_seed
 
 from glmkit.checkpoint import resolve
 from glmkit.config import to_values
-from glmkit.errors import ConfigError
 from glmkit.model import (
     GLMForConditionalGeneration,
     GLMForSequenceClassification,

@@ -17,8 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments, set_seed
+from glmkit.errors import needs_torch
+
+with needs_torch("Pretraining", "预训练"):
+    import torch
+    from transformers import TrainingArguments, set_seed
 
 from glmkit.blanks.objectives import find_sentinels
 from glmkit.config import to_values

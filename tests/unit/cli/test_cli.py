@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 
 from conftest import golden_folder
+from glmkit.checkpoint.architecture import Architecture
 
 
 @dataclass
@@ -251,6 +252,14 @@ def test_mistakes_are_explained(model: str, tmp_path: Path, arguments, words):
     message = " ".join(result.stderr.split())
     assert all(word in message for word in words), message
     assert not (tmp_path / "out").exists()
+
+
+def test_info_counts_the_parameters_of_an_unusual_width(tmp_path: Path):
+    """It took the MLP for four times as wide as the rest."""
+    config = Architecture(hidden_size=64, num_attention_heads=4, num_layers=2, intermediate_size=80)
+    config.save(tmp_path)
+    facts = json.loads(run("info", str(tmp_path), "--json").stdout)
+    assert facts["parameters"] == f"{config.num_parameters:,}"
 
 
 def test_info_and_convert(model: str, tmp_path: Path):
