@@ -1,4 +1,4 @@
-"""A `.safetensors` file <-> arrays, without torch: what is read is mapped into memory, page by page as it is used.
+"""A `.safetensors` file <-> arrays, without torch: both ways mapped into memory, page by page as it is used.
 
 safetensors' own reader for NumPy copies everything, and NumPy has no bfloat16: it is the uint16 of its bits here. Nothing that a file
 holds is trusted: an array lies inside of it whatever its header says.
@@ -11,14 +11,18 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 NUMBERS = {"F32": "float32", "F16": "float16", "BF16": "uint16", "I8": "int8", "U8": "uint8"}
 """The file's name of each number type -> the array's; others belong to no weights that are packed."""
+
+LINE = 64
+"""Bytes of a cache line, at whose multiples a file's numbers begin: vectors that lie across two take up to twice the time."""
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -82,21 +86,47 @@ def let_go(array: np.ndarray) -> None:
         memory.madvise(mmap.MADV_DONTNEED, first, length)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Writes a file of arrays, which are of number types in `NUMBERS`; not one of them is copied."""
-    from safetensors import TensorSpec, serialize_file
+def new_arrays(
+    path: Path, wanted: Mapping[str, tuple[str, tuple[int, ...]]], metadata: dict[str, str]
+) -> dict[str, np.ndarray]:
+    """Makes a file of arrays and returns them to be written, mapped into memory: what is put into them is in the file.
 
-    kept = {name: np.ascontiguousarray(one) for name, one in arrays.items()}
-    specs = {
-        name: TensorSpec(
-            dtype="bfloat16" if one.dtype == np.uint16 else one.dtype.name,
-            shape=one.shape,
-            data_ptr=one.ctypes.data,
-            data_len=one.nbytes,
-        )
-        for name, one in kept.items()
+    Args:
+        path: The file.
+        wanted: Name -> type (a value of `NUMBERS`) and shape; they follow each other in this order.
+        metadata: Texts for the header.
+
+    Raises:
+        OSError: The file cannot be made, or the disk has no room for it.
+    """
+    names = {number: name for name, number in NUMBERS.items()}
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, (number, shape) in wanted.items():
+        first, end = end, end + math.prod(shape) * np.dtype(number).itemsize
+        header[name] = {"dtype": names[number], "shape": shape, "data_offsets": [first, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % LINE)
+    start = 8 + len(text)
+    with path.open("w+b") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.flush()
+        _reserve(file, start, start + end)
+        memory = mmap.mmap(file.fileno(), start + end)
+    return {
+        name: np.ndarray(shape, number, memory, start + header[name]["data_offsets"][0])
+        for name, (number, shape) in wanted.items()
     }
-    serialize_file(specs, path, metadata)
+
+
+def _reserve(file: BinaryIO, start: int, end: int) -> None:
+    """Makes a file of `start` bytes `end` bytes long: a disk that is full says so now, and does not end the process later."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, end)
+        return
+    for first in range(start, end, 2**20):
+        file.write(bytes(min(2**20, end - first)))
+    file.flush()
 
 
 def _entry(name: str, told: Any) -> tuple[int, int, str, str, tuple[int, ...]]:

@@ -76,25 +76,46 @@ def is_whole(packed: Packed) -> bool:
     """Returns whether a matrix has the parts, number types and sizes that its format and shape call for."""
     if packed.format not in FORMATS or min(packed.shape) < 1:
         return False
-    wanted = _parts(packed.format, *_filled(*packed.shape))
+    wanted = parts(packed.format, packed.shape)
     found = (packed.data, packed.scales, packed.zeros)
     return wanted == tuple(None if part is None else (part.dtype.name, part.size) for part in found)
 
 
-def pack(weights: np.ndarray | torch.Tensor, format: str) -> Packed:
+def parts(format: str, shape: tuple[int, int]) -> tuple[tuple[str, int] | None, ...]:
+    """Returns number type and size of data, scales and zeros of a matrix."""
+    rows, columns = _filled(*shape)
+    numbers, groups = rows * columns, rows * columns // GROUP
+    return {
+        "float32": (("float32", numbers), None, None),
+        "bfloat16": (("uint16", numbers), None, None),
+        "int8": (("int8", numbers), ("float32", rows), None),
+        "int4": (("uint8", numbers // 2), ("float16", groups), ("uint8", groups)),
+    }[format]
+
+
+def pack(weights: np.ndarray | torch.Tensor, format: str, into: Packed | None = None) -> Packed:
     """Returns a matrix in the native layout.
+
+    Args:
+        weights: The matrix.
+        format: One of `FORMATS`.
+        into: Where it is put, a matrix of this format and shape; by default into new memory.
 
     Raises:
         ConfigError: No such format.
     """
     check_format(format)
     source = as_numbers(weights)
-    rows, columns = _filled(*source.shape)
-    data, scales, zeros = (
-        np.empty(part[1], part[0]) if part is not None else None
-        for part in _parts(format, rows, columns)
-    )
-    assert data is not None
+    shape = (source.shape[0], source.shape[1])
+    rows, columns = _filled(*shape)
+    if into is None:
+        data, scales, zeros = (
+            None if one is None else np.empty(one[1], one[0]) for one in parts(format, shape)
+        )
+        assert data is not None
+        into = Packed(format, shape, data, scales, zeros)
+    assert (into.format, into.shape) == (format, shape)
+    data, scales, zeros = into.data, into.scales, into.zeros
     step = max(ROWS, AT_ONCE // columns // ROWS * ROWS)
 
     def some(first: int) -> None:
@@ -122,7 +143,7 @@ def pack(weights: np.ndarray | torch.Tensor, format: str) -> Packed:
         with ThreadPoolExecutor(num_threads()) as pool:
             for _ in pool.map(some, firsts):
                 pass
-    return Packed(format, (len(source), source.shape[1]), data, scales, zeros)
+    return into
 
 
 def some_rows(packed: Packed, first: int, last: int) -> Packed:
@@ -211,17 +232,6 @@ def narrowed(numbers: np.ndarray) -> np.ndarray:
 def _filled(rows: int, columns: int) -> tuple[int, int]:
     """Returns R and C."""
     return rows + -rows % ROWS, columns + -columns % COLUMNS
-
-
-def _parts(format: str, rows: int, columns: int) -> tuple[tuple[str, int] | None, ...]:
-    """Returns number type and size of data, scales and zeros of a matrix [R, C]."""
-    numbers, groups = rows * columns, rows * columns // GROUP
-    return {
-        "float32": (("float32", numbers), None, None),
-        "bfloat16": (("uint16", numbers), None, None),
-        "int8": (("int8", numbers), ("float32", rows), None),
-        "int4": (("uint8", numbers // 2), ("float16", groups), ("uint8", groups)),
-    }[format]
 
 
 def _put(whole: Any, part: np.ndarray, first: int, rows: int, together: int) -> None:

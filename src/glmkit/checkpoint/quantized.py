@@ -1,10 +1,10 @@
 """A GLM's weights in the native layout: made from a model, saved, memory-mapped, turned back.
 
-In: a configuration and named tensors or arrays, or a folder that `save` wrote. Out: `NativeWeights`, which are NumPy arrays; torch is
+In: a configuration and named tensors or arrays, or a folder that `write` or `save` wrote. Out: `NativeWeights`, which are NumPy arrays; torch is
 imported where they are turned back into tensors.
 
-    quantized.safetensors   matrices as `NAME`, `NAME.scales`, `NAME.zeros`; vectors as float32 under their names; the recipe (the
-                            quantization, and each matrix's format and shape) in the file's metadata
+    quantized.safetensors   matrices as `NAME`, then all `NAME.scales` and `NAME.zeros`; vectors as float32 under their names; the
+                            recipe (the quantization, and each matrix's format and shape) in the file's metadata
 """
 
 from __future__ import annotations
@@ -17,8 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glmkit.checkpoint.mapped import json_object, let_go, map_arrays, write_arrays
-from glmkit.checkpoint.packing import Packed, as_numbers, is_whole, pack, some_rows, unpack, widened
+from glmkit.checkpoint.mapped import json_object, let_go, map_arrays, new_arrays
+from glmkit.checkpoint.packing import (
+    Packed,
+    as_numbers,
+    is_whole,
+    pack,
+    parts,
+    some_rows,
+    unpack,
+    widened,
+)
 from glmkit.errors import CheckpointError, ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -27,6 +36,9 @@ if TYPE_CHECKING:
 FILE = "quantized.safetensors"
 
 VERSION = "1"
+
+ENDS = ("", ".scales", ".zeros")
+"""Of the names of a matrix's parts."""
 
 WORDS = "glm.word_embeddings.weight"
 LAYER = "glm.transformer.layers.{}."
@@ -93,19 +105,45 @@ class NativeWeights:
         Raises:
             ConfigError: No such quantization.
         """
-        check_quantization(quantization)
-        layers, words = QUANTIZATIONS[quantization]
+        wanted = _wanted(config, quantization)
+        arrays = {name: np.empty(shape, number) for name, (number, shape) in wanted.items()}
+        return cls._filled(arrays, config, state, quantization)
+
+    @classmethod
+    def write(cls, folder: Path, config: Any, state: State, quantization: str) -> None:
+        """Writes a model's weights into a folder while they are packed, one in memory at a time; the file appears when it is complete.
+
+        Args:
+            folder: Where `load` finds them.
+            config: As for `of`.
+            state: As for `of`.
+            quantization: As for `of`.
+
+        Raises:
+            ConfigError: No such quantization.
+            OSError: The disk has no room for the file.
+        """
+        temporary = folder / f".{FILE}.tmp"
+        recipe = _recipe(quantization, _matrices(config, quantization))
+        arrays = new_arrays(temporary, _wanted(config, quantization), recipe)
+        cls._filled(arrays, config, state, quantization)
+        del arrays  # a file that is mapped cannot be renamed everywhere
+        temporary.rename(folder / FILE)
+
+    @classmethod
+    def _filled(
+        cls, arrays: dict[str, np.ndarray], config: Any, state: State, quantization: str
+    ) -> NativeWeights:
         matrices = {}
-        for name in matrix_names(config):
-            numbers = as_numbers(state[name])
-            matrices[name] = pack(numbers, words if name == WORDS else layers)
+        for name, (format, shape) in _matrices(config, quantization).items():
+            numbers, others = as_numbers(state[name]), [arrays.get(name + end) for end in ENDS[1:]]
+            one = Packed(format, shape, arrays[name], *others)
+            matrices[name] = pack(numbers, format, into=one)
             let_go(numbers)
-        vectors = {}
-        for name in vector_names(config):
-            numbers = as_numbers(state[name])
-            kept = np.ascontiguousarray(widened(numbers))
-            # Of what is mapped a copy: it would keep the whole file.
-            vectors[name] = kept if numbers.flags.writeable else kept.copy()
+            let_go(one.data)
+        vectors = {name: arrays[name] for name in vector_names(config)}
+        for name, array in vectors.items():
+            array[...] = widened(as_numbers(state[name]))
         return cls(quantization, matrices, vectors)
 
     @property
@@ -135,14 +173,16 @@ class NativeWeights:
 
     def save(self, folder: Path) -> None:
         """Writes the file into a folder; it appears when it is complete."""
-        shapes = {name: [one.format, *one.shape] for name, one in self.matrices.items()}
-        recipe = {
-            "version": VERSION,
-            "quantization": self.quantization,
-            "matrices": json.dumps(shapes),
-        }
+        arrays = self._arrays()
+        recipe = _recipe(
+            self.quantization,
+            {name: (one.format, one.shape) for name, one in self.matrices.items()},
+        )
         temporary = folder / f".{FILE}.tmp"
-        write_arrays(temporary, self._arrays(), recipe)
+        wanted = {name: (one.dtype.name, one.shape) for name, one in arrays.items()}
+        written = new_arrays(temporary, wanted, recipe)
+        for name in list(written):
+            written.pop(name)[...] = arrays[name]
         temporary.rename(folder / FILE)
 
     @classmethod
@@ -175,19 +215,56 @@ class NativeWeights:
         return cls(quantization, matrices, arrays)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = dict(self.vectors)
-        for name, one in self.matrices.items():
-            parts = {"": one.data, ".scales": one.scales, ".zeros": one.zeros}
-            arrays |= {f"{name}{end}": part for end, part in parts.items() if part is not None}
-        return arrays
+        """Name -> array, in the order of a file."""
+        matrices = {
+            f"{name}{end}": part
+            for index, end in enumerate(ENDS)
+            for name, one in self.matrices.items()
+            if (part := (one.data, one.scales, one.zeros)[index]) is not None
+        }
+        return {**matrices, **self.vectors}
+
+
+def _matrices(config: Any, quantization: str) -> dict[str, tuple[str, tuple[int, int]]]:
+    """Returns format and shape of each of a model's matrices by name.
+
+    Raises:
+        ConfigError: No such quantization.
+    """
+    check_quantization(quantization)
+    layers, words = QUANTIZATIONS[quantization]
+    shapes = shapes_of(config)
+    return {
+        name: (words if name == WORDS else layers, shapes[name]) for name in matrix_names(config)
+    }
+
+
+def _wanted(config: Any, quantization: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Returns number type and shape of a model's arrays by name, in the order of a file: whole cache lines first."""
+    matrices, shapes = _matrices(config, quantization), shapes_of(config)
+    arrays: dict[str, tuple[str, tuple[int, ...]]] = {
+        f"{name}{end}": (part[0], (part[1],))
+        for index, end in enumerate(ENDS)
+        for name, matrix in matrices.items()
+        if (part := parts(*matrix)[index]) is not None
+    }
+    return arrays | {name: ("float32", shapes[name]) for name in vector_names(config)}
+
+
+def _recipe(
+    quantization: str, matrices: Mapping[str, tuple[str, tuple[int, int]]]
+) -> dict[str, str]:
+    """Returns a file's metadata."""
+    told = {name: [format, *shape] for name, (format, shape) in matrices.items()}
+    return {"version": VERSION, "quantization": quantization, "matrices": json.dumps(told)}
 
 
 def _taken(arrays: dict[str, np.ndarray], name: str, told: Any) -> Packed:
     """Returns the matrix whose format, rows and columns a recipe tells, and takes its parts out of the arrays."""
     if not isinstance(told, list) or [type(one) for one in told] != [str, int, int]:
         raise ValueError(f"{name!r} is a matrix of {told}")
-    parts = arrays.pop(name), arrays.pop(f"{name}.scales", None), arrays.pop(f"{name}.zeros", None)
-    packed = Packed(told[0], (told[1], told[2]), *parts)
+    data, *others = arrays.pop(name), *(arrays.pop(f"{name}{end}", None) for end in ENDS[1:])
+    packed = Packed(told[0], (told[1], told[2]), data, *others)
     if not is_whole(packed):
         raise ValueError(f"{name!r} is not a whole matrix of {told}")
     return packed
@@ -204,7 +281,10 @@ def rows_of(state: State, name: str, first: int = 0, last: int | None = None) ->
     """
     packed = state.matrices.get(name) if isinstance(state, NativeWeights) else None
     if packed is not None:
-        return unpack(some_rows(packed, first, packed.shape[0] if last is None else last))
+        some = some_rows(packed, first, packed.shape[0] if last is None else last)
+        found = unpack(some)
+        let_go(some.data)
+        return found
     numbers = as_numbers(state[name])[first:last]
     if numbers.flags.writeable:
         return widened(numbers)
@@ -241,7 +321,7 @@ def vector_names(config: Any) -> Iterator[str]:
     yield from TABLES if config.block_position_encoding else TABLES[:3]
 
 
-def shapes_of(config: Any) -> dict[str, tuple[int, ...]]:
+def shapes_of(config: Any) -> dict[str, Any]:
     """Returns the shape of each of a model's weights by name."""
     hidden, mlp = config.hidden_size, config.intermediate_size
     sizes = {

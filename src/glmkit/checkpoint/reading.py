@@ -170,6 +170,24 @@ def map_weights(path: Path) -> tuple[Architecture, dict[str, np.ndarray] | Nativ
     return (config, state) if fits and numbers <= {"float32", "float16", "uint16"} else None
 
 
+def torch_weights(path: Path) -> tuple[Architecture, dict[str, torch.Tensor]] | None:
+    """As `map_weights`, of pickled files and training folders: torch maps them into memory (reads them, where they are older than its zip).
+
+    Returns:
+        None where a model is to be made of them: an adapter, a head, other shapes than the configuration tells.
+
+    Raises:
+        CheckpointError: As for `read_checkpoint`.
+    """
+    if is_adapter(path):
+        return None
+    found = read_checkpoint(path)
+    config = Architecture.of({"model_type": MODEL_TYPE, **found.config})
+    state = {f"{PREFIX}{name}": tensor for name, tensor in found.state_dict.items()}
+    fits = {name: tuple(one.shape) for name, one in state.items()} == shapes_of(config)
+    return (config, state) if fits else None
+
+
 def _with_heads(config: dict[str, Any], heads: int | None, path: Path) -> dict[str, Any]:
     if heads not in (None, config.get("num_attention_heads")):
         raise CheckpointError(

@@ -17,8 +17,8 @@ from typing import Any
 
 from glmkit.checkpoint.adapters import is_adapter
 from glmkit.checkpoint.architecture import Architecture
-from glmkit.checkpoint.quantized import FILE, NativeWeights
-from glmkit.checkpoint.reading import map_weights
+from glmkit.checkpoint.quantized import FILE, NativeWeights, State
+from glmkit.checkpoint.reading import map_weights, torch_weights
 from glmkit.errors import ConfigError, nearest, require_torch
 from glmkit.native.library import NativeError, why_not
 from glmkit.native.model import NativeModel, as_config, unpacked
@@ -76,7 +76,13 @@ def load_model(
             + (", or take 'int8'" if kind == "cuda" else "")
         )
     native = backend in (None, "native") and refusal is None
-    if weights is None and native and (mapped := map_weights(path)) is not None:
+    mapped: tuple[Architecture, State] | None = None
+    if weights is None and native:
+        mapped = map_weights(path)
+        if mapped is None:
+            require_torch(*why_needed(path, backend, refusal))
+            mapped = torch_weights(path)
+    if mapped is not None:
         config, state = mapped
         weights = NativeWeights.of(config, state, format)
     elif weights is None:

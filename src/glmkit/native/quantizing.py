@@ -1,7 +1,8 @@
 """A model -> its folder with quantized weights, and what that changed.
 
 In: a folder in any known format, or a hub name. Out: the folder that `loading.load_model` maps into memory, and a `QuantizationReport`.
-Safetensors are packed from the mapped file, a matrix at a time and without torch; torch reads what else there is.
+Weights are packed from the mapped file into another, a matrix in memory at a time: safetensors without torch, pickled ones by it. Where
+they are no plain GLM's (an adapter, virtual tokens), torch makes a model of them first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from glmkit.checkpoint.adapters import MEDIA_FOLDER, media_folder
 from glmkit.checkpoint.architecture import Architecture
 from glmkit.checkpoint.configs import MODEL_TYPE, has_head, read_json
 from glmkit.checkpoint.quantized import FILE, NativeWeights, State, check_quantization
-from glmkit.checkpoint.reading import CONFIG, map_weights, read_config
+from glmkit.checkpoint.reading import CONFIG, map_weights, read_config, torch_weights
 from glmkit.errors import CheckpointError, require_torch
 from glmkit.native.loading import refuse_virtual_tokens, torch_model, why_needed
 from glmkit.native.logits import relative_change
@@ -85,7 +86,6 @@ def quantize(
             f"{source} labels by a head, which a quantized folder has no place for; convert it with --dtype bfloat16"
         )
     config, state, size = _read(path, quantization)
-    weights = NativeWeights.of(config, state, quantization)
     with new_folder(target, overwrite=overwrite) as temporary:
         for folder in dict.fromkeys((path, path if tokenizer is None else Path(tokenizer))):
             copy_matching(folder, temporary, KEPT)
@@ -94,7 +94,8 @@ def quantize(
         if (media := media_folder(path)) is not None:
             shutil.copytree(media, temporary / MEDIA_FOLDER)
         config.save(temporary)
-        weights.save(temporary)
+        NativeWeights.write(temporary, config, state, quantization)
+    weights = NativeWeights.load(Path(target))
     return QuantizationReport(
         source=str(source),
         target=Path(target),
@@ -107,9 +108,11 @@ def quantize(
 
 def _read(path: Path, quantization: str) -> tuple[Architecture, State, int]:
     """Returns configuration, weights, and their bytes as they are stored; by torch what is no plain safetensors."""
-    mapped = map_weights(path)
+    mapped: tuple[Architecture, State] | None = map_weights(path)
     if mapped is None:
         require_torch(*why_needed(path))
+        mapped = torch_weights(path)
+    if mapped is None:
         model = torch_model(path)
         if model.glm.virtual_tokens is not None:
             refuse_virtual_tokens(path, quantization, None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,24 +15,26 @@ import numpy as np
 import pytest
 import torch
 from native_samples import random_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from conftest import golden_folder
 from glmkit.checkpoint import write_files
 from glmkit.checkpoint.configs import normalize_config
+from glmkit.checkpoint.mapped import map_arrays, new_arrays
 from glmkit.checkpoint.naming import plain_names
 from glmkit.checkpoint.packing import FORMATS, pack, some_rows, unpack
-from glmkit.checkpoint.quantized import QUANTIZATIONS, NativeWeights, rows_of
+from glmkit.checkpoint.quantized import FILE, QUANTIZATIONS, WORDS, NativeWeights, rows_of
 from glmkit.errors import CheckpointError
 from glmkit.model import GLMConfig
-from glmkit.native import logits, quantizing
+from glmkit.native import loading, logits, quantizing
 from glmkit.native.model import unpacked
 from glmkit.native.quantizing import quantize
 
 
 def by_torch(source: Path, target: Path, quantization: str):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantizing, "map_weights", lambda path: None)
+        for name in ("map_weights", "torch_weights"):
+            patch.setattr(quantizing, name, lambda path: None)
         return quantize(source, target, quantization)
 
 
@@ -132,12 +136,13 @@ KILLED = """
 import os, signal, sys
 from glmkit.checkpoint import quantized
 from glmkit.native.quantizing import quantize
-write = quantized.write_arrays
-def cut(path, arrays, recipe):
-    write(path, arrays, recipe)
-    os.truncate(path, path.stat().st_size // 2)
-    os.kill(os.getpid(), signal.SIGKILL)
-quantized.write_arrays = cut
+pack, packed = quantized.pack, []
+def cut(*given, **more):
+    if len(packed) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    packed.append(pack(*given, **more))
+    return packed[-1]
+quantized.pack = cut
 quantize(sys.argv[1], sys.argv[2], "int8", overwrite=True)
 """
 
@@ -161,3 +166,54 @@ def test_packed_weights_that_do_not_fit_are_refused(sources, tmp_path):
     with pytest.raises(CheckpointError, match="not of one model"):
         quantize(tmp_path / "q", tmp_path / "again", "int4")
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_weights_are_packed_from_their_file(sources, zipped, tmp_path, monkeypatch):
+    """Without a model made of them, which would take several times the memory, and to the same bits."""
+    folder, state = tmp_path / "pickled", load_file(sources / "hub" / "model.safetensors")
+    shutil.copytree(sources / "hub", folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    expected = quantize(sources / "hub", tmp_path / "expected", "int4")
+    for module in (quantizing, loading):
+        monkeypatch.setattr(module, "torch_model", None)
+    found = quantize(folder, tmp_path / "found", "int4")
+    assert (found.source_bytes, found.target_bytes) == (expected.source_bytes, expected.target_bytes)  # fmt: skip
+    names = ("config.json", "quantized.safetensors")
+    for name in names:
+        assert (tmp_path / "found" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()  # fmt: skip
+    model = loading.load_model(folder, device="cpu", dtype="float32", quantization="int4")
+    wanted = NativeWeights.load(tmp_path / "expected")
+    assert np.array_equal(model.weights.matrices[WORDS].data, wanted.matrices[WORDS].data)
+
+
+def test_numbers_begin_at_a_cache_line(sources, tmp_path):
+    quantize(sources / "float32", tmp_path / "q", "int4")
+    weights = NativeWeights.load(tmp_path / "q")
+    weights.save(tmp_path)
+    for again in (weights, NativeWeights.load(tmp_path)):
+        for one in again.matrices.values():
+            assert one.data.ctypes.data % 64 == 0
+    assert (tmp_path / "q" / FILE).read_bytes() == (tmp_path / FILE).read_bytes()
+
+
+def test_a_full_disk_says_so(sources, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        quantize(sources / "float32", tmp_path / "q", "int8")
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_reserved_zeros_are_written(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    array = np.arange(2**19 + 3, dtype=np.float32)
+    new_arrays(tmp_path / "x", {"a": ("float32", array.shape), "b": ("uint16", (3,))}, {"k": "v"})["a"][...] = array  # fmt: skip
+    metadata, found = map_arrays(tmp_path / "x")
+    assert metadata == {"k": "v"}
+    assert np.array_equal(found["a"], array)
+    assert not found["b"].any()
+    assert torch.equal(load_file(tmp_path / "x")["a"], torch.from_numpy(array))
