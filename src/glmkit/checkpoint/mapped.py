@@ -22,7 +22,7 @@ NUMBERS = {"F32": "float32", "F16": "float16", "BF16": "uint16", "I8": "int8", "
 """The file's name of each number type -> the array's; others belong to no weights that are packed."""
 
 LINE = 64
-"""Bytes of a cache line, at whose multiples a file's numbers begin: vectors that lie across two take up to twice the time."""
+"""Bytes of a cache line, at whose multiples a new file's numbers begin, as they do in memory."""
 
 
 def json_object(text: str) -> dict[str, Any]:
