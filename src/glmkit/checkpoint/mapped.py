@@ -119,6 +119,13 @@ def new_arrays(
     }
 
 
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Writes a file of arrays, which are of number types in `NUMBERS`; `new_arrays` tells the rest."""
+    wanted = {name: (one.dtype.name, one.shape) for name, one in arrays.items()}
+    for name, written in new_arrays(path, wanted, metadata).items():
+        written[...] = arrays[name]
+
+
 def _reserve(file: BinaryIO, start: int, end: int) -> None:
     """Makes a file of `start` bytes `end` bytes long: a disk that is full says so now, and does not end the process later."""
     if hasattr(os, "posix_fallocate"):

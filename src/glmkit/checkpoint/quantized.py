@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glmkit.checkpoint.mapped import json_object, let_go, map_arrays, new_arrays
+from glmkit.checkpoint.mapped import json_object, let_go, map_arrays, new_arrays, write_arrays
 from glmkit.checkpoint.packing import (
     Packed,
     as_numbers,
@@ -173,16 +173,9 @@ class NativeWeights:
 
     def save(self, folder: Path) -> None:
         """Writes the file into a folder; it appears when it is complete."""
-        arrays = self._arrays()
-        recipe = _recipe(
-            self.quantization,
-            {name: (one.format, one.shape) for name, one in self.matrices.items()},
-        )
+        matrices = {name: (one.format, one.shape) for name, one in self.matrices.items()}
         temporary = folder / f".{FILE}.tmp"
-        wanted = {name: (one.dtype.name, one.shape) for name, one in arrays.items()}
-        written = new_arrays(temporary, wanted, recipe)
-        for name in list(written):
-            written.pop(name)[...] = arrays[name]
+        write_arrays(temporary, self._arrays(), _recipe(self.quantization, matrices))
         temporary.rename(folder / FILE)
 
     @classmethod
