@@ -172,8 +172,9 @@ void add_groups(const char* x, const char* w, int64_t groups, const float* scale
             int64_t g = start + tile, stored = g - LAG, read = stored - 1;
             if (stored >= 0 && stored < groups) store_tile(tile, sums[tile]);
             if (g < groups) begin_tile(tile, x + g * WIDTH / 64 * TILE + g * WIDTH % 64, w + g * WIDTH * ROWS);
-            if (read >= 0 && read < groups)
-                add_group<COUNT, FORMAT>(sums[(tile + LAG - 1) % LAG], scales + read * ROWS, w_scales + read * ROWS, acc);
+            if (read < 0 || read >= groups) continue;
+            const uint16_t* w_scale = FORMAT == Format::int4 ? w_scales + read * ROWS : nullptr;
+            add_group<COUNT, FORMAT>(sums[(tile + LAG - 1) % LAG], scales + read * ROWS, w_scale, acc);
         }
 #pragma GCC unroll 16
     for (int r = 0; r < COUNT; ++r) out[r] = acc[r];
