@@ -76,17 +76,12 @@ def load_model(
             + (", or take 'int8'" if kind == "cuda" else "")
         )
     native = backend in (None, "native") and refusal is None
-    mapped: tuple[Architecture, State] | None = None
-    if weights is None and native:
-        mapped = map_weights(path)
-        if mapped is None:
-            require_torch(*why_needed(path, backend, refusal))
-            mapped = torch_weights(path)
+    mapped = plain_weights(path) if weights is None and native else None
     if mapped is not None:
         config, state = mapped
         weights = NativeWeights.of(config, state, format)
     elif weights is None:
-        require_torch(*why_needed(path, backend, refusal))
+        require_torch(*_why_needed(path, backend, refusal))
         if not native or is_adapter(path):
             options["dtype"] = "float32" if quantization else dtype
         # For the decoder as stored: packing rounds what is to be rounded.
@@ -107,7 +102,7 @@ def load_model(
         config = Architecture.from_folder(path)
     if native:
         return NativeModel(config, weights)
-    require_torch(*why_needed(path, backend, refusal))
+    require_torch(*_why_needed(path, backend, refusal))
     if kind == "cpu" and backend is None and not options:
         logger.warning(
             "%s; weights of %s are unpacked and computed by torch, slower and in float32",
@@ -159,6 +154,23 @@ def _stored(path: Path, quantization: str | None) -> NativeWeights | None:
     return None
 
 
+def plain_weights(path: Path) -> tuple[Architecture, State] | None:
+    """Returns a plain GLM's configuration and weights, mapped from its files, those in safetensors without torch.
+
+    Returns:
+        None where `torch_model` is to make a model of the folder.
+
+    Raises:
+        CheckpointError: The weights cannot be read.
+        MissingDependencyError: Torch would read them, and is not installed.
+    """
+    found = map_weights(path)
+    if found is None:
+        require_torch(*_why_needed(path))
+        return torch_weights(path)
+    return found
+
+
 def torch_model(path: Path, **options: Any) -> Any:
     """Returns the model of a folder, of an adapter merged into its base, on torch.
 
@@ -192,7 +204,7 @@ def _on(device: str, model: Any, backend: str | None) -> Any:
     return model
 
 
-def why_needed(
+def _why_needed(
     path: Path, backend: str | None = None, refusal: str | None = None
 ) -> tuple[str, str]:
     """Returns for what torch is needed to load a model, in both languages."""

@@ -16,9 +16,9 @@ from glmkit.checkpoint.adapters import MEDIA_FOLDER, media_folder
 from glmkit.checkpoint.architecture import Architecture
 from glmkit.checkpoint.configs import MODEL_TYPE, has_head, read_json
 from glmkit.checkpoint.quantized import FILE, NativeWeights, State, check_quantization
-from glmkit.checkpoint.reading import CONFIG, map_weights, read_config, torch_weights
-from glmkit.errors import CheckpointError, require_torch
-from glmkit.native.loading import refuse_virtual_tokens, torch_model, why_needed
+from glmkit.checkpoint.reading import CONFIG, read_config
+from glmkit.errors import CheckpointError
+from glmkit.native.loading import plain_weights, refuse_virtual_tokens, torch_model
 from glmkit.native.logits import relative_change
 from glmkit.special_tokens import special_token_fields
 from glmkit.whole_files import copy_matching
@@ -108,17 +108,14 @@ def quantize(
 
 def _read(path: Path, quantization: str) -> tuple[Architecture, State, int]:
     """Returns configuration, weights, and their bytes as they are stored; by torch what is no plain safetensors."""
-    mapped: tuple[Architecture, State] | None = map_weights(path)
-    if mapped is None:
-        require_torch(*why_needed(path))
-        mapped = torch_weights(path)
-    if mapped is None:
+    found = plain_weights(path)
+    if found is None:
         model = torch_model(path)
         if model.glm.virtual_tokens is not None:
             refuse_virtual_tokens(path, quantization, None)
         size = sum(parameter.nbytes for parameter in model.parameters())
         return Architecture.of(model.config.to_dict()), model.state_dict(), size
-    config, state = mapped
+    _, state = found
     told = {"model_type": MODEL_TYPE, **special_token_fields(path), **read_config(path)}
     if isinstance(state, NativeWeights):
         return Architecture.of(told), state, (path / FILE).stat().st_size

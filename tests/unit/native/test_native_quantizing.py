@@ -33,8 +33,7 @@ from glmkit.native.quantizing import quantize
 
 def by_torch(source: Path, target: Path, quantization: str):
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("map_weights", "torch_weights"):
-            patch.setattr(quantizing, name, lambda path: None)
+        patch.setattr(quantizing, "plain_weights", lambda path: None)
         return quantize(source, target, quantization)
 
 
