@@ -14,8 +14,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <vector>
-
 namespace glmkit {
 namespace {
 
@@ -60,13 +58,6 @@ struct Tiles {
     Tiles(const Tiles&) = delete;
     Tiles& operator=(const Tiles&) = delete;
 };
-
-// Memory of this thread, from a cache line on; what was in it is lost.
-char* memory(int64_t bytes) {
-    thread_local std::vector<char> kept;
-    if (int64_t(kept.size()) < bytes + 64) kept = std::vector<char>(size_t(bytes + 64));
-    return kept.data() + (-reinterpret_cast<uintptr_t>(kept.data()) & 63);
-}
 
 // ---- rows of activations as tiles: [row / 16][column / 64][16][64] bytes, scales and sums [row / 16][group][16] ----
 
@@ -180,25 +171,6 @@ void add_groups(const char* x, const char* w, int64_t groups, const float* scale
     for (int r = 0; r < COUNT; ++r) out[r] = acc[r];
 }
 
-// A block of int4 weights, less their zero points, as bytes in the order of int8.
-void widen(const Matrix& m, int64_t block, char* out) {
-    // A group's 16 zero points, each four times.
-    const __m512i four_times = _mm512_set_epi32(0x0f0f0f0f, 0x0e0e0e0e, 0x0d0d0d0d, 0x0c0c0c0c, 0x0b0b0b0b, 0x0a0a0a0a,
-                                                0x09090909, 0x08080808, 0x07070707, 0x06060606, 0x05050505, 0x04040404,
-                                                0x03030303, 0x02020202, 0x01010101, 0);
-    int64_t bytes = m.padded_columns() * ROWS;
-    const uint8_t *w = static_cast<const uint8_t*>(m.data) + block * bytes / 2, *zeros = grids(m, block).zeros;
-    for (int64_t i = 0; i < bytes; zeros += ROWS) {
-        __m512i sixteen = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros)));
-        u64 zero = (u64)_mm512_shuffle_epi8(sixteen, four_times);
-        for (int64_t end = i + GROUP4 * ROWS; i < end; i += 128, w += 64) {
-            u64 both = load_bytes(w), low = (both & uint8_t(15)) - zero, high = (both >> 4) - zero;
-            std::memcpy(out + i, &low, 64);
-            std::memcpy(out + i + 64, &high, 64);
-        }
-    }
-}
-
 // Products of a tile's rows of activations, or of two, with up to BLOCKS blocks: [tile][row][block][16].
 using Panel = v16[2][ROWS][BLOCKS];
 
@@ -279,7 +251,8 @@ void multiply_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t la
         int64_t blocks = std::min(BLOCKS, last_block - block), row = block * ROWS;
         const char* w = static_cast<const char*>(m.data) + block * bytes;
         if (widened) {
-            for (int64_t b = 0; b < blocks; ++b) widen(m, block + b, widened + b * bytes);
+            for (int64_t b = 0; b < blocks; ++b)
+                widen(m, block + b, 0, reinterpret_cast<uint8_t*>(widened) + b * bytes);
             w = widened;
         }
         for (int64_t n = first; n < last; n += most) {

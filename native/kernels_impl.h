@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
+#include <vector>
 
 #include "kernels.h"
 
@@ -53,6 +55,13 @@ inline float largest(v8 x) {
     return std::max({x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]});
 }
 
+template <typename V>
+inline V at(const float* p) {
+    V x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+
 constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it rounds a number below 2^22 to the nearest whole one
 constexpr int32_t ROUND_BITS = 0x4b400000;
 
@@ -97,6 +106,8 @@ inline V activate(V x, Activation kind) {
     }
     return x;
 }
+
+constexpr int OFFSET8 = 128, OFFSET4 = 16;  // added to weights where they have to be unsigned
 
 // ---- one block of 16 rows times N rows of activations: acc [N][16] ----
 
@@ -145,8 +156,13 @@ inline Grids grids(const Matrix& m, int64_t block) {
 typedef float v16 __attribute__((vector_size(64)));
 typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint8_t u64 __attribute__((vector_size(64)));
+using Wide = v16;
 
-constexpr int MOST = 8;  // rows of activations that a tile handles together
+constexpr int MOST = 8;       // rows of activations that one block is multiplied with together
+constexpr int PAIR_BYTES = 32 * 1024;  // of two blocks, that stay in the first cache while rows of activations go by
+constexpr int64_t SOME = 48;           // such rows, whose sums stay there too
+
+inline v16 all16(float x) { return v16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 
 inline u64 load_bytes(const void* p) {
     u64 x;
@@ -181,15 +197,36 @@ inline v16 load16(const uint8_t* p) {
 #endif
 }
 
-// Adds to 16 sums four products each, of unsigned bytes with the same four signed ones.
-inline i16 add_products(i16 sums, u64 bytes, const int8_t* four) {
+// Adds to 16 sums four products each, of unsigned bytes with four signed ones, which repeat.
+inline i16 add_products(i16 sums, u64 bytes, i16 fours) {
 #if defined(__AVX512VNNI__)
-    int32_t all_four;
-    std::memcpy(&all_four, four, 4);
-    return (i16)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)bytes, _mm512_set1_epi32(all_four));
+    return (i16)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)bytes, (__m512i)fours);
 #else
+    int8_t four[4];
+    std::memcpy(four, &fours, 4);
     for (int r = 0; r < 64; ++r) sums[r / 4] += bytes[r] * four[r % 4];
     return sums;
+#endif
+}
+
+inline i16 all_four(const int8_t* four) {
+    int32_t x;
+    std::memcpy(&x, four, 4);
+    return i16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
+
+// Sixteen bytes, each four times.
+inline u64 four_times(const uint8_t* p) {
+#if defined(__AVX512BW__)
+    const __m512i places = _mm512_set_epi32(0x0f0f0f0f, 0x0e0e0e0e, 0x0d0d0d0d, 0x0c0c0c0c, 0x0b0b0b0b, 0x0a0a0a0a, 0x09090909,
+                                            0x08080808, 0x07070707, 0x06060606, 0x05050505, 0x04040404, 0x03030303, 0x02020202,
+                                            0x01010101, 0);
+    __m512i sixteen = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return (u64)_mm512_shuffle_epi8(sixteen, places);
+#else
+    uint8_t bytes[64];
+    for (int i = 0; i < 64; ++i) bytes[i] = p[i / 4];
+    return load_bytes(bytes);
 #endif
 }
 
@@ -229,12 +266,12 @@ void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
     for (int64_t g = 0; g < groups; ++g) {
         i16 dot[N] = {};
         for (int64_t c = g * GROUP8; c < (g + 1) * GROUP8; c += 4, w += 4 * ROWS) {
-            u64 bytes = load_bytes(w) ^ uint8_t(0x80);  // w + 128, unsigned; 128 times the activations' sum is too much then
+            u64 bytes = load_bytes(w) ^ uint8_t(OFFSET8);  // w + 128, unsigned: 128 times the activations' sum is too much then
             fetch(w + 2048);
-            for (int n = 0; n < N; ++n) dot[n] = add_products(dot[n], bytes, x + n * columns + c);
+            for (int n = 0; n < N; ++n) dot[n] = add_products(dot[n], bytes, all_four(x + n * columns + c));
         }
         for (int n = 0; n < N; ++n)
-            acc[n] += (__builtin_convertvector(dot[n], v16) - 128 * sums[n * groups + g]) * scales[n * groups + g];
+            acc[n] += (__builtin_convertvector(dot[n], v16) - sums[n * groups + g]) * scales[n * groups + g];
     }
     v16 of_rows = load16(static_cast<const float*>(m.scales) + block * ROWS);
     for (int n = 0; n < N; ++n) acc[n] *= of_rows;
@@ -257,8 +294,8 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
             for (int n = 0; n < N; ++n) {
                 const int8_t* four = x + n * columns + g * GROUP4 + c;
                 i16& second = N <= 2 ? other[n] : dot[n];
-                dot[n] = add_products(dot[n], one, four);
-                second = add_products(second, two, four + 4);
+                dot[n] = add_products(dot[n], one, all_four(four));
+                second = add_products(second, two, all_four(four + 4));
             }
         }
         for (int n = 0; n < N; ++n) dot[n] += other[n];
@@ -275,6 +312,7 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 #elif defined(__AVX2__)
 
 constexpr int MOST = 4;
+using Wide = v8;
 
 inline __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -394,6 +432,7 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 #else  // any processor: loops that compilers vectorize
 
 constexpr int MOST = 4;
+using Wide = v8;
 
 template <int N>
 void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
@@ -473,30 +512,201 @@ void tiles(int64_t count, const Matrix& m, int64_t block, const Rows& rows, int6
     tile<N>(m, block, rows, first, out);
 }
 
-void finish(const float* acc, int64_t row, int64_t rows, const Result& result, int64_t n) {
-    float values[ROWS];
-    for (int half = 0; half < ROWS; half += 8) {
-        v8 y = load(acc + half);
-        if (result.bias) y += load(result.bias + row + half);
-        if (result.activate) y = activate(y, result.activation);
-        store(values + half, y);
-    }
+// What becomes of sums of the rows `row` and on, a vector of them or more.
+template <typename V>
+void finish(V y, int64_t row, int64_t rows, const Result& result, int64_t n) {
+    constexpr int64_t WIDTH = sizeof(V) / sizeof(float);
     float* out = result.out + n * result.stride + row;
-    int64_t count = std::min<int64_t>(ROWS, rows - row);
-    if (result.add)
-        for (int64_t r = 0; r < count; ++r) out[r] += values[r];
-    else
-        std::memcpy(out, values, count * sizeof(float));
+    int64_t count = std::min(WIDTH, rows - row);
+    if (result.bias) y += at<V>(result.bias + row);
+    if (result.activate) y = activate(y, result.activation);
+    if (count < WIDTH) {
+        for (int64_t r = 0; r < count; ++r) out[r] = result.add ? out[r] + y[r] : y[r];
+        return;
+    }
+    if (result.add) y += at<V>(out);
+    std::memcpy(out, &y, sizeof y);
 }
+
+#if defined(GLMKIT_AVX512)
+
+// Memory of this thread, from a cache line on; what was in it is lost.
+char* memory(int64_t bytes) {
+    thread_local std::vector<char> kept;
+    if (int64_t(kept.size()) < bytes + 64) kept = std::vector<char>(size_t(bytes + 64));
+    return kept.data() + (-reinterpret_cast<uintptr_t>(kept.data()) & 63);
+}
+
+// Calls work with the number of rows that it is to take, as a constant of at most N, until `count` are done.
+template <int N, typename Work>
+void by_rows(int64_t count, const Work& work) {
+    int64_t n = 0;
+    for (; n + N <= count; n += N) work(n, std::integral_constant<int, N>());
+    if constexpr (N > 1)
+        if (n < count) by_rows<N - 1>(count - n, [&](int64_t rest, auto some) { work(n + rest, some); });
+}
+
+// sums [N][2] += N rows of numbers, `stride` apart, x 32 columns: 16 and, `next` numbers further on, 16 more, whose rows are
+// `step` numbers apart.
+template <int N>
+void add_products(const float* x, int64_t stride, const float* columns, int64_t next, int64_t step, int64_t count,
+                  v16 (*sums)[2]) {
+    v16 acc[N][2];
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) acc[n][0] = sums[n][0], acc[n][1] = sums[n][1];
+    for (int64_t c = 0; c < count; ++c, columns += step) {
+        v16 one = load16(columns), two = load16(columns + next);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; ++n) {
+            v16 value = all16(x[n * stride + c]);
+            acc[n][0] += one * value;
+            acc[n][1] += two * value;
+        }
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) sums[n][0] = acc[n][0], sums[n][1] = acc[n][1];
+}
+
+// The same of bfloat16, two columns in a row, odd ones apart.
+template <int N>
+void add_bfloat16(const float* x, int64_t stride, const uint16_t* one, const uint16_t* two, int64_t columns, v16 (*sums)[2],
+                  v16 (*odd_sums)[2]) {
+    v16 acc[N][2], odd_acc[N][2];
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n)
+        for (int b = 0; b < 2; ++b) acc[n][b] = sums[n][b], odd_acc[n][b] = odd_sums[n][b];
+    for (int64_t c = 0; c < columns; c += 2, one += 2 * ROWS, two += 2 * ROWS) {
+        i16 first = (i16)load_bytes(one), second = (i16)load_bytes(two);
+        v16 even[2] = {(v16)(first << 16), (v16)(second << 16)};
+        v16 odd[2] = {(v16)(first & int32_t(0xffff0000)), (v16)(second & int32_t(0xffff0000))};
+#pragma GCC unroll 16
+        for (int n = 0; n < N; ++n) {
+            v16 value = all16(x[n * stride + c]), next = all16(x[n * stride + c + 1]);
+            for (int b = 0; b < 2; ++b) acc[n][b] += even[b] * value, odd_acc[n][b] += odd[b] * next;
+        }
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n)
+        for (int b = 0; b < 2; ++b) sums[n][b] = acc[n][b], odd_sums[n][b] = odd_acc[n][b];
+}
+
+// The same of whole numbers, group by group. Weights are signed bytes (int8), or unsigned ones that are `OFFSET4` too much.
+template <int N, Format FORMAT>
+void add_integers(const int8_t* x, int64_t stride, const uint8_t* one, const uint8_t* two, int64_t groups,
+                  const float* scales, const float* x_sums, int64_t scales_stride, const uint16_t* const w_scales[2],
+                  v16 (*sums)[2]) {
+    constexpr int STEPS = (FORMAT == Format::int8 ? GROUP8 : GROUP4) / 4;
+    v16 acc[N][2];
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) acc[n][0] = sums[n][0], acc[n][1] = sums[n][1];
+    for (int64_t g = 0; g < groups; ++g) {
+        i16 dot[N][2] = {};
+        for (int step = 0; step < STEPS; ++step, one += 4 * ROWS, two += 4 * ROWS) {
+            u64 first = load_bytes(one), second = load_bytes(two);
+            if constexpr (FORMAT == Format::int8) first ^= uint8_t(OFFSET8), second ^= uint8_t(OFFSET8);
+#pragma GCC unroll 16
+            for (int n = 0; n < N; ++n) {
+                i16 four = all_four(x + n * stride + (g * STEPS + step) * 4);
+                dot[n][0] = add_products(dot[n][0], first, four);
+                dot[n][1] = add_products(dot[n][1], second, four);
+            }
+        }
+        v16 of_rows[2];
+        if constexpr (FORMAT == Format::int4)
+            of_rows[0] = load16(w_scales[0] + g * ROWS), of_rows[1] = load16(w_scales[1] + g * ROWS);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; ++n) {
+            v16 scale = all16(scales[n * scales_stride + g]), more = all16(x_sums[n * scales_stride + g]);
+            if constexpr (FORMAT == Format::int4) more *= OFFSET4;
+            for (int b = 0; b < 2; ++b) {
+                v16 factor = FORMAT == Format::int4 ? of_rows[b] * scale : scale;
+                acc[n][b] += (__builtin_convertvector(dot[n][b], v16) - more) * factor;
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) sums[n][0] = acc[n][0], sums[n][1] = acc[n][1];
+}
+
+// A block of int4 weights, less their zero points and plus `offset`, as bytes in the order of int8.
+void widen(const Matrix& m, int64_t block, uint8_t offset, uint8_t* out) {
+    int64_t columns = m.padded_columns();
+    const uint8_t *w = static_cast<const uint8_t*>(m.data) + block * columns * ROWS / 2, *zeros = grids(m, block).zeros;
+    for (int64_t c = 0; c < columns; c += GROUP4, zeros += ROWS) {
+        u64 zero = four_times(zeros) - offset;
+        for (int64_t i = 0; i < GROUP4; i += 8, w += 64, out += 128) {
+            u64 both = load_bytes(w), low = (both & uint8_t(15)) - zero, high = (both >> 4) - zero;
+            std::memcpy(out, &low, 64);
+            std::memcpy(out + 64, &high, 64);
+        }
+    }
+}
+
+// Multiplies two blocks with many rows: a weight that has been loaded meets several rows, and two blocks share a row's numbers.
+void multiply_pair(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t block, const Result& result) {
+    int64_t columns = m.padded_columns(), group = m.group(), groups = columns / group;
+    int64_t near = PAIR_BYTES / (2 * ROWS) / (m.format == Format::float32 ? 4 : m.format == Format::bfloat16 ? 2 : 1);
+    uint8_t* widened = nullptr;
+    if (m.format == Format::int4) {
+        widened = reinterpret_cast<uint8_t*>(memory(2 * ROWS * columns));
+        for (int b = 0; b < 2; ++b) widen(m, block + b, OFFSET4, widened + b * ROWS * columns);
+    }
+    for (int64_t start = first; start < last; start += SOME) {
+        int64_t count = std::min(SOME, last - start);
+        v16 sums[SOME][2] = {}, odd[SOME][2] = {};
+        for (int64_t n = 0; n < count; ++n)  // rows of results lie far apart
+            for (int b = 0; b < 2; ++b) __builtin_prefetch(result.out + (start + n) * result.stride + (block + b) * ROWS, 1, 2);
+        for (int64_t c = 0; c < columns; c += near) {
+            int64_t some = std::min(near, columns - c);
+            if (m.format == Format::float32) {
+                auto at = floats<float>(m, block, rows, start);
+                by_rows<12>(count, [&](int64_t n, auto N) {
+                    add_products<N>(at.x + n * columns + c, columns, at.w + c * ROWS, columns * ROWS, ROWS, some, sums + n);
+                });
+            } else if (m.format == Format::bfloat16) {
+                auto at = floats<uint16_t>(m, block, rows, start);
+                const uint16_t *one = at.w + c * ROWS, *two = one + columns * ROWS;
+                by_rows<6>(count, [&](int64_t n, auto N) {
+                    add_bfloat16<N>(at.x + n * columns + c, columns, one, two, some, sums + n, odd + n);
+                });
+            } else {
+                auto at = integers<uint8_t>(m, block, rows, start);
+                const uint8_t *one = (widened ? widened : at.w) + c * ROWS, *two = one + columns * ROWS;
+                const uint16_t* w_scales[2] = {};
+                for (int b = 0; widened && b < 2; ++b) w_scales[b] = grids(m, block + b).w_scales + c / group * ROWS;
+                by_rows<6>(count, [&](int64_t n, auto N) {
+                    auto add = widened ? add_integers<N, Format::int4> : add_integers<N, Format::int8>;
+                    int64_t place = n * groups + c / group;
+                    add(at.x + n * columns + c, columns, one, two, some / group, at.scales + place, at.sums + place, groups,
+                        w_scales, sums + n);
+                });
+            }
+        }
+        v16 of_rows[2] = {all16(1), all16(1)};
+        for (int b = 0; m.format == Format::int8 && b < 2; ++b)
+            of_rows[b] = load16(static_cast<const float*>(m.scales) + (block + b) * ROWS);
+        for (int64_t n = 0; n < count; ++n)
+            for (int b = 0; b < 2; ++b)
+                finish((sums[n][b] + odd[n][b]) * of_rows[b], (block + b) * ROWS, m.rows, result, start + n);
+    }
+}
+
+#endif
 
 void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
               const Result& result) {
+    constexpr int64_t WIDTH = sizeof(Wide) / sizeof(float);
     float acc[MOST][ROWS];
+#if defined(GLMKIT_AVX512)
+    if (last - first > MOST)
+        for (; first_block + 2 <= last_block; first_block += 2) multiply_pair(m, rows, first, last, first_block, result);
+#endif
     for (int64_t block = first_block; block < last_block; ++block)
         for (int64_t n = first; n < last;) {
             int64_t count = std::min<int64_t>(MOST, last - n);
             tiles<MOST>(count, m, block, rows, n, acc);
-            for (int64_t i = 0; i < count; ++i, ++n) finish(acc[i], block * ROWS, m.rows, result, n);
+            for (int64_t i = 0; i < count; ++i, ++n)
+                for (int64_t r = 0; r < ROWS; r += WIDTH) finish(at<Wide>(acc[i] + r), block * ROWS + r, m.rows, result, n);
         }
 }
 
@@ -525,6 +735,7 @@ void prepare(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
         for (int64_t g = 0; g < groups; ++g) {
             int64_t from = n * columns + g * group, place = n * groups + g;
             quantize(rows.values + from, group, rows.quantized + from, rows.scales + place, rows.sums + place);
+            if (m.format == Format::int8) rows.sums[place] *= OFFSET8;
         }
 }
 

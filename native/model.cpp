@@ -206,11 +206,12 @@ void glmkit_model::project(int thread, const Matrix& m, const Rows& rows, const 
     if (!ready && (m.integer() || tiles))
         pool.share(thread, n, padded(n, threads) / threads,
                    [&](int64_t first, int64_t last) { kernels.prepare(m, rows, first, last); });
-    // Rows whose activations stay in a core's cache while weights go by; tiles are so fast that weights should go by once.
-    int64_t some = 128, bytes = columns * (m.format == Format::bfloat16 ? 4 : 1);
-    if (tiles) some = std::max<int64_t>(some, (1 << 20) / bytes / 32 * 32);
+    // Rows with which weights are multiplied before the next rows are; tiles are so fast that activations should stay in a
+    // core's cache while weights go by.
+    int64_t some = 512, bytes = columns * (m.format == Format::bfloat16 ? 4 : 1);
+    if (tiles) some = std::max<int64_t>(128, (1 << 20) / bytes / 32 * 32);
     int64_t blocks = m.blocks(), piece = std::max<int64_t>(1, blocks / (16 * threads));
-    if (tiles) piece = padded(piece, 4);
+    if (n > 1) piece = padded(piece, 4);
     for (int64_t start = 0; start < n; start += some)
         pool.share(thread, blocks, piece, [&](int64_t first, int64_t last) {
             kernels.multiply(m, rows, start, std::min(start + some, n), first, last, result);
