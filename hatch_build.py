@@ -40,12 +40,13 @@ FLAGS = [
 ]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni"))]
+AVX512BF16 = [*AVX512, "-mavx512bf16"]
 X86_FLAGS = {
     "kernels_avx2.cpp": AVX2,
     "kernels_avx512.cpp": AVX512,
+    "kernels_avx512bf16.cpp": AVX512BF16,
     "kernels_amx.cpp": [
-        *AVX512,
-        "-mavx512bf16",
+        *AVX512BF16,
         *(f"-mamx-{part}" for part in ("tile", "int8", "bf16")),
     ],
 }

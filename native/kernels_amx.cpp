@@ -19,7 +19,6 @@ namespace {
 
 constexpr int FEW = 8;         // rows of activations; up to so many are multiplied in tiles of half the height
 constexpr int TILE = 1024;     // bytes: 16 rows of 64
-constexpr int64_t BLOCKS = 4;  // of weights, which all rows of activations are multiplied with before the next
 constexpr int64_t NEAR = 1024; // columns of a row tile that stay in the first cache while BLOCKS go by
 
 // Fewer rows of activations are multiplied sooner without tiles: int4 weights have to be widened.

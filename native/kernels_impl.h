@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <type_traits>
-#include <vector>
 
 #include "kernels.h"
 
@@ -161,6 +162,7 @@ using Wide = v16;
 constexpr int MOST = 8;       // rows of activations that one block is multiplied with together
 constexpr int PAIR_BYTES = 32 * 1024;  // of two blocks, that stay in the first cache while rows of activations go by
 constexpr int64_t SOME = 48;           // such rows, whose sums stay there too
+constexpr int64_t BLOCKS = 4;          // that all rows of activations are multiplied with before the next
 
 inline v16 all16(float x) { return v16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 
@@ -170,11 +172,9 @@ inline u64 load_bytes(const void* p) {
     return x;
 }
 
-inline v16 load16(const float* p) {
-    v16 x;
-    std::memcpy(&x, p, sizeof x);
-    return x;
-}
+inline v16 load16(const float* p) { return at<v16>(p); }
+
+inline void put(float* p, v16 x) { std::memcpy(p, &x, sizeof x); }
 
 // Sixteen halves, or bytes, as floats.
 inline v16 load16(const uint16_t* p) {
@@ -512,14 +512,54 @@ void tiles(int64_t count, const Matrix& m, int64_t block, const Rows& rows, int6
     tile<N>(m, block, rows, first, out);
 }
 
-// What becomes of sums of the rows `row` and on, a vector of them or more.
+// Rounds `group` numbers to int8 with one scale.
+inline void quantize(const float* x, int64_t group, int8_t* q, float* scale, float* sum) {
+    v8 most = all(0);
+    for (int64_t c = 0; c < group; c += 8) most = max(most, max(load(x + c), -load(x + c)));
+    float top = largest(most), inverse = top > 0 ? 127 / top : 0;
+    i8 total = {};
+    for (int64_t c = 0; c < group; c += 8) {
+        i8 whole = nearest(load(x + c) * inverse);
+        b8 bytes = __builtin_convertvector(whole, b8);
+        std::memcpy(q + c, &bytes, 8);
+        total += whole;
+    }
+    *scale = top / 127;
+    int32_t all_of_them = 0;
+    for (int i = 0; i < 8; ++i) all_of_them += total[i];
+    *sum = float(all_of_them);
+}
+
+// Columns c..c+63 of row n.
+inline void prepare_columns(const Matrix& m, const Rows& rows, int64_t n, int64_t c, const float* x) {
+    int64_t columns = m.padded_columns(), group = m.group();
+    for (int64_t end = c + COLUMNS; c < end; c += group, x += group) {
+        int64_t place = (n * columns + c) / group;
+        quantize(x, group, rows.quantized + n * columns + c, rows.scales + place, rows.sums + place);
+        if (m.format == Format::int8) rows.sums[place] *= OFFSET8;
+    }
+}
+
+void prepare(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
+    if (!m.integer()) return;
+    int64_t columns = m.padded_columns();
+    for (int64_t n = first; n < last; ++n)
+        for (int64_t c = 0; c < columns; c += COLUMNS) prepare_columns(m, rows, n, c, rows.values + n * columns + c);
+}
+
+// What becomes of sums of the rows `row` and on, but for what they are added to.
 template <typename V>
-void finish(V y, int64_t row, int64_t rows, const Result& result, int64_t n) {
+inline V finished(V y, int64_t row, const Result& result) {
+    if (result.bias) y += at<V>(result.bias + row);
+    return result.activate ? activate(y, result.activation) : y;
+}
+
+template <typename V>
+inline void finish(V y, int64_t row, int64_t rows, const Result& result, int64_t n) {
     constexpr int64_t WIDTH = sizeof(V) / sizeof(float);
     float* out = result.out + n * result.stride + row;
     int64_t count = std::min(WIDTH, rows - row);
-    if (result.bias) y += at<V>(result.bias + row);
-    if (result.activate) y = activate(y, result.activation);
+    y = finished(y, row, result);
     if (count < WIDTH) {
         for (int64_t r = 0; r < count; ++r) out[r] = result.add ? out[r] + y[r] : y[r];
         return;
@@ -532,9 +572,18 @@ void finish(V y, int64_t row, int64_t rows, const Result& result, int64_t n) {
 
 // Memory of this thread, from a cache line on; what was in it is lost.
 char* memory(int64_t bytes) {
-    thread_local std::vector<char> kept;
-    if (int64_t(kept.size()) < bytes + 64) kept = std::vector<char>(size_t(bytes + 64));
-    return kept.data() + (-reinterpret_cast<uintptr_t>(kept.data()) & 63);
+    struct Free {
+        void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
+    };
+    thread_local std::unique_ptr<char, Free> kept;
+    thread_local int64_t size = 0;
+    if (size < bytes) {
+        kept.reset();
+        size = 0;
+        kept.reset(static_cast<char*>(::operator new(size_t(bytes), std::align_val_t(64))));
+        size = bytes;
+    }
+    return kept.get();
 }
 
 // Calls work with the number of rows that it is to take, as a constant of at most N, until `count` are done.
@@ -642,52 +691,72 @@ void widen(const Matrix& m, int64_t block, uint8_t offset, uint8_t* out) {
     }
 }
 
-// Multiplies two blocks with many rows: a weight that has been loaded meets several rows, and two blocks share a row's numbers.
-void multiply_pair(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t block, const Result& result) {
+// sums [SOME][2] += up to SOME rows from row n on x two blocks, or twice the same one. A weight that has been loaded meets
+// several rows, and two blocks share a row's numbers. int4 weights are at `widened`; of bfloat16 odd columns go to `odd`.
+void add_pair(const Matrix& m, const Rows& rows, int64_t n, int64_t count, int64_t block, int64_t next, const uint8_t* widened,
+              v16 (*sums)[2], v16 (*odd)[2]) {
     int64_t columns = m.padded_columns(), group = m.group(), groups = columns / group;
     int64_t near = PAIR_BYTES / (2 * ROWS) / (m.format == Format::float32 ? 4 : m.format == Format::bfloat16 ? 2 : 1);
-    uint8_t* widened = nullptr;
-    if (m.format == Format::int4) {
-        widened = reinterpret_cast<uint8_t*>(memory(2 * ROWS * columns));
-        for (int b = 0; b < 2; ++b) widen(m, block + b, OFFSET4, widened + b * ROWS * columns);
+    for (int64_t c = 0; c < columns; c += near) {
+        int64_t some = std::min(near, columns - c);
+        if (m.format == Format::float32) {
+            auto from = floats<float>(m, block, rows, n);
+            by_rows<12>(count, [&](int64_t i, auto N) {
+                add_products<N>(from.x + i * columns + c, columns, from.w + c * ROWS, next * columns * ROWS, ROWS, some, sums + i);
+            });
+        } else if (m.format == Format::bfloat16) {
+            auto from = floats<uint16_t>(m, block, rows, n);
+            const uint16_t *one = from.w + c * ROWS, *two = one + next * columns * ROWS;
+            by_rows<6>(count, [&](int64_t i, auto N) {
+                add_bfloat16<N>(from.x + i * columns + c, columns, one, two, some, sums + i, odd + i);
+            });
+        } else {
+            auto from = integers<uint8_t>(m, block, rows, n);
+            const uint8_t *one = (widened ? widened : from.w) + c * ROWS, *two = one + next * columns * ROWS;
+            const uint16_t* w_scales[2] = {};
+            for (int b = 0; widened && b < 2; ++b) w_scales[b] = grids(m, block + b * next).w_scales + c / group * ROWS;
+            by_rows<6>(count, [&](int64_t i, auto N) {
+                auto add = widened ? add_integers<N, Format::int4> : add_integers<N, Format::int8>;
+                int64_t place = i * groups + c / group;
+                add(from.x + i * columns + c, columns, one, two, some / group, from.scales + place, from.sums + place, groups,
+                    w_scales, sums + i);
+            });
+        }
     }
-    for (int64_t start = first; start < last; start += SOME) {
-        int64_t count = std::min(SOME, last - start);
-        v16 sums[SOME][2] = {}, odd[SOME][2] = {};
-        for (int64_t n = 0; n < count; ++n)  // rows of results lie far apart
-            for (int b = 0; b < 2; ++b) __builtin_prefetch(result.out + (start + n) * result.stride + (block + b) * ROWS, 1, 2);
-        for (int64_t c = 0; c < columns; c += near) {
-            int64_t some = std::min(near, columns - c);
-            if (m.format == Format::float32) {
-                auto at = floats<float>(m, block, rows, start);
-                by_rows<12>(count, [&](int64_t n, auto N) {
-                    add_products<N>(at.x + n * columns + c, columns, at.w + c * ROWS, columns * ROWS, ROWS, some, sums + n);
-                });
-            } else if (m.format == Format::bfloat16) {
-                auto at = floats<uint16_t>(m, block, rows, start);
-                const uint16_t *one = at.w + c * ROWS, *two = one + columns * ROWS;
-                by_rows<6>(count, [&](int64_t n, auto N) {
-                    add_bfloat16<N>(at.x + n * columns + c, columns, one, two, some, sums + n, odd + n);
-                });
-            } else {
-                auto at = integers<uint8_t>(m, block, rows, start);
-                const uint8_t *one = (widened ? widened : at.w) + c * ROWS, *two = one + columns * ROWS;
-                const uint16_t* w_scales[2] = {};
-                for (int b = 0; widened && b < 2; ++b) w_scales[b] = grids(m, block + b).w_scales + c / group * ROWS;
-                by_rows<6>(count, [&](int64_t n, auto N) {
-                    auto add = widened ? add_integers<N, Format::int4> : add_integers<N, Format::int8>;
-                    int64_t place = n * groups + c / group;
-                    add(at.x + n * columns + c, columns, one, two, some / group, at.scales + place, at.sums + place, groups,
-                        w_scales, sums + n);
-                });
+}
+
+void multiply_many(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
+                   const Result& result) {
+    int64_t bytes = ROWS * m.padded_columns();  // of a block, widened
+    uint8_t* widened = m.format == Format::int4 ? reinterpret_cast<uint8_t*>(memory(BLOCKS * bytes)) : nullptr;
+    for (int64_t block = first_block; block < last_block; block += BLOCKS) {
+        int64_t blocks = std::min(BLOCKS, last_block - block), row = block * ROWS;
+        for (int64_t b = 0; widened && b < blocks; ++b) widen(m, block + b, OFFSET4, widened + b * bytes);
+        v16 of_rows[BLOCKS];
+        for (int64_t b = 0; b < blocks; ++b)
+            of_rows[b] = m.format == Format::int8 ? load16(static_cast<const float*>(m.scales) + row + b * ROWS) : all16(1);
+        for (int64_t start = first; start < last; start += SOME) {
+            int64_t count = std::min(SOME, last - start);
+            if (!result.next)  // rows of results lie far apart
+                for (int64_t n = 0; n < count; ++n)
+                    for (int64_t b = 0; b < blocks; ++b)
+                        __builtin_prefetch(result.out + (start + n) * result.stride + row + b * ROWS, 1, 2);
+            v16 sums[BLOCKS / 2][SOME][2] = {}, odd[BLOCKS / 2][SOME][2] = {};
+            for (int64_t b = 0; b < blocks; b += 2)
+                add_pair(m, rows, start, count, block + b, b + 1 < blocks, widened ? widened + b * bytes : nullptr, sums[b / 2],
+                         odd[b / 2]);
+            for (int64_t n = 0; n < count; ++n) {
+                alignas(64) float values[BLOCKS * ROWS] = {};
+                for (int64_t b = 0; b < blocks; ++b) {
+                    v16 y = (sums[b / 2][n][b % 2] + odd[b / 2][n][b % 2]) * of_rows[b];
+                    if (result.next)
+                        put(values + b * ROWS, finished(y, row + b * ROWS, result));
+                    else
+                        finish(y, row + b * ROWS, m.rows, result, start + n);
+                }
+                if (result.next) prepare_columns(*result.next_matrix, *result.next, start + n, row, values);
             }
         }
-        v16 of_rows[2] = {all16(1), all16(1)};
-        for (int b = 0; m.format == Format::int8 && b < 2; ++b)
-            of_rows[b] = load16(static_cast<const float*>(m.scales) + (block + b) * ROWS);
-        for (int64_t n = 0; n < count; ++n)
-            for (int b = 0; b < 2; ++b)
-                finish((sums[n][b] + odd[n][b]) * of_rows[b], (block + b) * ROWS, m.rows, result, start + n);
     }
 }
 
@@ -698,8 +767,7 @@ void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, in
     constexpr int64_t WIDTH = sizeof(Wide) / sizeof(float);
     float acc[MOST][ROWS];
 #if defined(GLMKIT_AVX512)
-    if (last - first > MOST)
-        for (; first_block + 2 <= last_block; first_block += 2) multiply_pair(m, rows, first, last, first_block, result);
+    if (rows.count > MOST) return multiply_many(m, rows, first, last, first_block, last_block, result);
 #endif
     for (int64_t block = first_block; block < last_block; ++block)
         for (int64_t n = first; n < last;) {
@@ -707,35 +775,6 @@ void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, in
             tiles<MOST>(count, m, block, rows, n, acc);
             for (int64_t i = 0; i < count; ++i, ++n)
                 for (int64_t r = 0; r < ROWS; r += WIDTH) finish(at<Wide>(acc[i] + r), block * ROWS + r, m.rows, result, n);
-        }
-}
-
-// Rounds `group` numbers to int8 with one scale.
-inline void quantize(const float* x, int64_t group, int8_t* q, float* scale, float* sum) {
-    v8 most = all(0);
-    for (int64_t c = 0; c < group; c += 8) most = max(most, max(load(x + c), -load(x + c)));
-    float top = largest(most), inverse = top > 0 ? 127 / top : 0;
-    i8 total = {};
-    for (int64_t c = 0; c < group; c += 8) {
-        i8 whole = nearest(load(x + c) * inverse);
-        b8 bytes = __builtin_convertvector(whole, b8);
-        std::memcpy(q + c, &bytes, 8);
-        total += whole;
-    }
-    *scale = top / 127;
-    int32_t all_of_them = 0;
-    for (int i = 0; i < 8; ++i) all_of_them += total[i];
-    *sum = float(all_of_them);
-}
-
-void prepare(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
-    if (!m.integer()) return;
-    int64_t columns = m.padded_columns(), group = m.group(), groups = columns / group;
-    for (int64_t n = first; n < last; ++n)
-        for (int64_t g = 0; g < groups; ++g) {
-            int64_t from = n * columns + g * group, place = n * groups + g;
-            quantize(rows.values + from, group, rows.quantized + from, rows.scales + place, rows.sums + place);
-            if (m.format == Format::int8) rows.sums[place] *= OFFSET8;
         }
 }
 

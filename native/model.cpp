@@ -37,7 +37,8 @@ const Kernels* best_kernels() {
 #endif
     bool bfloat = avx512 && __builtin_cpu_supports("avx512bf16");
     if (most == "amx" && bfloat && amx_kernels()) return amx_kernels();
-    if ((most == "amx" || most == "avx512") && avx512 && avx512_kernels()) return avx512_kernels();
+    if ((most == "amx" || most == "avx512bf16") && bfloat && avx512bf16_kernels()) return avx512bf16_kernels();
+    if ((most.starts_with("avx512") || most == "amx") && avx512 && avx512_kernels()) return avx512_kernels();
     if (most != "portable" && avx2 && avx2_kernels()) return avx2_kernels();
 #endif
     return portable_kernels();
@@ -262,7 +263,9 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
     int64_t own = score_row + 2 * QUERIES * padded_head;
     float *x = hidden.floats(total * width), *y = normed.floats(total * row), *c = context.floats(total * row);
     float* q = qkv.floats(total * 3 * width);
-    bool at_once = tiled(total, layers[0].down);  // what the MLP widens to is prepared where it is made
+    // What the MLP widens to is prepared where it is made.
+    bool at_once = std::all_of(layers.begin(), layers.end(),
+                               [&](const Layer& layer) { return tiled(total, layer.up) && tiled(total, layer.down); });
     float* w = at_once ? nullptr : wide.floats(total * wide_row);
     float* z = states ? states : last.floats(wanted * row);
     int64_t state_row = states ? width : row;

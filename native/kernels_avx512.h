@@ -1,0 +1,138 @@
+// What AVX-512 does besides kernels_impl.h: attention of a prompt. Compiled once with BF16 and once without; like all of
+// kernels_impl.h it is in an anonymous namespace.
+#pragma once
+
+#define GLMKIT_AVX512
+#include "kernels_impl.h"
+
+namespace glmkit {
+namespace {
+
+// ---- attention of a prompt: products of floats, or of pairs of bfloat16 ----
+
+constexpr int64_t ASKED = 12;  // queries whose scores are made together
+
+// Sixteen numbers of a row and of the next, side by side; floats: one row, then the other.
+inline void put_rows(float* out, int64_t next, v16 x, v16 y) { put(out, x), put(out + next, y); }
+
+#if defined(__AVX512BF16__)
+inline __m256i rounded(v16 x) { return (__m256i)_mm512_cvtneps_pbh((__m512)x); }
+
+inline void put(uint16_t* out, v16 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), rounded(x)); }
+
+inline void put_rows(uint16_t* out, int64_t, v16 x, v16 y) {
+    i16 both = (i16)_mm512_cvtepu16_epi32(rounded(x)) | (i16)_mm512_cvtepu16_epi32(rounded(y)) << 16;
+    std::memcpy(out, &both, sizeof both);
+}
+
+// As of floats (kernels_impl.h); a row's numbers are multiplied by pairs, and so do columns lie.
+template <int N>
+void add_products(const uint16_t* x, int64_t stride, const uint16_t* columns, int64_t next, int64_t step, int64_t count,
+                  v16 (*sums)[2]) {
+    __m512 acc[N][2];
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) acc[n][0] = (__m512)sums[n][0], acc[n][1] = (__m512)sums[n][1];
+    for (int64_t c = 0; c < count; c += 2, columns += 2 * step) {
+        __m512bh one = (__m512bh)load_bytes(columns), two = (__m512bh)load_bytes(columns + 2 * next);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; ++n) {
+            __m512bh pair = (__m512bh)all_four(reinterpret_cast<const int8_t*>(x + n * stride + c));
+            acc[n][0] = _mm512_dpbf16_ps(acc[n][0], one, pair);
+            acc[n][1] = _mm512_dpbf16_ps(acc[n][1], two, pair);
+        }
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) sums[n][0] = (v16)acc[n][0], sums[n][1] = (v16)acc[n][1];
+}
+#endif
+
+// The keys and values of a page, 32 side by side: [page][d][32] and [d / 32][key][32], of bfloat16 two rows at a time.
+template <typename Number>
+void take_page(const Heads& heads, int64_t page, int64_t size, int64_t width, int64_t length, Number* keys, Number* values) {
+    const char* from = static_cast<const char*>(heads.pages[page]);
+    const uint16_t* k = reinterpret_cast<const uint16_t*>(from + heads.key_offset);
+    const uint16_t* v = reinterpret_cast<const uint16_t*>(from + heads.value_offset);
+    constexpr int64_t EACH = 4 / sizeof(Number);
+    keys += page * PAGE * size;
+    for (int64_t d = 0; d < size; d += 2)
+        for (int64_t j = 0; j < PAGE; j += ROWS)
+            put_rows(keys + d * PAGE + j * EACH, PAGE, load16(k + d * PAGE + j), load16(k + (d + 1) * PAGE + j));
+    for (int64_t j = 0; j < PAGE; j += 2)
+        for (int64_t d = 0; d < width; d += ROWS) {
+            Number* out = values + (d / 32 * length + page * PAGE + j) * 32 + d % 32 * EACH;
+            bool real = d < size;
+            put_rows(out, 32, real ? load16(v + j * size + d) : v16{}, real ? load16(v + (j + 1) * size + d) : v16{});
+        }
+}
+
+// Exponentials of scores [visible], filled up with zeros to `length`; returns their sum.
+template <typename Number>
+float exponentials(float* scores, int64_t visible, int64_t length, Number* out) {
+    for (int64_t j = visible; j < length; ++j) scores[j] = -INFINITY;
+    v16 most = all16(-INFINITY), total = {};
+    for (int64_t j = 0; j < length; j += ROWS) most = max(most, load16(scores + j));
+    float highest = most[0], sum = 0;
+    for (int i = 1; i < ROWS; ++i) highest = std::max(highest, most[i]);
+    for (int64_t j = 0; j < length; j += ROWS) {
+        v16 weight = load16(scores + j) - highest;
+        weight = weight < -86.0f ? v16{} : exponential(weight);
+        put(out + j, weight);
+        total += weight;
+    }
+    for (int i = 0; i < ROWS; ++i) sum += total[i];
+    return sum;
+}
+
+template <typename Number>
+void attend_prompt_as(const Heads& heads, const float* queries, int64_t stride, int64_t count, int64_t visible,
+                      int64_t head_size, float scale, float* context, int64_t context_stride) {
+    static_assert(PAGE == 32);
+    int64_t size = padded(head_size, 16), width = padded(size, 32), length = padded(visible, PAGE);
+    auto* scores = reinterpret_cast<float*>(memory(4 * (ASKED * (2 * length + size) + length * (size + width))));
+    auto* weights = reinterpret_cast<Number*>(scores + ASKED * length);
+    Number *query = weights + ASKED * length, *keys = query + ASKED * size, *values = keys + length * size;
+    for (int64_t page = 0; page < length / PAGE; ++page) take_page(heads, page, size, width, length, keys, values);
+    by_rows<ASKED>(count, [&](int64_t n, auto N) {
+        for (int i = 0; i < N; ++i)
+            for (int64_t d = 0; d < size; d += ROWS) {
+                v16 x = {};
+                std::memcpy(&x, queries + (n + i) * stride + d, size_t(std::min<int64_t>(ROWS, head_size - d)) * 4);
+                put(query + i * size + d, x * scale);
+            }
+        for (int64_t j = 0; j < length; j += 32) {
+            v16 sums[N][2] = {};
+            add_products<N>(query, size, keys + j * size, 16, 32, size, sums);
+            for (int i = 0; i < N; ++i) std::memcpy(scores + i * length + j, sums[i], sizeof sums[i]);
+        }
+        float factors[N];
+        for (int i = 0; i < N; ++i)
+            factors[i] = 1 / exponentials(scores + i * length, visible, length, weights + i * length);
+        for (int64_t d = 0; d < head_size; d += 32) {
+            v16 sums[N][2] = {};
+            add_products<N>(weights, length, values + d * length, 16, 32, length, sums);
+            for (int i = 0; i < N; ++i) {
+                sums[i][0] *= factors[i], sums[i][1] *= factors[i];
+                std::memcpy(context + (n + i) * context_stride + d, sums[i], size_t(std::min<int64_t>(32, head_size - d)) * 4);
+            }
+        }
+    });
+}
+
+void attend_prompt(const Heads& heads, bool exact, const float* queries, int64_t stride, int64_t count, int64_t visible,
+                   int64_t head_size, float scale, float* context, int64_t context_stride) {
+#if defined(__AVX512BF16__)
+    auto attend = exact ? attend_prompt_as<float> : attend_prompt_as<uint16_t>;
+#else
+    (void)exact;
+    auto attend = attend_prompt_as<float>;
+#endif
+    attend(heads, queries, stride, count, visible, head_size, scale, context, context_stride);
+}
+
+// Of a matrix of whole numbers: what it reads can be prepared where it is made.
+bool tiled(const Matrix& m, int64_t rows) { return m.integer() && rows > MOST; }
+
+const Kernels kernels{"avx512", prepare, multiply, normalize, attend, to_half, tiled, attend_prompt};
+
+}  // namespace
+}  // namespace glmkit
