@@ -57,8 +57,7 @@ struct Result {
     bool add = false;
     bool activate = false;
     Activation activation = Activation::gelu;
-    // With tiles alone: the numbers go, prepared, to the rows of the matrix that reads them, and `out` is not written. Blocks
-    // are multiplied by fours then.
+    // Where `tiled` says so: the numbers go, prepared, to the rows of the matrix that reads them, and `out` is not written.
     const Matrix* next_matrix = nullptr;
     const Rows* next = nullptr;
 };
@@ -83,17 +82,18 @@ struct Kernels {
     void (*attend)(const Heads&, bool half, const float* queries, int count, const int64_t* visible, int64_t head_size,
                    float scale, float* scores, float* context);
     void (*to_half)(const float* x, uint16_t* y, int64_t n);
-    // Whether so many rows are multiplied in tiles, in which bfloat16 matrices have them prepared too. Null: never.
+    // Whether so many rows are multiplied with four blocks at a time, so that `Result::next` is obeyed. AMX wants bfloat16
+    // matrices' rows prepared too then. Null: never.
     bool (*tiled)(const Matrix&, int64_t rows);
-    // Context of `count` queries that see the same first `visible` tokens, whose keys and values are float16; as if all were
-    // bfloat16 unless `exact`. Null where it is no faster than `attend`.
+    // Context of `count` queries that see the same first `visible` tokens, whose keys and values are float16; maybe as if all
+    // were bfloat16 unless `exact`. Null where it is no faster than `attend`.
     void (*attend_prompt)(const Heads&, bool exact, const float* queries, int64_t stride, int64_t count, int64_t visible,
                           int64_t head_size, float scale, float* context, int64_t context_stride);
 };
 
 const Kernels* portable_kernels();
-const Kernels* avx2_kernels();    // null where it was not built
-const Kernels* avx512_kernels();  // null where it was not built
+const Kernels* avx2_kernels();  // null where it was not built, as are the next two
+const Kernels* avx512_kernels();
 const Kernels* avx512bf16_kernels();
 const Kernels* amx_kernels();     // null where it was not built or cannot be used here; to be asked where AVX-512 is
 

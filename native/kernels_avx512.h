@@ -118,21 +118,24 @@ void attend_prompt_as(const Heads& heads, const float* queries, int64_t stride, 
     });
 }
 
+#if defined(__AVX512BF16__)
+constexpr const char* NAME = "avx512bf16";
+using Rough = uint16_t;  // what numbers are multiplied as, unless exactly
+#else
+constexpr const char* NAME = "avx512";
+using Rough = float;
+#endif
+
 void attend_prompt(const Heads& heads, bool exact, const float* queries, int64_t stride, int64_t count, int64_t visible,
                    int64_t head_size, float scale, float* context, int64_t context_stride) {
-#if defined(__AVX512BF16__)
-    auto attend = exact ? attend_prompt_as<float> : attend_prompt_as<uint16_t>;
-#else
-    (void)exact;
-    auto attend = attend_prompt_as<float>;
-#endif
+    auto attend = exact ? attend_prompt_as<float> : attend_prompt_as<Rough>;
     attend(heads, queries, stride, count, visible, head_size, scale, context, context_stride);
 }
 
 // Of a matrix of whole numbers: what it reads can be prepared where it is made.
-bool tiled(const Matrix& m, int64_t rows) { return m.integer() && rows > MOST; }
+bool tiled(const Matrix& m, int64_t rows) { return m.integer() && many(m, rows); }
 
-const Kernels kernels{"avx512", prepare, multiply, normalize, attend, to_half, tiled, attend_prompt};
+const Kernels kernels{NAME, prepare, multiply, normalize, attend, to_half, tiled, attend_prompt};
 
 }  // namespace
 }  // namespace glmkit

@@ -41,6 +41,7 @@ inline v8 load(const uint16_t* p) {
 }
 
 inline void fetch(const void* p) { __builtin_prefetch(p); }
+inline void soon(const void* p) { __builtin_prefetch(p, 0, 2); }  // into the second cache
 
 inline float sum(v8 x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
 
@@ -616,16 +617,14 @@ void add_products(const float* x, int64_t stride, const float* columns, int64_t 
     for (int n = 0; n < N; ++n) sums[n][0] = acc[n][0], sums[n][1] = acc[n][1];
 }
 
-// The same of bfloat16, two columns in a row, odd ones apart.
+// The same of bfloat16, two columns in a row, of which odd ones are added up apart.
 template <int N>
-void add_bfloat16(const float* x, int64_t stride, const uint16_t* one, const uint16_t* two, int64_t columns, v16 (*sums)[2],
-                  v16 (*odd_sums)[2]) {
-    v16 acc[N][2], odd_acc[N][2];
-#pragma GCC unroll 16
-    for (int n = 0; n < N; ++n)
-        for (int b = 0; b < 2; ++b) acc[n][b] = sums[n][b], odd_acc[n][b] = odd_sums[n][b];
+void add_bfloat16(const float* x, int64_t stride, const uint16_t* one, const uint16_t* two, int64_t columns, v16 (*sums)[2]) {
+    v16 acc[N][2] = {}, odd_acc[N][2] = {};
     for (int64_t c = 0; c < columns; c += 2, one += 2 * ROWS, two += 2 * ROWS) {
         i16 first = (i16)load_bytes(one), second = (i16)load_bytes(two);
+        fetch(one + 3072);
+        fetch(two + 3072);
         v16 even[2] = {(v16)(first << 16), (v16)(second << 16)};
         v16 odd[2] = {(v16)(first & int32_t(0xffff0000)), (v16)(second & int32_t(0xffff0000))};
 #pragma GCC unroll 16
@@ -636,14 +635,15 @@ void add_bfloat16(const float* x, int64_t stride, const uint16_t* one, const uin
     }
 #pragma GCC unroll 16
     for (int n = 0; n < N; ++n)
-        for (int b = 0; b < 2; ++b) sums[n][b] = acc[n][b], odd_sums[n][b] = odd_acc[n][b];
+        for (int b = 0; b < 2; ++b) sums[n][b] += acc[n][b] + odd_acc[n][b];
 }
 
-// The same of whole numbers, group by group. Weights are signed bytes (int8), or unsigned ones that are `OFFSET4` too much.
+// The same of whole numbers, group by group. Weights are signed bytes (int8), or unsigned ones that are `OFFSET4` too much;
+// those that come next are `ahead` bytes further on.
 template <int N, Format FORMAT>
 void add_integers(const int8_t* x, int64_t stride, const uint8_t* one, const uint8_t* two, int64_t groups,
                   const float* scales, const float* x_sums, int64_t scales_stride, const uint16_t* const w_scales[2],
-                  v16 (*sums)[2]) {
+                  int64_t ahead, v16 (*sums)[2]) {
     constexpr int STEPS = (FORMAT == Format::int8 ? GROUP8 : GROUP4) / 4;
     v16 acc[N][2];
 #pragma GCC unroll 16
@@ -652,7 +652,11 @@ void add_integers(const int8_t* x, int64_t stride, const uint8_t* one, const uin
         i16 dot[N][2] = {};
         for (int step = 0; step < STEPS; ++step, one += 4 * ROWS, two += 4 * ROWS) {
             u64 first = load_bytes(one), second = load_bytes(two);
-            if constexpr (FORMAT == Format::int8) first ^= uint8_t(OFFSET8), second ^= uint8_t(OFFSET8);
+            if constexpr (FORMAT == Format::int8) {
+                soon(one + ahead);
+                soon(two + ahead);
+                first ^= uint8_t(OFFSET8), second ^= uint8_t(OFFSET8);
+            }
 #pragma GCC unroll 16
             for (int n = 0; n < N; ++n) {
                 i16 four = all_four(x + n * stride + (g * STEPS + step) * 4);
@@ -683,7 +687,9 @@ void widen(const Matrix& m, int64_t block, uint8_t offset, uint8_t* out) {
     const uint8_t *w = static_cast<const uint8_t*>(m.data) + block * columns * ROWS / 2, *zeros = grids(m, block).zeros;
     for (int64_t c = 0; c < columns; c += GROUP4, zeros += ROWS) {
         u64 zero = four_times(zeros) - offset;
+        fetch(zeros + 24 * ROWS);
         for (int64_t i = 0; i < GROUP4; i += 8, w += 64, out += 128) {
+            fetch(w + 6 * 1024);
             u64 both = load_bytes(w), low = (both & uint8_t(15)) - zero, high = (both >> 4) - zero;
             std::memcpy(out, &low, 64);
             std::memcpy(out + 64, &high, 64);
@@ -692,11 +698,11 @@ void widen(const Matrix& m, int64_t block, uint8_t offset, uint8_t* out) {
 }
 
 // sums [SOME][2] += up to SOME rows from row n on x two blocks, or twice the same one. A weight that has been loaded meets
-// several rows, and two blocks share a row's numbers. int4 weights are at `widened`; of bfloat16 odd columns go to `odd`.
+// several rows, and two blocks share a row's numbers. int4 weights are at `widened`.
 void add_pair(const Matrix& m, const Rows& rows, int64_t n, int64_t count, int64_t block, int64_t next, const uint8_t* widened,
-              v16 (*sums)[2], v16 (*odd)[2]) {
+              v16 (*sums)[2]) {
     int64_t columns = m.padded_columns(), group = m.group(), groups = columns / group;
-    int64_t near = PAIR_BYTES / (2 * ROWS) / (m.format == Format::float32 ? 4 : m.format == Format::bfloat16 ? 2 : 1);
+    int64_t near = m.format == Format::bfloat16 ? columns : PAIR_BYTES / (2 * ROWS) / (m.integer() ? 1 : 4);
     for (int64_t c = 0; c < columns; c += near) {
         int64_t some = std::min(near, columns - c);
         if (m.format == Format::float32) {
@@ -708,22 +714,26 @@ void add_pair(const Matrix& m, const Rows& rows, int64_t n, int64_t count, int64
             auto from = floats<uint16_t>(m, block, rows, n);
             const uint16_t *one = from.w + c * ROWS, *two = one + next * columns * ROWS;
             by_rows<6>(count, [&](int64_t i, auto N) {
-                add_bfloat16<N>(from.x + i * columns + c, columns, one, two, some, sums + i, odd + i);
+                add_bfloat16<N>(from.x + i * columns + c, columns, one, two, some, sums + i);
             });
         } else {
             auto from = integers<uint8_t>(m, block, rows, n);
             const uint8_t *one = (widened ? widened : from.w) + c * ROWS, *two = one + next * columns * ROWS;
             const uint16_t* w_scales[2] = {};
+            int64_t ahead = (c + some < columns ? some : 2 * columns - c) * ROWS;
             for (int b = 0; widened && b < 2; ++b) w_scales[b] = grids(m, block + b * next).w_scales + c / group * ROWS;
             by_rows<6>(count, [&](int64_t i, auto N) {
                 auto add = widened ? add_integers<N, Format::int4> : add_integers<N, Format::int8>;
                 int64_t place = i * groups + c / group;
                 add(from.x + i * columns + c, columns, one, two, some / group, from.scales + place, from.sums + place, groups,
-                    w_scales, sums + i);
+                    w_scales, ahead, sums + i);
             });
         }
     }
 }
+
+// Whether so many rows are multiplied by pairs of blocks; int4 weights have to be widened for that.
+bool many(const Matrix& m, int64_t rows) { return rows > (m.format == Format::int4 ? 4 * MOST : MOST); }
 
 void multiply_many(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
                    const Result& result) {
@@ -741,14 +751,14 @@ void multiply_many(const Matrix& m, const Rows& rows, int64_t first, int64_t las
                 for (int64_t n = 0; n < count; ++n)
                     for (int64_t b = 0; b < blocks; ++b)
                         __builtin_prefetch(result.out + (start + n) * result.stride + row + b * ROWS, 1, 2);
-            v16 sums[BLOCKS / 2][SOME][2] = {}, odd[BLOCKS / 2][SOME][2] = {};
+            v16 sums[BLOCKS / 2][SOME][2] = {};
             for (int64_t b = 0; b < blocks; b += 2)
-                add_pair(m, rows, start, count, block + b, b + 1 < blocks, widened ? widened + b * bytes : nullptr, sums[b / 2],
-                         odd[b / 2]);
+                add_pair(m, rows, start, count, block + b, b + 1 < blocks, widened ? widened + b * bytes : nullptr,
+                         sums[b / 2]);
             for (int64_t n = 0; n < count; ++n) {
                 alignas(64) float values[BLOCKS * ROWS] = {};
                 for (int64_t b = 0; b < blocks; ++b) {
-                    v16 y = (sums[b / 2][n][b % 2] + odd[b / 2][n][b % 2]) * of_rows[b];
+                    v16 y = sums[b / 2][n][b % 2] * of_rows[b];
                     if (result.next)
                         put(values + b * ROWS, finished(y, row + b * ROWS, result));
                     else
@@ -767,7 +777,7 @@ void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, in
     constexpr int64_t WIDTH = sizeof(Wide) / sizeof(float);
     float acc[MOST][ROWS];
 #if defined(GLMKIT_AVX512)
-    if (rows.count > MOST) return multiply_many(m, rows, first, last, first_block, last_block, result);
+    if (many(m, rows.count)) return multiply_many(m, rows, first, last, first_block, last_block, result);
 #endif
     for (int64_t block = first_block; block < last_block; ++block)
         for (int64_t n = first; n < last;) {

@@ -88,7 +88,7 @@ def test_an_older_compiler_builds_what_it_knows(tmp_path: Path, monkeypatch):
         text=True,
         check=True,
     )
-    assert done.stdout.strip() in ("avx512", "avx2", "portable")
+    assert done.stdout.strip() in ("avx512bf16", "avx512", "avx2", "portable")
 
 
 def exercise(source: Path, instructions: str, rounds: int, **variables: str) -> None:
@@ -109,11 +109,14 @@ def test_avx512_kernels_compute_what_the_others_do(tmp_path: Path):
     exercise(source, "avx512", 24, GLMKIT_INSTRUCTIONS="avx512")
 
 
-@pytest.mark.parametrize("instructions", ["amx", "avx2", "portable"])
+NEEDED = {"amx": "amx_int8", "avx512bf16": "avx512_bf16"}
+
+
+@pytest.mark.parametrize("instructions", ["amx", "avx512bf16", "avx2", "portable"])
 def test_sanitizers_find_nothing(tmp_path: Path, instructions: str):
     """No read or write beyond what is there, nothing undefined: over odd sizes, forks, truncations and threads."""
-    if instructions == "amx" and "amx_int8" not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("this processor has no tiles")
+    if NEEDED.get(instructions, "") not in Path("/proc/cpuinfo").read_text():
+        pytest.skip(f"this processor has no {instructions}")
     source = build(tmp_path, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1")
     library = subprocess.run(
         ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True

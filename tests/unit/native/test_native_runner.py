@@ -129,6 +129,31 @@ def test_company_threads_and_cuts_change_no_bit(quantization: str):
         assert np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("quantization", ["float32", "bfloat16", "int8", "int4"])
+def test_many_rows_give_the_bits_of_few(quantization: str):
+    """Whatever is multiplied together: more rows and columns than stay near, what two or four blocks leave over."""
+    if quantization == "bfloat16" and library.instructions() == "amx":
+        pytest.skip("tiles of bfloat16 add up otherwise than single rows")
+    draw = torch.Generator().manual_seed(0)
+
+    def number(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=draw))
+
+    for round in range(8):
+        model = random_model(
+            round,
+            num_layers=1,
+            hidden_size=number(1, 90) if round % 4 else number(1030, 1200),
+            num_attention_heads=1,
+            intermediate_size=number(1, 400) if round % 3 else number(1030, 2300),
+            vocab_size=number(1, 200),
+        )
+        runner = native(model, quantization, threads=number(1, 3))
+        tokens = sample(model, 0, number(33, 127), round)
+        together = read(runner, tokens, 0, [])
+        assert np.array_equal(together, read(runner, tokens, 0, list(range(1, len(tokens[0])))))
+
+
 def test_little_work_alone_and_much_work_shared_take_turns():
     """A token of this model is little, a long text is not; an odd number of steps by one thread must not confuse the others."""
     model = random_model(num_layers=3, hidden_size=192)
@@ -253,7 +278,7 @@ def test_a_forked_process_goes_on():
     assert done.returncode == 0
 
 
-LESS_TO_MORE = ["portable", "avx2", "avx512", "amx"]
+LESS_TO_MORE = ["portable", "avx2", "avx512", "avx512bf16", "amx"]
 
 
 def run_with(instructions: str, code: str, folder: Path):
@@ -269,7 +294,8 @@ def run_with(instructions: str, code: str, folder: Path):
 
 
 @pytest.mark.parametrize(
-    "instructions", [pytest.param("portable", marks=pytest.mark.slow), "avx2", "avx512"]
+    "instructions",
+    [pytest.param("portable", marks=pytest.mark.slow), "avx2", "avx512", "avx512bf16"],
 )
 def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
     """The plain C++ loops, and the vector instructions that are not this processor's best (which all other tests run)."""
