@@ -87,7 +87,7 @@ void prepare_some(const Matrix& m, const Rows& rows, int64_t n, int64_t c, const
     int64_t columns = m.padded_columns(), tile = (n / ROWS * columns + c) / 64 * ROWS * 64 + n % ROWS * 64;
     if (m.format == Format::bfloat16) {
         auto* out = reinterpret_cast<uint16_t*>(rows.quantized + n / ROWS * ROWS * columns * 4 + c / 32 * 2 * TILE) + n % ROWS * 32;
-        for (int64_t i = 0; i < 64; i += ROWS) split(load16(x + i), out + i / 32 * TILE + i % 32, TILE / 2, 2);
+        for (int64_t i = 0; i < 64; i += ROWS) split(wide(x + i), out + i / 32 * TILE + i % 32, TILE / 2, 2);
         return;
     }
     int64_t group = m.group(), groups = columns / group;
@@ -137,7 +137,7 @@ inline void store_tile(int tile, Sums& sums) {
 template <int COUNT, Format FORMAT>
 [[gnu::always_inline]] inline void add_group(const Sums& sums, const float* scale, const uint16_t* w_scale, v16 (&acc)[COUNT]) {
     v16 of_rows;
-    if constexpr (FORMAT == Format::int4) of_rows = load16(w_scale);
+    if constexpr (FORMAT == Format::int4) of_rows = wide(w_scale);
 #pragma GCC unroll 16
     for (int r = 0; r < COUNT; ++r) {
         v16 factor = (v16)_mm512_set1_ps(scale[r]);  // v16{} + scale[r] would be an addition and two more instructions
@@ -187,7 +187,7 @@ void multiply_integers(const Matrix& m, const Rows& rows, int64_t n, const char*
                                       scales + c / group * ROWS, w_scales, acc[b]);
         }
     for (int64_t b = 0; b < blocks; ++b) {
-        v16 of_rows = FORMAT == Format::int8 ? load16(static_cast<const float*>(m.scales) + (block + b) * ROWS) : v16{} + 1.0f;
+        v16 of_rows = FORMAT == Format::int8 ? wide(static_cast<const float*>(m.scales) + (block + b) * ROWS) : v16{} + 1.0f;
         for (int r = 0; r < COUNT; ++r) panel[0][r][b] = acc[b][r] * of_rows;
     }
 }
@@ -231,7 +231,7 @@ inline void finish_row(const v16* acc, int64_t row, int64_t blocks, int64_t rows
     for (int64_t b = 0; b < blocks; ++b, row += ROWS, out += ROWS) {
         __mmask16 real = __mmask16(rows - row >= ROWS ? 0xffff : (1 << (rows - row)) - 1);
         v16 y = acc[b];
-        if (result.bias) y += load16(result.bias + row);
+        if (result.bias) y += wide(result.bias + row);
         if (result.activate) y = activate(y, result.activation);
         if (result.add) y += (v16)_mm512_maskz_loadu_ps(real, out);
         _mm512_mask_storeu_ps(out, real, (__m512)y);
@@ -294,13 +294,13 @@ void to_tiles(const Heads& heads, int64_t visible, int64_t size, int64_t width, 
         for (int64_t j = 0; j < PAGE; j += ROWS)
             for (int64_t d = 0; d < width; d += 2, keys += 2 * ROWS) {
                 bool real = d < size;
-                split_pairs(real ? load16(k + d * PAGE + j) : v16{}, real ? load16(k + (d + 1) * PAGE + j) : v16{}, keys,
+                split_pairs(real ? wide(k + d * PAGE + j) : v16{}, real ? wide(k + (d + 1) * PAGE + j) : v16{}, keys,
                             next, PARTS);
             }
         for (int64_t d = 0; d < width; d += ROWS)
             for (int64_t j = 0; j < PAGE; j += 2, values += 2 * ROWS) {
                 bool first = d < size && start + j < visible, second = d < size && start + j + 1 < visible;
-                split_pairs(first ? load16(v + j * size + d) : v16{}, second ? load16(v + (j + 1) * size + d) : v16{},
+                split_pairs(first ? wide(v + j * size + d) : v16{}, second ? wide(v + (j + 1) * size + d) : v16{},
                             values, next, PARTS);
             }
     }
@@ -362,7 +362,7 @@ void attend_prompt_in(const Heads& heads, const float* queries, int64_t stride, 
             float top = _mm512_reduce_max_ps(most);
             v16 total = {};
             for (int64_t j = 0; j < length; j += ROWS) {
-                v16 weight = load16(row + j) - top;
+                v16 weight = wide(row + j) - top;
                 weight = weight < -86.0f ? v16{} : exponential(weight);
                 split(weight, weights + r * length + j, seen, PARTS);
                 total += weight;

@@ -56,12 +56,12 @@ void take_page(const Heads& heads, int64_t page, int64_t size, int64_t width, in
     keys += page * PAGE * size;
     for (int64_t d = 0; d < size; d += 2)
         for (int64_t j = 0; j < PAGE; j += ROWS)
-            put_rows(keys + d * PAGE + j * EACH, PAGE, load16(k + d * PAGE + j), load16(k + (d + 1) * PAGE + j));
+            put_rows(keys + d * PAGE + j * EACH, PAGE, wide(k + d * PAGE + j), wide(k + (d + 1) * PAGE + j));
     for (int64_t j = 0; j < PAGE; j += 2)
         for (int64_t d = 0; d < width; d += ROWS) {
             Number* out = values + (d / 32 * length + page * PAGE + j) * 32 + d % 32 * EACH;
             bool real = d < size;
-            put_rows(out, 32, real ? load16(v + j * size + d) : v16{}, real ? load16(v + (j + 1) * size + d) : v16{});
+            put_rows(out, 32, real ? wide(v + j * size + d) : v16{}, real ? wide(v + (j + 1) * size + d) : v16{});
         }
 }
 
@@ -70,11 +70,11 @@ template <typename Number>
 float exponentials(float* scores, int64_t visible, int64_t length, Number* out) {
     for (int64_t j = visible; j < length; ++j) scores[j] = -INFINITY;
     v16 most = all16(-INFINITY), total = {};
-    for (int64_t j = 0; j < length; j += ROWS) most = max(most, load16(scores + j));
+    for (int64_t j = 0; j < length; j += ROWS) most = max(most, wide(scores + j));
     float highest = most[0], sum = 0;
     for (int i = 1; i < ROWS; ++i) highest = std::max(highest, most[i]);
     for (int64_t j = 0; j < length; j += ROWS) {
-        v16 weight = load16(scores + j) - highest;
+        v16 weight = wide(scores + j) - highest;
         weight = weight < -86.0f ? v16{} : exponential(weight);
         put(out + j, weight);
         total += weight;

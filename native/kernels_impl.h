@@ -40,6 +40,34 @@ inline v8 load(const uint16_t* p) {
 #endif
 }
 
+#if defined(GLMKIT_AVX512)
+typedef float v16 __attribute__((vector_size(64)));
+using Wide = v16;
+#else
+using Wide = v8;
+#endif
+constexpr int WIDTH = sizeof(Wide) / sizeof(float);
+
+// As many numbers as a vector holds.
+inline Wide wide(const float* p) {
+    Wide x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+
+inline Wide wide(const uint16_t* p) {
+#if defined(GLMKIT_AVX512) && defined(__AVX512F__)
+    return (Wide)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#else
+    Wide x;
+    for (int i = 0; i < WIDTH; i += 8) {
+        v8 some = load(p + i);
+        std::memcpy(reinterpret_cast<float*>(&x) + i, &some, sizeof some);
+    }
+    return x;
+#endif
+}
+
 inline void fetch(const void* p) { __builtin_prefetch(p); }
 inline void soon(const void* p) { __builtin_prefetch(p, 0, 2); }  // into the second cache
 
@@ -58,10 +86,8 @@ inline float largest(v8 x) {
 }
 
 template <typename V>
-inline V at(const float* p) {
-    V x;
-    std::memcpy(&x, p, sizeof x);
-    return x;
+inline void put(float* p, V x) {
+    std::memcpy(p, &x, sizeof x);
 }
 
 constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it rounds a number below 2^22 to the nearest whole one
@@ -155,10 +181,8 @@ inline Grids grids(const Matrix& m, int64_t block) {
 
 #if defined(GLMKIT_AVX512)
 
-typedef float v16 __attribute__((vector_size(64)));
 typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint8_t u64 __attribute__((vector_size(64)));
-using Wide = v16;
 
 constexpr int MOST = 8;       // rows of activations that one block is multiplied with together
 constexpr int PAIR_BYTES = 32 * 1024;  // of two blocks, that stay in the first cache while rows of activations go by
@@ -173,28 +197,14 @@ inline u64 load_bytes(const void* p) {
     return x;
 }
 
-inline v16 load16(const float* p) { return at<v16>(p); }
-
-inline void put(float* p, v16 x) { std::memcpy(p, &x, sizeof x); }
-
-// Sixteen halves, or bytes, as floats.
-inline v16 load16(const uint16_t* p) {
-#if defined(__AVX512F__)
-    return (v16)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-#else
-    float numbers[ROWS];
-    for (int half = 0; half < ROWS; half += 8) store(numbers + half, load(p + half));
-    return load16(numbers);
-#endif
-}
-
-inline v16 load16(const uint8_t* p) {
+// Sixteen bytes as floats.
+inline v16 wide(const uint8_t* p) {
 #if defined(__AVX512F__)
     return (v16)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #else
     float numbers[ROWS];
     for (int r = 0; r < ROWS; ++r) numbers[r] = p[r];
-    return load16(numbers);
+    return wide(numbers);
 #endif
 }
 
@@ -236,7 +246,7 @@ void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t firs
     auto [columns, w, x] = floats<float>(m, block, rows, first);
     v16 acc[N] = {};
     for (int64_t c = 0; c < columns; ++c, w += ROWS) {
-        v16 weights = load16(w);
+        v16 weights = wide(w);
         fetch(w + 512);
         for (int n = 0; n < N; ++n) acc[n] += weights * x[n * columns + c];
     }
@@ -274,7 +284,7 @@ void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
         for (int n = 0; n < N; ++n)
             acc[n] += (__builtin_convertvector(dot[n], v16) - sums[n * groups + g]) * scales[n * groups + g];
     }
-    v16 of_rows = load16(static_cast<const float*>(m.scales) + block * ROWS);
+    v16 of_rows = wide(static_cast<const float*>(m.scales) + block * ROWS);
     for (int n = 0; n < N; ++n) acc[n] *= of_rows;
     std::memcpy(out, acc, sizeof acc);
 }
@@ -302,7 +312,7 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
         for (int n = 0; n < N; ++n) dot[n] += other[n];
         fetch(w_scales + AHEAD * ROWS);
         fetch(zeros + AHEAD * ROWS);
-        v16 scale = load16(w_scales), zero = load16(zeros);
+        v16 scale = wide(w_scales), zero = wide(zeros);
         for (int n = 0; n < N; ++n)
             acc[n] += (__builtin_convertvector(dot[n], v16) - zero * sums[n * groups + g]) *
                       (scale * scales[n * groups + g]);
@@ -313,7 +323,6 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 #elif defined(__AVX2__)
 
 constexpr int MOST = 4;
-using Wide = v8;
 
 inline __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -433,7 +442,6 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 #else  // any processor: loops that compilers vectorize
 
 constexpr int MOST = 4;
-using Wide = v8;
 
 template <int N>
 void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
@@ -549,23 +557,20 @@ void prepare(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
 }
 
 // What becomes of sums of the rows `row` and on, but for what they are added to.
-template <typename V>
-inline V finished(V y, int64_t row, const Result& result) {
-    if (result.bias) y += at<V>(result.bias + row);
+inline Wide finished(Wide y, int64_t row, const Result& result) {
+    if (result.bias) y += wide(result.bias + row);
     return result.activate ? activate(y, result.activation) : y;
 }
 
-template <typename V>
-inline void finish(V y, int64_t row, int64_t rows, const Result& result, int64_t n) {
-    constexpr int64_t WIDTH = sizeof(V) / sizeof(float);
+inline void finish(Wide y, int64_t row, int64_t rows, const Result& result, int64_t n) {
     float* out = result.out + n * result.stride + row;
-    int64_t count = std::min(WIDTH, rows - row);
+    int64_t count = std::min<int64_t>(WIDTH, rows - row);
     y = finished(y, row, result);
     if (count < WIDTH) {
         for (int64_t r = 0; r < count; ++r) out[r] = result.add ? out[r] + y[r] : y[r];
         return;
     }
-    if (result.add) y += at<V>(out);
+    if (result.add) y += wide(out);
     std::memcpy(out, &y, sizeof y);
 }
 
@@ -605,7 +610,7 @@ void add_products(const float* x, int64_t stride, const float* columns, int64_t 
 #pragma GCC unroll 16
     for (int n = 0; n < N; ++n) acc[n][0] = sums[n][0], acc[n][1] = sums[n][1];
     for (int64_t c = 0; c < count; ++c, columns += step) {
-        v16 one = load16(columns), two = load16(columns + next);
+        v16 one = wide(columns), two = wide(columns + next);
 #pragma GCC unroll 16
         for (int n = 0; n < N; ++n) {
             v16 value = all16(x[n * stride + c]);
@@ -666,7 +671,7 @@ void add_integers(const int8_t* x, int64_t stride, const uint8_t* one, const uin
         }
         v16 of_rows[2];
         if constexpr (FORMAT == Format::int4)
-            of_rows[0] = load16(w_scales[0] + g * ROWS), of_rows[1] = load16(w_scales[1] + g * ROWS);
+            of_rows[0] = wide(w_scales[0] + g * ROWS), of_rows[1] = wide(w_scales[1] + g * ROWS);
 #pragma GCC unroll 16
         for (int n = 0; n < N; ++n) {
             v16 scale = all16(scales[n * scales_stride + g]), more = all16(x_sums[n * scales_stride + g]);
@@ -744,7 +749,7 @@ void multiply_many(const Matrix& m, const Rows& rows, int64_t first, int64_t las
         for (int64_t b = 0; widened && b < blocks; ++b) widen(m, block + b, OFFSET4, widened + b * bytes);
         v16 of_rows[BLOCKS];
         for (int64_t b = 0; b < blocks; ++b)
-            of_rows[b] = m.format == Format::int8 ? load16(static_cast<const float*>(m.scales) + row + b * ROWS) : all16(1);
+            of_rows[b] = m.format == Format::int8 ? wide(static_cast<const float*>(m.scales) + row + b * ROWS) : all16(1);
         for (int64_t start = first; start < last; start += SOME) {
             int64_t count = std::min(SOME, last - start);
             if (!result.next)  // rows of results lie far apart
@@ -774,7 +779,6 @@ void multiply_many(const Matrix& m, const Rows& rows, int64_t first, int64_t las
 
 void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
               const Result& result) {
-    constexpr int64_t WIDTH = sizeof(Wide) / sizeof(float);
     float acc[MOST][ROWS];
 #if defined(GLMKIT_AVX512)
     if (many(m, rows.count)) return multiply_many(m, rows, first, last, first_block, last_block, result);
@@ -784,7 +788,7 @@ void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, in
             int64_t count = std::min<int64_t>(MOST, last - n);
             tiles<MOST>(count, m, block, rows, n, acc);
             for (int64_t i = 0; i < count; ++i, ++n)
-                for (int64_t r = 0; r < ROWS; r += WIDTH) finish(at<Wide>(acc[i] + r), block * ROWS + r, m.rows, result, n);
+                for (int64_t r = 0; r < ROWS; r += WIDTH) finish(wide(acc[i] + r), block * ROWS + r, m.rows, result, n);
         }
 }
 
@@ -805,6 +809,19 @@ void normalize(const float* x, const float* weight, const float* bias, float eps
     for (int64_t i = whole; i < n; ++i) y[i] = (x[i] - mean) * factor * weight[i] + bias[i];
 }
 
+// acc [N][PARTS] += `count` rows of numbers, `step` apart, each times a factor of its own for each of N queries.
+template <typename Number, int N, int PARTS>
+inline void add_rows(const Number* rows, int64_t step, int64_t count, const Number* next, const float* factors, int64_t stride,
+                     Wide (&acc)[N][PARTS]) {
+    for (int64_t j = 0; j < count; ++j) {
+        fetch(next + j * step);
+        Wide part[PARTS];
+        for (int i = 0; i < PARTS; ++i) part[i] = wide(rows + j * step + i * WIDTH);
+        for (int n = 0; n < N; ++n)
+            for (int i = 0; i < PARTS; ++i) acc[n][i] += part[i] * factors[n * stride + j];
+    }
+}
+
 template <typename Number, int N>
 void attend_queries(const Heads& heads, const float* queries, const int64_t* visible, int64_t size, float scale,
                     float* scores, float* context) {
@@ -816,59 +833,45 @@ void attend_queries(const Heads& heads, const float* queries, const int64_t* vis
         // Pages lie apart, so that no processor guesses which comes next: the last one's successor is the first of values.
         const Number *keys = page(start, heads.key_offset),
                      *next = start + PAGE < stride ? page(start + PAGE, heads.key_offset) : page(0, heads.value_offset);
-        for (int64_t j = 0; j < PAGE; j += 16) {  // 16 keys at once
-            v8 dot[N][2] = {};
-            for (int64_t d = 0; d < size; ++d) {
-                fetch(next + d * PAGE + j);
-                v8 low = load(keys + d * PAGE + j), high = load(keys + d * PAGE + j + 8);
-                for (int n = 0; n < N; ++n) {
-                    v8 query = all(queries[n * size + d]);
-                    dot[n][0] += low * query;
-                    dot[n][1] += high * query;
-                }
-            }
+        for (int64_t j = 0; j < PAGE; j += 2 * WIDTH) {
+            Wide dot[N][2] = {};
+            add_rows<Number, N, 2>(keys + j, PAGE, size, next + j, queries, size, dot);
             for (int n = 0; n < N; ++n)
-                for (int half = 0; half < 2; ++half)
-                    store(scores + n * stride + start + j + 8 * half, dot[n][half] * scale);
+                for (int i = 0; i < 2; ++i) put(scores + n * stride + start + j + i * WIDTH, dot[n][i] * scale);
         }
     }
     for (int n = 0; n < N; ++n) {
         float* row = scores + n * stride;
         for (int64_t j = visible[n]; j < stride; ++j) row[j] = -INFINITY;
-        v8 top = all(-INFINITY);
-        for (int64_t j = 0; j < stride; j += 8) top = max(top, load(row + j));
-        float highest = largest(top);
-        v8 total = all(0);
-        for (int64_t j = 0; j < stride; j += 8) {
-            v8 weight = load(row + j) - highest;
-            weight = weight < -86.0f ? all(0) : exponential(weight);
-            store(row + j, weight);
+        Wide top = Wide{} - INFINITY, total = {};
+        for (int64_t j = 0; j < stride; j += WIDTH) top = max(top, wide(row + j));
+        float highest = top[0], sum = 0;
+        for (int i = 1; i < WIDTH; ++i) highest = std::max(highest, top[i]);
+        for (int64_t j = 0; j < stride; j += WIDTH) {
+            Wide weight = wide(row + j) - highest;
+            weight = weight < -86.0f ? Wide{} : exponential(weight);
+            put(row + j, weight);
             total += weight;
         }
-        float inverse = 1 / sum(total);
-        for (int64_t j = 0; j < stride; j += 8) store(row + j, load(row + j) * inverse);
+        for (int i = 0; i < WIDTH; ++i) sum += total[i];
+        for (int64_t j = 0; j < stride; j += WIDTH) put(row + j, wide(row + j) / sum);
     }
     std::memset(context, 0, N * size * sizeof(float));
     for (int64_t start = 0; start < most; start += PAGE) {
         const Number *values = page(start, heads.value_offset),
                      *next = start + PAGE < most ? page(start + PAGE, heads.value_offset) : values;
         int64_t count = std::min<int64_t>(PAGE, most - start);
-        for (int64_t d = 0; d < size; d += 16) {  // 16 numbers of every value
-            v8 acc[N][2];
+        auto some = [&](int64_t d, auto parts) {
+            Wide acc[N][parts];
             for (int n = 0; n < N; ++n)
-                for (int half = 0; half < 2; ++half) acc[n][half] = load(context + n * size + d + 8 * half);
-            for (int64_t j = 0; j < count; ++j) {
-                fetch(next + j * size + d);
-                v8 low = load(values + j * size + d), high = load(values + j * size + d + 8);
-                for (int n = 0; n < N; ++n) {
-                    v8 weight = all(scores[n * stride + start + j]);
-                    acc[n][0] += low * weight;
-                    acc[n][1] += high * weight;
-                }
-            }
+                for (int i = 0; i < parts; ++i) acc[n][i] = wide(context + n * size + d + i * WIDTH);
+            add_rows<Number, N, parts>(values + d, size, count, next + d, scores + start, stride, acc);
             for (int n = 0; n < N; ++n)
-                for (int half = 0; half < 2; ++half) store(context + n * size + d + 8 * half, acc[n][half]);
-        }
+                for (int i = 0; i < parts; ++i) put(context + n * size + d + i * WIDTH, acc[n][i]);
+        };
+        int64_t d = 0;
+        for (; d + 2 * WIDTH <= size; d += 2 * WIDTH) some(d, std::integral_constant<int, 2>());
+        if (d < size) some(d, std::integral_constant<int, 1>());
     }
 }
 
