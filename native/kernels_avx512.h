@@ -48,11 +48,12 @@ void add_products(const uint16_t* x, int64_t stride, const uint16_t* columns, in
 
 // The keys and values of a page, 32 side by side: [page][d][32] and [d / 32][key][32], of bfloat16 two rows at a time.
 template <typename Number>
-void take_page(const Heads& heads, int64_t page, int64_t size, int64_t width, int64_t length, Number* keys, Number* values) {
+void take_page(const Heads& heads, int64_t page, int64_t visible, int64_t size, int64_t width, Number* keys, Number* values) {
     const char* from = static_cast<const char*>(heads.pages[page]);
     const uint16_t* k = reinterpret_cast<const uint16_t*>(from + heads.key_offset);
     const uint16_t* v = reinterpret_cast<const uint16_t*>(from + heads.value_offset);
     constexpr int64_t EACH = 4 / sizeof(Number);
+    int64_t length = padded(visible, PAGE);
     keys += page * PAGE * size;
     for (int64_t d = 0; d < size; d += 2)
         for (int64_t j = 0; j < PAGE; j += ROWS)
@@ -60,8 +61,8 @@ void take_page(const Heads& heads, int64_t page, int64_t size, int64_t width, in
     for (int64_t j = 0; j < PAGE; j += 2)
         for (int64_t d = 0; d < width; d += ROWS) {
             Number* out = values + (d / 32 * length + page * PAGE + j) * 32 + d % 32 * EACH;
-            bool real = d < size;
-            put_rows(out, 32, real ? wide(v + j * size + d) : v16{}, real ? wide(v + (j + 1) * size + d) : v16{});
+            bool first = d < size && page * PAGE + j < visible, second = d < size && page * PAGE + j + 1 < visible;
+            put_rows(out, 32, first ? wide(v + j * size + d) : v16{}, second ? wide(v + (j + 1) * size + d) : v16{});
         }
 }
 
@@ -71,8 +72,7 @@ float exponentials(float* scores, int64_t visible, int64_t length, Number* out) 
     for (int64_t j = visible; j < length; ++j) scores[j] = -INFINITY;
     v16 most = all16(-INFINITY), total = {};
     for (int64_t j = 0; j < length; j += ROWS) most = max(most, wide(scores + j));
-    float highest = most[0], sum = 0;
-    for (int i = 1; i < ROWS; ++i) highest = std::max(highest, most[i]);
+    float highest = largest(most), sum = 0;
     for (int64_t j = 0; j < length; j += ROWS) {
         v16 weight = wide(scores + j) - highest;
         weight = weight < -86.0f ? v16{} : exponential(weight);
@@ -91,7 +91,7 @@ void attend_prompt_as(const Heads& heads, const float* queries, int64_t stride, 
     auto* scores = reinterpret_cast<float*>(memory(4 * (ASKED * (2 * length + size) + length * (size + width))));
     auto* weights = reinterpret_cast<Number*>(scores + ASKED * length);
     Number *query = weights + ASKED * length, *keys = query + ASKED * size, *values = keys + length * size;
-    for (int64_t page = 0; page < length / PAGE; ++page) take_page(heads, page, size, width, length, keys, values);
+    for (int64_t page = 0; page < length / PAGE; ++page) take_page(heads, page, visible, size, width, keys, values);
     by_rows<ASKED>(count, [&](int64_t n, auto N) {
         for (int i = 0; i < N; ++i)
             for (int64_t d = 0; d < size; d += ROWS) {

@@ -18,7 +18,6 @@ namespace {
 
 typedef float v8 __attribute__((vector_size(32)));
 typedef int32_t i8 __attribute__((vector_size(32)));
-typedef int8_t b8 __attribute__((vector_size(8)));
 
 inline v8 load(const float* p) {
     v8 x;
@@ -47,6 +46,8 @@ using Wide = v16;
 using Wide = v8;
 #endif
 constexpr int WIDTH = sizeof(Wide) / sizeof(float);
+typedef int32_t Wholes __attribute__((vector_size(4 * WIDTH)));
+typedef int8_t Bytes __attribute__((vector_size(WIDTH)));
 
 // As many numbers as a vector holds.
 inline Wide wide(const float* p) {
@@ -81,8 +82,10 @@ template <typename V>
 inline V min(V x, V y) {
     return x < y ? x : y;
 }
-inline float largest(v8 x) {
-    return std::max({x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]});
+inline float largest(Wide x) {
+    float most = x[0];
+    for (int i = 1; i < WIDTH; ++i) most = std::max(most, x[i]);
+    return most;
 }
 
 template <typename V>
@@ -92,8 +95,6 @@ inline void put(float* p, V x) {
 
 constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it rounds a number below 2^22 to the nearest whole one
 constexpr int32_t ROUND_BITS = 0x4b400000;
-
-inline i8 nearest(v8 x) { return (i8)(x + all(ROUND)) - ROUND_BITS; }
 
 // exp(x): 2^n times a polynomial in the rest (the coefficients of Cephes' expf); relative error below 2e-7.
 template <typename V>
@@ -523,19 +524,19 @@ void tiles(int64_t count, const Matrix& m, int64_t block, const Rows& rows, int6
 
 // Rounds `group` numbers to int8 with one scale.
 inline void quantize(const float* x, int64_t group, int8_t* q, float* scale, float* sum) {
-    v8 most = all(0);
-    for (int64_t c = 0; c < group; c += 8) most = max(most, max(load(x + c), -load(x + c)));
+    Wide most = {};
+    for (int64_t c = 0; c < group; c += WIDTH) most = max(most, max(wide(x + c), -wide(x + c)));
     float top = largest(most), inverse = top > 0 ? 127 / top : 0;
-    i8 total = {};
-    for (int64_t c = 0; c < group; c += 8) {
-        i8 whole = nearest(load(x + c) * inverse);
-        b8 bytes = __builtin_convertvector(whole, b8);
-        std::memcpy(q + c, &bytes, 8);
+    Wholes total = {};
+    for (int64_t c = 0; c < group; c += WIDTH) {
+        Wholes whole = (Wholes)(wide(x + c) * inverse + ROUND) - ROUND_BITS;
+        Bytes bytes = __builtin_convertvector(whole, Bytes);
+        std::memcpy(q + c, &bytes, sizeof bytes);
         total += whole;
     }
     *scale = top / 127;
     int32_t all_of_them = 0;
-    for (int i = 0; i < 8; ++i) all_of_them += total[i];
+    for (int i = 0; i < WIDTH; ++i) all_of_them += total[i];
     *sum = float(all_of_them);
 }
 
@@ -845,8 +846,7 @@ void attend_queries(const Heads& heads, const float* queries, const int64_t* vis
         for (int64_t j = visible[n]; j < stride; ++j) row[j] = -INFINITY;
         Wide top = Wide{} - INFINITY, total = {};
         for (int64_t j = 0; j < stride; j += WIDTH) top = max(top, wide(row + j));
-        float highest = top[0], sum = 0;
-        for (int i = 1; i < WIDTH; ++i) highest = std::max(highest, top[i]);
+        float highest = largest(top), sum = 0;
         for (int64_t j = 0; j < stride; j += WIDTH) {
             Wide weight = wide(row + j) - highest;
             weight = weight < -86.0f ? Wide{} : exponential(weight);

@@ -92,6 +92,7 @@ struct Queries {  // what attention does at once: up to QUERIES tokens of one fe
     int32_t feed, token;
 };
 
+constexpr int64_t SPARE = 64 << 20;  // bytes of pages that are kept for the next sequence
 constexpr int64_t PROMPT = 128, LEAST_PROMPT = 16;  // tokens of part A, which all see the same; of fewer as of others
 
 }  // namespace
@@ -106,6 +107,7 @@ struct glmkit_model {
     Matrix words;
     std::vector<Layer> layers;
     const float *final_norm[2] = {}, *positions = nullptr, *block_positions = nullptr;
+    std::vector<std::unique_ptr<Buffer>> spare;  // pages, up to its capacity; it outlives the sequences
     std::map<int64_t, Sequence> sequences;
     int64_t next_sequence = 0, page_bytes, head_size, padded_head, number;
     std::mutex lock;
@@ -119,6 +121,7 @@ struct glmkit_model {
         padded_head = padded(head_size, 16);
         number = s.half_cache ? 2 : 4;
         page_bytes = int64_t(s.layers) * 2 * s.heads * PAGE * padded_head * number;
+        spare.reserve(size_t(SPARE / page_bytes));
         auto shape = [](Matrix& m, int64_t rows, int64_t columns) { m.rows = rows, m.columns = columns; };
         shape(words, s.vocabulary, s.hidden);
         for (Layer& layer : layers) {
@@ -136,10 +139,20 @@ struct glmkit_model {
         return found->second;
     }
 
+    // What is in it is lost; pages that nobody holds any more are used again.
     Page new_page() {
-        Page page = std::make_shared<Buffer>();
-        page->reserve(page_bytes);
-        return page;
+        std::unique_ptr<Buffer> page;
+        if (spare.empty()) {
+            page = std::make_unique<Buffer>();
+            page->reserve(page_bytes);
+        } else {
+            page = std::move(spare.back());
+            spare.pop_back();
+        }
+        return {page.release(), [this](Buffer* unused) {
+                    std::unique_ptr<Buffer> owned(unused);
+                    if (spare.size() < spare.capacity()) spare.push_back(std::move(owned));
+                }};
     }
 
     // Offset in bytes of a head's keys (which = 0) or values (1) in a page.
