@@ -225,7 +225,7 @@ void glmkit_model::project(int thread, const Matrix& m, const Rows& rows, const 
     int64_t some = 512, bytes = columns * (m.format == Format::bfloat16 ? 4 : 1);
     if (tiles) some = std::max<int64_t>(128, (1 << 20) / bytes / 32 * 32);
     int64_t blocks = m.blocks(), piece = std::max<int64_t>(1, blocks / (16 * threads));
-    if (n > 1) piece = padded(piece, 4);
+    if (tiles || n > 8) piece = padded(piece, 4);  // many rows are multiplied with four blocks at a time
     for (int64_t start = 0; start < n; start += some)
         pool.share(thread, blocks, piece, [&](int64_t first, int64_t last) {
             kernels.multiply(m, rows, start, std::min(start + some, n), first, last, result);
