@@ -66,23 +66,6 @@ void take_page(const Heads& heads, int64_t page, int64_t visible, int64_t size, 
         }
 }
 
-// Exponentials of scores [visible], filled up with zeros to `length`; returns their sum.
-template <typename Number>
-float exponentials(float* scores, int64_t visible, int64_t length, Number* out) {
-    for (int64_t j = visible; j < length; ++j) scores[j] = -INFINITY;
-    v16 most = all16(-INFINITY), total = {};
-    for (int64_t j = 0; j < length; j += ROWS) most = max(most, wide(scores + j));
-    float highest = largest(most), sum = 0;
-    for (int64_t j = 0; j < length; j += ROWS) {
-        v16 weight = wide(scores + j) - highest;
-        weight = weight < -86.0f ? v16{} : exponential(weight);
-        put(out + j, weight);
-        total += weight;
-    }
-    for (int i = 0; i < ROWS; ++i) sum += total[i];
-    return sum;
-}
-
 template <typename Number>
 void attend_prompt_as(const Heads& heads, const float* queries, int64_t stride, int64_t count, int64_t visible,
                       int64_t head_size, float scale, float* context, int64_t context_stride) {
@@ -106,7 +89,8 @@ void attend_prompt_as(const Heads& heads, const float* queries, int64_t stride, 
         }
         float factors[N];
         for (int i = 0; i < N; ++i)
-            factors[i] = 1 / exponentials(scores + i * length, visible, length, weights + i * length);
+            factors[i] = 1 / exponentials(scores + i * length, visible, length,
+                                          [&](int64_t j, v16 weight) { put(weights + i * length + j, weight); });
         for (int64_t d = 0; d < head_size; d += 32) {
             v16 sums[N][2] = {};
             add_products<N>(weights, length, values + d * length, 16, 32, length, sums);

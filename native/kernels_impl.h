@@ -25,7 +25,10 @@ inline v8 load(const float* p) {
     return x;
 }
 
-inline void store(float* p, v8 x) { std::memcpy(p, &x, sizeof x); }
+template <typename V>
+inline void put(float* p, V x) {
+    std::memcpy(p, &x, sizeof x);
+}
 
 inline v8 all(float x) { return v8{x, x, x, x, x, x, x, x}; }
 
@@ -86,11 +89,6 @@ inline float largest(Wide x) {
     float most = x[0];
     for (int i = 1; i < WIDTH; ++i) most = std::max(most, x[i]);
     return most;
-}
-
-template <typename V>
-inline void put(float* p, V x) {
-    std::memcpy(p, &x, sizeof x);
 }
 
 constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it rounds a number below 2^22 to the nearest whole one
@@ -369,7 +367,7 @@ void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t fir
         }
     }
     for (int n = 0; n < N; ++n)
-        for (int half = 0; half < 2; ++half) store(out[n] + 8 * half, acc[n][half] + odd_acc[n][half]);
+        for (int half = 0; half < 2; ++half) put(out[n] + 8 * half, acc[n][half] + odd_acc[n][half]);
 }
 
 template <int N>
@@ -401,7 +399,7 @@ void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
     }
     const float* of_rows = static_cast<const float*>(m.scales) + block * ROWS;
     for (int n = 0; n < N; ++n)
-        for (int half = 0; half < 2; ++half) store(out[n] + 8 * half, acc[n][half] * load(of_rows + 8 * half));
+        for (int half = 0; half < 2; ++half) put(out[n] + 8 * half, acc[n][half] * load(of_rows + 8 * half));
 }
 
 template <int N>
@@ -762,15 +760,14 @@ void multiply_many(const Matrix& m, const Rows& rows, int64_t first, int64_t las
                 add_pair(m, rows, start, count, block + b, b + 1 < blocks, widened ? widened + b * bytes : nullptr,
                          sums[b / 2]);
             for (int64_t n = 0; n < count; ++n) {
-                alignas(64) float values[BLOCKS * ROWS] = {};
-                for (int64_t b = 0; b < blocks; ++b) {
-                    v16 y = sums[b / 2][n][b % 2] * of_rows[b];
-                    if (result.next)
-                        put(values + b * ROWS, finished(y, row + b * ROWS, result));
-                    else
-                        finish(y, row + b * ROWS, m.rows, result, start + n);
+                auto sum = [&](int64_t b) { return sums[b / 2][n][b % 2] * of_rows[b]; };
+                if (result.next) {
+                    alignas(64) float values[BLOCKS * ROWS] = {};
+                    for (int64_t b = 0; b < blocks; ++b) put(values + b * ROWS, finished(sum(b), row + b * ROWS, result));
+                    prepare_columns(*result.next_matrix, *result.next, start + n, row, values);
+                } else {
+                    for (int64_t b = 0; b < blocks; ++b) finish(sum(b), row + b * ROWS, m.rows, result, start + n);
                 }
-                if (result.next) prepare_columns(*result.next_matrix, *result.next, start + n, row, values);
             }
         }
     }
@@ -806,7 +803,7 @@ void normalize(const float* x, const float* weight, const float* bias, float eps
     for (int64_t i = whole; i < n; ++i) variance += (x[i] - mean) * (x[i] - mean);
     float factor = 1 / std::sqrt(variance / float(n) + eps);
     for (int64_t i = 0; i < whole; i += 8)
-        store(y + i, (load(x + i) - mean) * factor * load(weight + i) + load(bias + i));
+        put(y + i, (load(x + i) - mean) * factor * load(weight + i) + load(bias + i));
     for (int64_t i = whole; i < n; ++i) y[i] = (x[i] - mean) * factor * weight[i] + bias[i];
 }
 
@@ -821,6 +818,23 @@ inline void add_rows(const Number* rows, int64_t step, int64_t count, const Numb
         for (int n = 0; n < N; ++n)
             for (int i = 0; i < PARTS; ++i) acc[n][i] += part[i] * factors[n * stride + j];
     }
+}
+
+// Gives to `keep` the exponentials of `length` scores, zero from `visible` on, a vector of them at a time; returns their sum.
+template <typename Keep>
+float exponentials(float* scores, int64_t visible, int64_t length, const Keep& keep) {
+    for (int64_t j = visible; j < length; ++j) scores[j] = -INFINITY;
+    Wide most = Wide{} - INFINITY, total = {};
+    for (int64_t j = 0; j < length; j += WIDTH) most = max(most, wide(scores + j));
+    float highest = largest(most), sum = 0;
+    for (int64_t j = 0; j < length; j += WIDTH) {
+        Wide weight = wide(scores + j) - highest;
+        weight = weight < -86.0f ? Wide{} : exponential(weight);
+        keep(j, weight);
+        total += weight;
+    }
+    for (int i = 0; i < WIDTH; ++i) sum += total[i];
+    return sum;
 }
 
 template <typename Number, int N>
@@ -843,17 +857,7 @@ void attend_queries(const Heads& heads, const float* queries, const int64_t* vis
     }
     for (int n = 0; n < N; ++n) {
         float* row = scores + n * stride;
-        for (int64_t j = visible[n]; j < stride; ++j) row[j] = -INFINITY;
-        Wide top = Wide{} - INFINITY, total = {};
-        for (int64_t j = 0; j < stride; j += WIDTH) top = max(top, wide(row + j));
-        float highest = largest(top), sum = 0;
-        for (int64_t j = 0; j < stride; j += WIDTH) {
-            Wide weight = wide(row + j) - highest;
-            weight = weight < -86.0f ? Wide{} : exponential(weight);
-            put(row + j, weight);
-            total += weight;
-        }
-        for (int i = 0; i < WIDTH; ++i) sum += total[i];
+        float sum = exponentials(row, visible[n], stride, [row](int64_t j, Wide weight) { put(row + j, weight); });
         for (int64_t j = 0; j < stride; j += WIDTH) put(row + j, wide(row + j) / sum);
     }
     std::memset(context, 0, N * size * sizeof(float));
