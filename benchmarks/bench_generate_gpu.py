@@ -49,6 +49,8 @@ STAGES: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...] = (
         ("glmkit graphs", ("prefill 1", "prefill 16", "decode 1")),
         ("gpt2 dynamic", ("prefill 1", "prefill 16")),
         ("glmkit int8", ("decode 1", "prefill 1", "prefill 16")),
+        ("glmkit graphs one", ("decode 1",)),
+        ("glmkit int8 one", ("decode 1",)),
     ),
     (
         ("glmkit graphs", ("decode 64", "decode 256")),
@@ -173,7 +175,7 @@ def make(name: str, shape: tuple[int, ...], arguments: argparse.Namespace) -> An
     import torch
     from gpu_contenders import Glmkit, Transformers
 
-    package, kind = name.split()
+    package, kind = name.split(maxsplit=1)
     if package == "glmkit":
         return Glmkit(shape, arguments.device, kind, torch.bfloat16, triton=arguments.triton)
     return Transformers(shape, arguments.device, package, torch.bfloat16, kind)
@@ -307,7 +309,7 @@ def table(values: dict[str, Any]) -> str:
         for name, found in contenders.items():
             number = {task: statistics.median(some) for task, some in found.items() if isinstance(some, list)}  # fmt: skip
 
-            stored = weights / 2 if name == "glmkit int8" else weights
+            stored = weights / 2 if name.startswith("glmkit int8") else weights
 
             def share(rate: float | None, batch: int, sizes_: Any = (stored, per_token)) -> str:
                 read = sizes_[0] + batch * sizes_[1] * (PROMPT + values["new"] / 2)
@@ -335,7 +337,9 @@ def ratios(values: dict[str, Any]) -> str:
     """Returns how many times as fast as the best peer glmkit is."""
     lines = ["| shape | glmkit | " + " | ".join(TASKS) + " |", "|---|---|" + "---|" * len(TASKS)]
     for shape, contenders in values["results"].items():
-        for who in ("glmkit graphs", "glmkit int8"):
+        for who in (
+            name for name in contenders if name.startswith(("glmkit graphs", "glmkit int8"))
+        ):
             cells = []
             for task in TASKS:
                 number = {name: statistics.median(found[task]) for name, found in contenders.items() if isinstance(found.get(task), list)}  # fmt: skip
@@ -344,7 +348,7 @@ def ratios(values: dict[str, Any]) -> str:
                 best = max(peers, key=lambda name: peers[name]) if peers else ""  # noqa: B023
                 cells.append(f"{own / peers[best]:.2f} × {best}" if own and peers else "")
             if any(cells):
-                lines.append(f"| {shape} | {who.split()[1]} | {' | '.join(cells)} |")
+                lines.append(f"| {shape} | {who.removeprefix('glmkit ')} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

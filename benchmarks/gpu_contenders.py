@@ -49,7 +49,7 @@ class Glmkit:
     Args:
         shape: A row of `SHAPES`.
         device: "cuda" or "cpu".
-        kind: "graphs", "torch", or "int8" (graphs, of weights of 8 bits).
+        kind: "graphs", "torch", or "int8" (graphs, of weights of 8 bits); with " one" behind, `one_kernel` is tried too.
         dtype: Number type.
         triton: Whether Triton's kernels are tried.
     """
@@ -60,19 +60,26 @@ class Glmkit:
         from generate_contenders import glm_config
 
         from glmkit.generation.graphs import GraphDecoder
+        from glmkit.generation.steps import TRIED
         from glmkit.generation.torch_runner import TorchRunner
         from glmkit.model import GLMForConditionalGeneration
         from glmkit.model.int8 import to_int8
 
         self.device, self.vocabulary, self.positions = device, shape[3], shape[4]
         self.model = made_on(device, dtype, lambda: GLMForConditionalGeneration(glm_config(shape)))
+        kind, _, more = kind.partition(" ")
         if kind == "int8":
             self.model = to_int8(self.model, device)
         gpu = device != "cpu"
         self.decoder = (
             None
             if kind == "torch"
-            else GraphDecoder(self.model, captures=gpu, use_triton=gpu and triton)
+            else GraphDecoder(
+                self.model,
+                captures=gpu,
+                use_triton=gpu and triton,
+                tried=("early", "one") if more else TRIED,
+            )
         )
         self.make_runner = (
             self.decoder.make_runner if self.decoder else lambda: TorchRunner(self.model)

@@ -108,7 +108,7 @@ def test_a_step_of_the_shapes_of_2b(early, device, eight_bits, record_property):
     (workspace,) = decoder._idle
     (step,) = [step for (tokens, _), step in workspace._steps.items() if tokens == 1]
     tried: dict = {"triton": step}
-    workspace._try_early(tried, 0)
+    workspace._try("early", tried, 0)
     assert "early" in tried
     record_property("way", step.way)
     assert off(*found) < 0.05

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from glmkit.generation.one_kernel import OneKernel
 from glmkit.generation.prefill import LARGEST, QUERIES, Layout, bucket, fill, read
 from glmkit.generation.rows import Row, Rows, StaticRows
 from glmkit.generation.runner import Feed
@@ -153,6 +154,7 @@ class CapturedStep:
         for staged in self._staged:
             staged[3] = workspace.rows.spare
         self._inputs = self._staged[0].to(device)
+        self._one = OneKernel(workspace.stepper.model, workspace.rows.buffers, workspace.barred) if way == "one" else None  # fmt: skip
         self._graph: Any = None
         if gpu:
             self._graph, self._outputs = captured(self._run, device, workspace.pool, 2)
@@ -173,10 +175,13 @@ class CapturedStep:
         staged[:6, :count] = columns
         staged[:, count:] = 0
         staged[3, count:] = self._workspace.rows.spare
-        if order is not None:
+        knows = self._one is not None and before is not None and before.best is self._one.best
+        if knows:  # the token is where the kernel has written it
+            staged[0] = -1
+        elif order is not None:
             staged[6, :count] = order
         self._inputs.copy_(self._staged[self._turn], non_blocking=True)
-        if before is not None:
+        if before is not None and not knows:
             self._inputs[0].copy_(before.best[0].index_select(0, self._inputs[6]))
         if self._graph is None:
             outputs, done = self._run(), None
@@ -204,6 +209,8 @@ class CapturedStep:
 
     def _run(self) -> tuple[torch.Tensor, torch.Tensor]:
         workspace = self._workspace
+        if self._one is not None:
+            return self._one(self._inputs)
         logits = workspace.stepper.logits(
             self._inputs, workspace.rows.buffers, self.limit, self.way
         )
@@ -390,31 +397,35 @@ class Workspace:
             return CapturedStep(self, tokens, limit, stepper.ways[tokens])
         tried = {way: CapturedStep(self, tokens, limit, way) for way in ("torch", "triton")}
         if tokens == 1 and torch.cuda.get_device_capability(self.device) >= (9, 0):
-            self._try_early(tried, limit)
+            for way in stepper.tried:
+                self._try(way, tried, limit)
         seconds = {way: one.seconds() for way, one in tried.items()}
         logger.debug("seconds of a step of %d, by how its matrices are multiplied: %s", tokens, seconds)  # fmt: skip
         stepper.ways[tokens] = way = min(seconds, key=lambda one: seconds[one])
         return tried[way]
 
-    def _try_early(self, tried: dict[str, CapturedStep], limit: int) -> None:
-        """Adds the step whose kernels begin early, if it can be captured and writes four tokens as the other one does."""
+    def _try(self, way: str, tried: dict[str, CapturedStep], limit: int) -> None:
+        """Adds a step of another way, if it can be captured and writes four tokens as Triton's does."""
         try:
-            early = CapturedStep(self, 1, limit, "early")
+            step = CapturedStep(self, 1, limit, way)
             for number in range(4):
                 columns = np.array([[number]] * 3 + [[self.rows.spare], [number], [0]])
                 expected = tried["triton"].begin(columns).logits.clone()
-                begun = early.begin(columns)
+                begun = step.begin(columns)
                 found, best = begun.logits, begun.best
                 # In 16 bits two orders of adding up differ by a few hundredths in deep models.
                 allowed = 0.01 if found.dtype == torch.float32 else 0.05
                 if not (difference := off(found, expected)) <= allowed:
                     raise ArithmeticError(f"its logits are {difference:.2g} off")
-                chosen = likeliest(found, self.barred, early._inputs[5])
+                chosen = likeliest(found, self.barred, step._inputs[5])
                 if not torch.allclose(best, chosen, atol=1e-3, equal_nan=True):
                     raise ArithmeticError(f"it chooses {best.tolist()} for {chosen.tolist()}")
-            tried["early"] = early
-        except Exception as error:  # an older Triton or driver: the others do
-            logger.warning("no kernels that begin early (%s: %s)", type(error).__name__, str(error).strip().splitlines()[0])  # fmt: skip
+            tried[way] = step
+        except (
+            Exception
+        ) as error:  # an older Triton or driver, sizes that it is not for: the others do
+            said = logger.info if isinstance(error, ValueError | ImportError) else logger.warning
+            said("steps of one token are not computed by the way %r (%s: %s)", way, type(error).__name__, str(error).strip().splitlines()[0])  # fmt: skip
 
     def _forget(self) -> None:
         """Drops what was captured; a step that was begun ahead may still run."""

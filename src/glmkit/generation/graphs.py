@@ -28,7 +28,7 @@ from glmkit.generation import prefill
 from glmkit.generation.captured import BARRED, Workspace
 from glmkit.generation.rows import Row
 from glmkit.generation.runner import Answer, Feed, Runner
-from glmkit.generation.steps import Stepper, likeliest, triton_kernels
+from glmkit.generation.steps import TRIED, Stepper, likeliest, triton_kernels
 from glmkit.generation.torch_runner import TorchRunner, split_logits
 from glmkit.model.int8 import Int8Linear, has_int8
 from glmkit.special_tokens import FIRST_MEDIA_ID
@@ -267,10 +267,18 @@ class GraphDecoder:
         model: A `GLMForConditionalGeneration`.
         captures: Whether steps are captured; by default on a GPU.
         use_triton: Whether Triton's kernels are tried; by default on a GPU.
+        tried: As `steps.TRIED`.
     """
 
-    def __init__(self, model: Any, *, captures: bool | None = None, use_triton: bool | None = None):
-        self.model = model
+    def __init__(
+        self,
+        model: Any,
+        *,
+        captures: bool | None = None,
+        use_triton: bool | None = None,
+        tried: Sequence[str] = TRIED,
+    ):
+        self.model, self._tried = model, tried
         self._captures, self._use_triton = captures, use_triton
         self._start()
 
@@ -283,7 +291,7 @@ class GraphDecoder:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of the model begins without graphs."""
-        return {"model": self.model, "_captures": self._captures, "_use_triton": self._use_triton}
+        return {"model": self.model, "_captures": self._captures, "_use_triton": self._use_triton, "_tried": self._tried}  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -353,6 +361,7 @@ class GraphDecoder:
             steps,
             None if use and steps is None else kernels("prefill_kernels") or plain,
             kernels("int8_kernels") if steps is not None and has_int8(model) else None,
+            self._tried,
         )
 
 

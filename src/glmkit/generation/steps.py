@@ -9,7 +9,7 @@ Shapes: T tokens, H hidden, N heads, D head size, R rows and C capacity of the c
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
@@ -221,9 +221,13 @@ def off(found: torch.Tensor, expected: torch.Tensor) -> float:
     return difference if difference == difference else torch.inf
 
 
-WAYS = ("torch", "triton", "early")
+WAYS = ("torch", "triton", "early", "one")
 """How a step's matrices are multiplied: by torch, by Triton's kernels, or, with all else too, by those that begin before what they
-wait for is done (`early_kernels`)."""
+wait for is done (`early_kernels`), or by one kernel (`one_kernel`)."""
+
+TRIED = ("early",)
+"""Which of `WAYS` are tried beside Triton's for one token, from Hopper on. "one" has been compared with torch on a CPU only, where a GPU
+is emulated: it is tried where a decoder is told so, until its speed has been measured."""
 
 
 class Stepper:
@@ -234,10 +238,18 @@ class Stepper:
         kernels: `kernels`, or None for torch's operations.
         prefill: `prefill_kernels` or `PlainPrefill`; None where prompts are read otherwise.
         int8: `int8_kernels`, or None.
+        tried: As `TRIED`.
     """
 
-    def __init__(self, model: Any, kernels: Any = None, prefill: Any = None, int8: Any = None):
-        self.model = model
+    def __init__(
+        self,
+        model: Any,
+        kernels: Any = None,
+        prefill: Any = None,
+        int8: Any = None,
+        tried: Sequence[str] = TRIED,
+    ):
+        self.model, self.tried = model, tried
         self.kernels, self.prefill, self.int8 = kernels, prefill, int8
         # By number of tokens, which of `WAYS` their matrices are multiplied: as soon as those that there are were tried.
         self.ways: dict[int, str] = {}
@@ -284,7 +296,7 @@ class Stepper:
     def embed_early(self, inputs: torch.Tensor) -> torch.Tensor:
         """As `embed`, by a kernel."""
         transformer, words = self.model.glm.transformer, self.model.glm.word_embeddings
-        matrix, scales = _matrix(words)
+        matrix, scales = matrix_of(words)
         blocks = None
         if self.model.config.block_position_encoding:
             blocks = transformer.block_position_embeddings.weight
@@ -319,7 +331,7 @@ class Stepper:
         """
         bias: Any = getattr(module, "bias", None)
         options: Any = {"act": act, "residual": residual}
-        matrix, scales = _matrix(module)
+        matrix, scales = matrix_of(module)
         int8 = scales is not None
         if way is None:
             few = int8 and self.int8 is not None and len(vectors) <= FEW
@@ -343,7 +355,7 @@ def early_kernels() -> Any:
     return import_module("glmkit.generation.early_kernels")
 
 
-def _matrix(module: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+def matrix_of(module: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Returns a Linear's or an embedding's matrix, with the scales of its rows if it has 8 bits."""
     return (module.steps, module.scales) if isinstance(module, Int8Matrix) else (module.weight, None)  # fmt: skip
 
