@@ -156,7 +156,7 @@ def table(values: dict[str, Any]) -> str:
         package, kind = name.split(" ", 1)
         roofline = ""
         if package == "glmkit" and kind in BYTES:
-            read = weights * BYTES[kind] + head * (1 if kind == "int4" else BYTES[kind])
+            read = (weights + head) * BYTES[kind]
             roofline = f"{one['decode 1'] * read / speed / 1e9:.0%}"
         numbers = (one["decode 1"], one["decode 8"], one["prefill"], one["memory 1"], one["memory"])
         first, *rest = [f"{number:.1f}" if number < 100 else f"{number:.0f}" for number in numbers]

@@ -19,6 +19,7 @@ import numpy as np
 
 from glmkit.checkpoint.mapped import json_object, let_go, map_arrays, new_arrays, write_arrays
 from glmkit.checkpoint.packing import (
+    FORMATS,
     Packed,
     as_numbers,
     is_whole,
@@ -70,21 +71,12 @@ TABLES = (
 )
 """Roles 8 to 11."""
 
-QUANTIZATIONS: dict[str, tuple[str, str]] = {
-    "float32": ("float32", "float32"),
-    "bfloat16": ("bfloat16", "bfloat16"),
-    "int8": ("int8", "int8"),
-    "int4": ("int4", "int8"),
-}
-"""Name -> format of the layers' matrices, and of the word embedding, which is the LM head too."""
-
-
 @dataclass(frozen=True, eq=False)
 class NativeWeights:
     """Weights that the native decoder reads.
 
     Attributes:
-        quantization: A name of `QUANTIZATIONS`.
+        quantization: One of `packing.FORMATS`.
         matrices: Name -> packed matrix.
         vectors: Name -> float32, of any shape.
     """
@@ -100,7 +92,7 @@ class NativeWeights:
         Args:
             config: The model's `GLMConfig` or `Architecture`.
             state: Its tensors by name (`model.state_dict()`), arrays (`packing.as_numbers`), or packed weights.
-            quantization: A name of `QUANTIZATIONS`.
+            quantization: One of `packing.FORMATS`.
 
         Raises:
             ConfigError: No such quantization.
@@ -225,11 +217,8 @@ def _matrices(config: Any, quantization: str) -> dict[str, tuple[str, tuple[int,
         ConfigError: No such quantization.
     """
     check_quantization(quantization)
-    layers, words = QUANTIZATIONS[quantization]
     shapes = shapes_of(config)
-    return {
-        name: (words if name == WORDS else layers, shapes[name]) for name in matrix_names(config)
-    }
+    return {name: (quantization, shapes[name]) for name in matrix_names(config)}
 
 
 def _wanted(config: Any, quantization: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -292,9 +281,9 @@ def check_quantization(name: str) -> None:
     Raises:
         ConfigError: There is none of that name.
     """
-    if name not in QUANTIZATIONS:
+    if name not in FORMATS:
         raise ConfigError(
-            f"no quantization {name!r}; there are {', '.join(QUANTIZATIONS)}{nearest(name, QUANTIZATIONS)}"
+            f"no quantization {name!r}; there are {', '.join(FORMATS)}{nearest(name, FORMATS)}"
         )
 
 

@@ -21,8 +21,8 @@ WEIGHT_BYTES: dict[str, tuple[float, int]] = {
     "int4": (0.5 + 3 / 32, 2),
 }
 """Name -> bytes of a weight in the layers' matrices, and of any other number. int4 has a float16 scale and a byte of zero
-point for 32 weights, as in `glmkit.checkpoint.packing`; a folder quantized by it also has the word embedding in 8 bits, and
-takes less."""
+point for 32 weights, as in `glmkit.checkpoint.packing`; a folder quantized by it also has the word embedding so, and takes
+less."""
 
 
 @dataclass(frozen=True)

@@ -76,13 +76,15 @@ def reference(
 
 
 def as_understood(
-    model: GLMForConditionalGeneration, quantization: str
+    model: GLMForConditionalGeneration, quantization: str | NativeWeights
 ) -> GLMForConditionalGeneration:
     """A torch model that computes what the native decoder should: its weights, and activations rounded as it rounds them.
 
     With int8 and int4 weights the input of each matrix is int8 with one scale for each 64 or 32 numbers.
     """
-    weights = NativeWeights.of(model.config, model.state_dict(), quantization)
+    weights = quantization
+    if isinstance(quantization, str):
+        weights = NativeWeights.of(model.config, model.state_dict(), quantization)
     copy = GLMForConditionalGeneration(model.config).eval()
     copy.load_state_dict(weights.state_dict(), strict=False)
     copy.tie_weights()

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_samples import as_understood, feed, native, random_model, reference, sample
 
-from glmkit.checkpoint.quantized import NativeWeights
+from glmkit.checkpoint.quantized import WORDS, NativeWeights
 from glmkit.errors import CheckpointError, GenerationError
 from glmkit.native import library
 from glmkit.native.library import NativeError
@@ -103,6 +103,18 @@ def test_logits_are_those_of_the_torch_model(
     found = read(native(model, quantization, threads), tokens, prefix, cuts)
     expected = reference(as_understood(model, quantization), tokens, prefix)
     assert close(found, expected, quantization)
+
+
+def test_a_folder_whose_word_embedding_has_more_bits(tmp_path):
+    """A file says the format of each matrix: until November 2026 that of int4 had the word embedding in 8 bits."""
+    model = random_model()
+    four, eight = (NativeWeights.of(model.config, model.state_dict(), bits) for bits in ("int4", "int8"))  # fmt: skip
+    four.matrices[WORDS] = eight.matrices[WORDS]
+    four.save(tmp_path)
+    weights, tokens = NativeWeights.load(tmp_path), sample(model, 30, 5)
+    assert {name: one.format for name, one in weights.matrices.items()} == {name: "int8" if name == WORDS else "int4" for name in weights.matrices}  # fmt: skip
+    found = read(NativeRunner(NativeDecoder(model.config, weights, 1)), tokens, 30, [])
+    assert close(found, reference(as_understood(model, weights), tokens, 30), "int4")
 
 
 @pytest.mark.parametrize("quantization", ["float32", "int8", "int4"])
