@@ -145,7 +145,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def table(values: dict[str, Any]) -> str:
     """Returns the table: tokens a second, memory, and how near decoding is to what memory allows."""
-    shape, speed = values["shape"], statistics.median(values["bandwidth_gb_s"])
+    shape = values["shape"]
     weights = 12 * shape["layers"] * shape["hidden"] ** 2
     head = shape["vocabulary"] * shape["hidden"]
     lines = [
@@ -157,7 +157,8 @@ def table(values: dict[str, Any]) -> str:
         roofline = ""
         if package == "glmkit" and kind in BYTES:
             read = (weights + head) * BYTES[kind]
-            roofline = f"{one['decode 1'] * read / speed / 1e9:.0%}"
+            shares = [rate * read / speed / 1e9 for rate, speed in zip(one["all"]["decode 1"], values["bandwidth_gb_s"], strict=False)]  # fmt: skip
+            roofline = f"{statistics.median(shares):.0%}"
         numbers = (one["decode 1"], one["decode 8"], one["prefill"], one["memory 1"], one["memory"])
         first, *rest = [f"{number:.1f}" if number < 100 else f"{number:.0f}" for number in numbers]
         lines.append(f"| {name} | {first} | {roofline} | {' | '.join(rest)} |")
@@ -231,7 +232,7 @@ GOALS = (
 
 
 def goals(values: dict[str, Any]) -> str:
-    """Returns the ratios that the project wants, beside what they are."""
+    """Returns the ratios that the project wants, beside what they are: the medians of the rounds' ratios."""
     results = values["results"]
     peers = [name for name in results if not name.startswith("glmkit")]
     lines = ["| | glmkit | peer | ratio | goal | met |", "|---|---|---|---|---|---|"]
@@ -242,7 +243,9 @@ def goals(values: dict[str, Any]) -> str:
         if not mine or not others:
             continue
         best, peer = (max(some, key=lambda name: results[name][what]) for some in (mine, others))
-        ratio = results[best][what] / results[peer][what]
+        # A shared machine changes its speed from round to round: within one, both were measured minutes apart at most.
+        rounds = zip(*(results[name]["all"][what] for name in (best, peer)), strict=False)
+        ratio = statistics.median(own / other for own, other in rounds)
         cells = [
             f"{name} {results[name][what]:.{1 if results[name][what] < 10 else 0}f}"
             for name in (best, peer)
@@ -291,7 +294,7 @@ def write_page(values: dict[str, Any], text: str, arguments: argparse.Namespace)
 Greedy generation at the shape of glm-large-chinese (24 layers of 1024, 16 heads, vocabulary 50048), random weights, {values["threads"]} threads; a
 prompt of 128 tokens, tokens a second of the 64 after it (32 for each of 8 texts, all together), and of a prompt of 512 up to the first token. glmkit through its
 engine, as `glm.fill` uses it; peers run GPT-2 of the same sizes. Medians of {values["rounds"]} rounds, contenders interleaved, each in a process of its own.
-Memory was read at {", ".join(speeds)} GB/s in the rounds; the roofline is that (the median) over the bytes of weights which a token reads.
+Memory was read at {", ".join(speeds)} GB/s in the rounds; the roofline is that over the bytes of weights which a token reads. Ratios and shares of the roofline are medians of those of the rounds.
 {f"Not measured: {absent}." if absent else ""}
 Peak MB of a peer includes making, converting and quantizing its weights in the same process, glmkit's does not, so that these columns are no comparison.
 """

@@ -25,7 +25,7 @@ struct glmkit_sizes {
 struct glmkit_model;
 
 // Raised whenever a function takes other arguments, so that an older library is never called with them.
-constexpr int32_t GLMKIT_INTERFACE = 2;
+constexpr int32_t GLMKIT_INTERFACE = 3;
 // Ids from here on are no tokens but rows of the `media` given with them (`special_tokens.FIRST_MEDIA_ID`).
 constexpr int32_t GLMKIT_FIRST_MEDIA_ID = 1 << 24;
 
@@ -55,4 +55,9 @@ GLMKIT_API int32_t glmkit_forward(glmkit_model*, int32_t feeds, const int64_t* s
                        const int32_t* prefixes, const int32_t* num_logits, const int32_t* ids, const int32_t* positions,
                        const int32_t* blocks, const float* media, int64_t media_rows, float* states, float* logits);
 GLMKIT_API int32_t glmkit_head(glmkit_model*, int64_t n, const float* states, float* logits);
+// Of each of n rows of `logits` [n, vocabulary] the likeliest token, the first of equals, and its log-probability among those that
+// `barred` (an array for each row, of `counts` bytes; what lies beyond is barred too) lets stand there. It is not finite where
+// there is none, or where a logit is no number.
+GLMKIT_API int32_t glmkit_likeliest(glmkit_model*, int64_t n, const float* logits, const uint8_t* const* barred,
+                          const int64_t* counts, int64_t* tokens, double* log_probabilities);
 }

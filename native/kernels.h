@@ -69,6 +69,11 @@ struct Heads {
     int64_t key_offset, value_offset;  // bytes from a page's start
 };
 
+// The largest of some scores and the sum of the exponentials of all, each less that one; no number where one of them is none.
+struct Peak {
+    float best, total;
+};
+
 struct Kernels {
     const char* name;
     // Quantizes (or, for matrices of floats, leaves) rows first..last of `rows.values`, whose filling is set to zero.
@@ -82,6 +87,8 @@ struct Kernels {
     void (*attend)(const Heads&, bool half, const float* queries, int count, const int64_t* visible, int64_t head_size,
                    float scale, float* scores, float* context);
     void (*to_half)(const float* x, uint16_t* y, int64_t n);
+    // Of n scores, those left out that are barred; where all are, the largest is -infinity.
+    Peak (*peak)(const float* scores, const uint8_t* barred, int64_t n);
     // Whether so many rows are multiplied with four blocks at a time, so that `Result::next` is obeyed. AMX wants bfloat16
     // matrices' rows prepared too then. Null: never.
     bool (*tiled)(const Matrix&, int64_t rows);

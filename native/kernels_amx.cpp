@@ -398,7 +398,7 @@ bool allowed() {
 
 const glmkit::Kernels* glmkit::amx_kernels() {
 #if defined(GLMKIT_AMX)
-    static const Kernels kernels{"amx", prepare_tiles, multiply_tiles, normalize, attend, to_half, tiled, attend_prompt};
+    static const Kernels kernels{"amx", prepare_tiles, multiply_tiles, normalize, attend, to_half, peak, tiled, attend_prompt};
     static const bool usable = allowed();
     return usable ? &kernels : nullptr;
 #else

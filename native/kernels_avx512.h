@@ -119,7 +119,7 @@ void attend_prompt(const Heads& heads, bool exact, const float* queries, int64_t
 // Of a matrix of whole numbers: what it reads can be prepared where it is made.
 bool tiled(const Matrix& m, int64_t rows) { return m.integer() && many(m, rows); }
 
-const Kernels kernels{NAME, prepare, multiply, normalize, attend, to_half, tiled, attend_prompt};
+const Kernels kernels{NAME, prepare, multiply, normalize, attend, to_half, peak, tiled, attend_prompt};
 
 }  // namespace
 }  // namespace glmkit

@@ -72,6 +72,19 @@ inline Wide wide(const uint16_t* p) {
 #endif
 }
 
+// As many bytes as whole numbers.
+inline Wholes wholes(const uint8_t* p) {
+#if defined(GLMKIT_AVX512) && defined(__AVX512F__)
+    return (Wholes)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
+    return (Wholes)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#else
+    Wholes x;
+    for (int i = 0; i < WIDTH; ++i) x[i] = p[i];
+    return x;
+#endif
+}
+
 inline void fetch(const void* p) { __builtin_prefetch(p); }
 inline void soon(const void* p) { __builtin_prefetch(p, 0, 2); }  // into the second cache
 
@@ -889,6 +902,25 @@ void attend_some(const Heads& heads, const float* queries, int count, const int6
         case 3: return attend_queries<Number, 3>(heads, queries, visible, size, scale, scores, context);
         default: return attend_queries<Number, 4>(heads, queries, visible, size, scale, scores, context);
     }
+}
+
+Peak peak(const float* scores, const uint8_t* barred, int64_t n) {
+    auto kept = [&](int64_t j) {
+        Wide some = Wide{} - INFINITY;
+        if (j + WIDTH <= n) return wholes(barred + j) != 0 ? some : wide(scores + j);
+        for (int64_t i = j; i < n; ++i)
+            if (!barred[i]) some[i - j] = scores[i];
+        return some;
+    };
+    Wide most = Wide{} - INFINITY, total = {};
+    for (int64_t j = 0; j < n; j += WIDTH) most = max(most, kept(j));
+    float best = largest(most), base = best > -INFINITY ? best : 0, sum = 0;
+    for (int64_t j = 0; j < n; j += WIDTH) {
+        Wide apart = kept(j) - base, weight = apart < -86.0f ? Wide{} : exponential(apart);
+        total += apart != apart ? apart : weight;
+    }
+    for (int i = 0; i < WIDTH; ++i) sum += total[i];
+    return {best, sum};
 }
 
 void attend(const Heads& heads, bool half, const float* queries, int count, const int64_t* visible, int64_t size,

@@ -194,6 +194,8 @@ struct glmkit_model {
     void forward(std::vector<Feed>& feeds, int64_t total, const int32_t* ids, const int32_t* position_ids,
                  const int32_t* block_ids, const float* media, float* states, float* logits);
     void head(const float* states, int64_t n, float* logits);
+    void likeliest(const float* logits, int64_t n, const uint8_t* const* barred, const int64_t* counts, int64_t* tokens,
+                   double* log_probabilities);
     Rows rows(const float* values, int64_t n, int64_t columns, int which = 0);
     bool tiled(int64_t n, const Matrix& m) const;
     void project(int thread, const Matrix& m, const Rows& rows, const Result& result, bool ready = false);
@@ -383,6 +385,32 @@ void glmkit_model::head(const float* states, int64_t n, float* logits) {
              is_little(n * width * sizes.vocabulary));
 }
 
+// Logits are gone through in parts of one size, so that threads change no bit.
+void glmkit_model::likeliest(const float* logits, int64_t n, const uint8_t* const* barred, const int64_t* counts,
+                             int64_t* tokens, double* log_probabilities) {
+    constexpr int64_t PART = 4096;
+    int64_t parts = padded(sizes.vocabulary, PART) / PART;
+    std::vector<Peak> peaks(size_t(n * parts), Peak{-INFINITY, 0});
+    pool.run([&](int thread) {
+        pool.share(thread, n * parts, 1, [&](int64_t item, int64_t) {
+            int64_t i = item / parts, first = item % parts * PART, count = std::min(PART, counts[i] - first);
+            if (count > 0) peaks[size_t(item)] = kernels.peak(logits + i * sizes.vocabulary + first, barred[i] + first, count);
+        });
+    }, n == 1);
+    for (int64_t i = 0; i < n; ++i) {
+        const Peak* first = &peaks[size_t(i * parts)];
+        const Peak* best = std::max_element(first, first + parts, [](const Peak& a, const Peak& b) { return a.best < b.best; });
+        double total = 0;
+        for (const Peak* one = first; one < first + parts; ++one)
+            total += one->best > -INFINITY ? one->total * std::exp(double(one->best) - best->best) : one->total;
+        const float* row = logits + i * sizes.vocabulary;
+        int64_t token = (best - first) * PART;
+        while (token < counts[i] - 1 && (barred[i][token] || row[token] != best->best)) ++token;
+        tokens[i] = token;
+        log_probabilities[i] = best->best > -INFINITY ? -std::log(total) : -INFINITY;
+    }
+}
+
 namespace {
 
 template <typename Work>
@@ -550,6 +578,19 @@ int32_t glmkit_head(glmkit_model* model, int64_t n, const float* states, float* 
         std::lock_guard guard(model->lock);
         model->check_complete();
         if (n > 0) model->head(states, n, logits);
+        return 0;
+    }));
+}
+
+int32_t glmkit_likeliest(glmkit_model* model, int64_t n, const float* logits, const uint8_t* const* barred, const int64_t* counts,
+                         int64_t* tokens, double* log_probabilities) {
+    return int32_t(guarded([&]() -> int64_t {
+        std::lock_guard guard(model->lock);
+        for (int64_t i = 0; i < n; ++i)
+            if (counts[i] < 1 || counts[i] > model->sizes.vocabulary)
+                throw std::invalid_argument(number(counts[i]) + " tokens of which some are barred, in a vocabulary of " +
+                                            number(model->sizes.vocabulary));
+        if (n > 0) model->likeliest(logits, n, barred, counts, tokens, log_probabilities);
         return 0;
     }));
 }

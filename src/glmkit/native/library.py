@@ -16,7 +16,7 @@ from glmkit.errors import GenerationError
 
 NAME = "libglmkit.so"
 
-INTERFACE = 2
+INTERFACE = 3
 """`GLMKIT_INTERFACE`: a library with another number takes other arguments."""
 
 OFF = "GLMKIT_NATIVE"
@@ -64,6 +64,7 @@ _SIGNATURES: dict[str, tuple] = {
     "glmkit_cache_bytes": (c_int64, c_void_p),
     "glmkit_forward": (c_int32, c_void_p, c_int32, *[ADDRESS] * 8, c_int64, ADDRESS, ADDRESS),
     "glmkit_head": (c_int32, c_void_p, c_int64, ADDRESS, ADDRESS),
+    "glmkit_likeliest": (c_int32, c_void_p, c_int64, *[ADDRESS] * 5),
 }  # fmt: skip
 """Name -> type of the result, types of the arguments."""
 

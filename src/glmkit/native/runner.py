@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -128,10 +128,13 @@ class NativeDecoder:
 class NativeRunner:
     """Sequences that a decoder has read; they are forgotten with their runner. A decoder may have many runners at a time."""
 
+    chooses = True
+
     def __init__(self, decoder: NativeDecoder):
         self._decoder = decoder
         self._library, self._model = decoder.library, decoder.model
         self._sequences: set[int] = set()
+        self._logits = np.empty((0, decoder.vocabulary), np.float32)
 
     def __del__(self) -> None:
         for sequence in self._sequences:
@@ -158,24 +161,48 @@ class NativeRunner:
         """Returns the number of tokens that a sequence has read."""
         return self._decoder.checked(self._library.glmkit_length(self._model, sequence))
 
-    def forward(self, feeds: Sequence[Any]) -> list[np.ndarray]:
+    def forward(self, feeds: Sequence[Any]) -> list[Any]:
         """Reads each feed (`generation.runner.Feed`), at most one for a sequence.
 
         Returns:
-            For each feed logits, float32 [num_logits, V].
+            For each feed logits, float32 [num_logits, V]; or, where it says what is barred, what is chosen at each place: the
+            likeliest other token, with its log-probability among those.
 
         Raises:
             GenerationError: Ids of media without their rows, or rows that are not as wide as the model.
             NativeError: An id or a position beyond the model's tables, an unknown sequence, one that is fed twice, or a prefix
                 into a sequence that is not empty. No sequence has grown then.
         """
-        return self._read(feeds, logits=True)
+        barred: list[Any] = [getattr(feed, "barred", None) for feed in feeds]
+        if not all(barred):
+            answers: list[Any] = self._read(feeds, logits=True)
+            return [self._likeliest(answer, some) if some else answer for answer, some in zip(answers, barred, strict=True)]  # fmt: skip
+        ends = [0, *accumulate(map(len, barred))]
+        if len(self._logits) < ends[-1]:  # nobody else sees them: they need no new room at each step
+            self._logits = np.empty((ends[-1], self._decoder.vocabulary), np.float32)
+        self._read(feeds, logits=True, results=self._logits)
+        chosen = self._likeliest(self._logits, [one for some in barred for one in some])
+        return [chosen[first:end] for first, end in pairwise(ends)]
 
     def states(self, feeds: Sequence[Any]) -> list[np.ndarray]:
         """Reads each feed as `forward` does; returns float32 [num_logits, H] after the final LayerNorm."""
         return self._read(feeds, logits=False)
 
-    def _read(self, feeds: Sequence[Any], *, logits: bool) -> list[np.ndarray]:
+    def _likeliest(
+        self, logits: np.ndarray, barred: Sequence[np.ndarray]
+    ) -> list[tuple[int, float]]:
+        """Returns for each row of logits, float32 [at least n, V], the likeliest token that is not barred, bool n times [≤ V]."""
+        tokens, scores = np.empty(len(barred), np.int64), np.empty(len(barred), np.float64)
+        barred = [np.ascontiguousarray(one, bool) for one in barred]
+        places = np.array([one.ctypes.data for one in barred], np.uint64)
+        counts = np.array([len(one) for one in barred], np.int64)
+        addresses = [one.ctypes.data for one in (logits, places, counts, tokens, scores)]
+        self._decoder.checked(self._library.glmkit_likeliest(self._model, len(barred), *addresses))
+        return list(zip(tokens.tolist(), scores.tolist(), strict=True))
+
+    def _read(
+        self, feeds: Sequence[Any], *, logits: bool, results: np.ndarray | None = None
+    ) -> list[np.ndarray]:
         if not feeds:
             return []
         for feed in feeds:
@@ -185,7 +212,8 @@ class NativeRunner:
         rows = (None, 0) if media is None else (media.ctypes.data, len(media))
         counts = [feed.num_logits for feed in feeds]
         width = self._decoder.vocabulary if logits else self._decoder.hidden
-        results = np.empty((sum(counts), width), np.float32)
+        if results is None:
+            results = np.empty((sum(counts), width), np.float32)
         arrays: list[np.ndarray] = [
             np.array([feed.sequence for feed in feeds], np.int64),
             np.array([len(feed.ids) for feed in feeds], np.int32),

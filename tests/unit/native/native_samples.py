@@ -60,6 +60,22 @@ def feed(
     )
 
 
+def scores(vocabulary: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Logits [8, V] of all kinds, and what is barred in each row."""
+    draw = np.random.default_rng(vocabulary)
+    logits = draw.normal(scale=4, size=(8, vocabulary)).astype(np.float32)
+    barred = [draw.random(vocabulary - place) < place / 8 for place in range(6)]
+    barred += [np.ones(vocabulary, bool), np.zeros(vocabulary, bool)]
+    logits[1, ::3] = logits[1].max() + 1  # many are the largest
+    logits[2, 5] = np.nan
+    barred[2][5] = True
+    logits[3, 6] = np.nan
+    barred[3][:3], barred[3][-1] = True, False
+    logits[5] = 1e4 * logits[5]
+    logits[7, 4] = np.nan
+    return logits, barred
+
+
 def reference(
     model: GLMForConditionalGeneration, tokens, prefix: int, media: torch.Tensor | None = None
 ) -> np.ndarray:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_samples import as_understood, feed, native, random_model, reference, sample
+from native_samples import as_understood, feed, native, random_model, reference, sample, scores
 
 from glmkit.checkpoint.quantized import WORDS, NativeWeights
 from glmkit.errors import CheckpointError, GenerationError
@@ -221,6 +221,49 @@ def test_pages_that_are_used_again_leave_no_trace(quantization: str):
     assert np.array_equal(read(runner, short, 37, [38]), expected)
 
 
+def check_likeliest(found: list, logits: np.ndarray, barred: list[np.ndarray]) -> None:
+    """Against NumPy in float64."""
+    for (token, score), row, no in zip(found, logits, barred, strict=True):
+        row = np.where(no, -np.inf, row[: len(no)]).astype(np.float64)
+        if np.isnan(row).any() or row.max() == -np.inf:
+            assert not np.isfinite(score)
+            continue
+        assert token == row.argmax()
+        assert score == pytest.approx(-np.log(np.exp(row - row.max()).sum()), abs=2e-6, rel=1e-6)
+
+
+@pytest.mark.parametrize("vocabulary", [17, 64, 4096, 4100, 9000])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_likeliest_token(vocabulary: int, threads: int):
+    """Also where all are barred, some are equal, or a number is none; alone and in company the bits are the same."""
+    runner = native(random_model(num_layers=1, vocab_size=vocabulary), "int8", threads)
+    logits, barred = scores(vocabulary)
+    found = runner._likeliest(logits, barred)
+    check_likeliest(found, logits, barred)
+    for place, one in enumerate(found):
+        alone = runner._likeliest(logits[place : place + 1], barred[place : place + 1])
+        assert np.array_equal(alone, [one], equal_nan=True)
+
+
+def test_a_runner_that_chooses():
+    """Beside feeds that want logits, of several places, and as the only one: what the logits say."""
+    model = random_model(num_layers=1)
+    runner, tokens = native(model, "int8"), sample(model, 20, 6)
+    no = np.arange(990) % 3 == 0
+    handles = [runner.open() for _ in range(3)]
+    asked = [feed(handle, tokens, 0, 24, 20, 3) for handle in handles]
+    asked[1].barred, asked[2].barred = [no] * 3, None
+    first, chosen, last = runner.forward(asked)
+    assert np.array_equal(first, last)
+    check_likeliest(chosen, first, [no] * 3)
+    later = [feed(handle, tokens, 24, 25) for handle in handles]
+    later[0].barred, later[1].barred = [no], [~no]
+    [both] = [runner.forward([one]) for one in (later[2],)]
+    check_likeliest([one[0] for one in runner.forward(later[:2])], both[0].repeat(2, 0), [no, ~no])
+    with pytest.raises(NativeError, match="1001 tokens of which some are barred, in a vocabulary of 1000"):  # fmt: skip
+        runner._likeliest(first, [np.zeros(1001, bool)])
+
+
 def test_a_refused_call_changes_nothing():
     model = random_model()
     runner, tokens = native(model, "float32"), sample(model, 10, 10)
@@ -338,12 +381,15 @@ def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
         "for name in ('float32', 'bfloat16', 'int8', 'int4'):\n"
         "    runner = native(model, name); s = runner.open()\n"
         "    found[name] = runner.forward([feed(s, tokens, 0, 46, 37)])[0]\n"
+        "from native_samples import scores\n"
+        "found['likeliest'] = runner._likeliest(*scores(1000))\n"
         "pickle.dump((instructions(), found), open(sys.argv[1], 'wb'))\n"
     )
     used, found = run_with(instructions, code, tmp_path)
     assert used == instructions
     model = random_model(num_layers=3, hidden_size=72, num_attention_heads=3)
     tokens = sample(model, 37, 9)
+    check_likeliest(found.pop("likeliest"), *scores(1000))
     for name, logits in found.items():
         expected = reference(as_understood(model, name), tokens, 37)
         assert close(logits, expected, name), name
