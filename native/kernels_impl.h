@@ -76,7 +76,7 @@ inline Wide wide(const uint16_t* p) {
 inline Wholes wholes(const uint8_t* p) {
 #if defined(GLMKIT_AVX512) && defined(__AVX512F__)
     return (Wholes)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(GLMKIT_AVX512)
     return (Wholes)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 #else
     Wholes x;
