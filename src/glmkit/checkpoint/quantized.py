@@ -71,6 +71,7 @@ TABLES = (
 )
 """Roles 8 to 11."""
 
+
 @dataclass(frozen=True, eq=False)
 class NativeWeights:
     """Weights that the native decoder reads.
