@@ -134,7 +134,8 @@ constexpr int GROUPS = (VOCABULARY / 16 + BLOCKS - 1) / BLOCKS;        // of 16 
 constexpr int LONGEST = 4 * HIDDEN / BLOCKS > 8 * GROUPS ? 4 * HIDDEN / BLOCKS : 8 * GROUPS;  // rows of a block; the head takes twice
 constexpr float NOTHING = -1e30f;                                      // a score below all others
 
-// What is sent, in words.
+// What is sent, in words. Each layer writes the same ones again: who writes has by then read what every block sent after it had read
+// them, so that nobody still waits for what was there before (every block has rows of every matrix).
 constexpr int MIXED = 0;
 constexpr int PARTIAL = MIXED + 3 * HIDDEN / 2;
 constexpr int MIDDLE = PARTIAL + HEADS * PARTS * PART_WORDS;
@@ -220,7 +221,7 @@ DEVICE float activated(float value) {
     return value;
 }
 
-// N words, as soon as all of them have the tag; `more` says which are wanted of several calls' worth that must be on their way together.
+// Reads N words; whether all have the tag. Who waits reads all that it waits for again, so that all are on their way together.
 template <int N>
 DEVICE bool arrived(const u64* at, u32 tag, u32 (&out)[N]) {
     bool all = true;
