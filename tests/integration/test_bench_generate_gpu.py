@@ -80,7 +80,7 @@ def test_it_runs_on_a_cpu(tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())
     assert json.loads(done.stdout.splitlines()[-1])["results"] == found["results"]
     assert set(found["results"]["tiny"]) == {
-        "glmkit graphs", "glmkit int8", "glmkit torch", "gpt2 dynamic", "gpt2 static", "llama dynamic",
+        "glmkit graphs", "glmkit int8", "glmkit graphs one", "glmkit int8 one", "glmkit torch", "gpt2 dynamic", "gpt2 static", "llama dynamic",
     }  # fmt: skip
     assert not found["errors"]
     assert all(isinstance(one["decode 1"], list) for one in found["results"]["tiny"].values())

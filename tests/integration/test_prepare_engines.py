@@ -169,9 +169,11 @@ def run_killed(corpus: Path, out: Path, workers: int, moments: list[float]) -> i
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_random_moments(corpus, tmp_path, workers):
+    begun = time.perf_counter()
     prepare(corpus, tmp_path / "expected", TOKENIZER, valid_ratio=0.2)
+    whole = (time.perf_counter() - begun) / workers
     draw = random.Random(workers)
-    moments = [draw.uniform(0.05, 1.5) for _ in range(8)]
+    moments = [draw.uniform(0.05, 0.9) * whole for _ in range(8)]
     killed = run_killed(corpus, tmp_path / "out", workers, moments)
     assert killed >= 2
     prepare(corpus, tmp_path / "out", TOKENIZER, valid_ratio=0.2)

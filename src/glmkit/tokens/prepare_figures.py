@@ -31,6 +31,7 @@ _STYLE = (
 def save_figures(report: PrepareReport, folder: Path) -> list[Path]:
     """Draws `lengths.png`, `languages.png` and `dropped.png`; without matplotlib it says so and draws nothing."""
     try:
+        from matplotlib import style
         from matplotlib.figure import Figure
     except ImportError:
         logger.warning('no figures: matplotlib is not installed (pip install "glmkit[corpus]")')
@@ -48,10 +49,11 @@ def save_figures(report: PrepareReport, folder: Path) -> list[Path]:
         if not values:
             continue
         height = 0.6 + 0.3 * min(len(values), MOST_BARS + 1) if name != "lengths" else 3.6
-        figure = Figure(figsize=(7.2, max(height, 1.5)), layout="constrained")
-        draw(figure.add_subplot(), values)
-        # Without the version of matplotlib in it the file depends on the numbers alone.
-        figure.savefig(temporary / f"{name}.png", dpi=110, metadata={"Software": None})
+        # Without the user's style and the version of matplotlib in it the file depends on the numbers alone.
+        with style.context("default"):
+            figure = Figure(figsize=(7.2, max(height, 1.5)), layout="constrained")
+            draw(figure.add_subplot(), values)
+            figure.savefig(temporary / f"{name}.png", dpi=110, metadata={"Software": None})
         names.append(f"{name}.png")
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
@@ -101,12 +103,13 @@ def _draw_lengths(axes: Any, lengths: dict[str, dict[int, int]]) -> None:
 
 def _draw_bars(title: str) -> Callable[[Any, dict[str, int]], None]:
     def draw(axes: Any, counts: dict[str, int]) -> None:
-        ordered = sorted(counts.items(), key=lambda item: -item[1])
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         shown, rest = ordered[:MOST_BARS], ordered[MOST_BARS:]
         if rest:
             shown.append((f"{len(rest)} more", sum(count for _, count in rest)))
         names, numbers = zip(*reversed(shown), strict=True)
-        bars = axes.barh(names, numbers)
+        bars = axes.barh(range(len(names)), numbers)
+        axes.set_yticks(range(len(names)), names)
         axes.bar_label(bars, [f"{number:,}" for number in numbers], padding=3, fontsize=8)
         axes.set_xscale("symlog" if max(numbers) > 50 * max(min(numbers), 1) else "linear")
         axes.margins(x=0.12)
