@@ -421,9 +421,7 @@ class Workspace:
                 if not torch.allclose(best, chosen, atol=1e-3, equal_nan=True):
                     raise ArithmeticError(f"it chooses {best.tolist()} for {chosen.tolist()}")
             tried[way] = step
-        except (
-            Exception
-        ) as error:  # an older Triton or driver, sizes that it is not for: the others do
+        except Exception as error:  # an older driver, sizes that it is not for: the others do
             said = logger.info if isinstance(error, ValueError | ImportError) else logger.warning
             said("steps of one token are not computed by the way %r (%s: %s)", way, type(error).__name__, str(error).strip().splitlines()[0])  # fmt: skip
 

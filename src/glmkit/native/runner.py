@@ -178,9 +178,8 @@ class NativeRunner:
             answers: list[Any] = self._read(feeds, logits=True)
             return [self._likeliest(answer, some) if some else answer for answer, some in zip(answers, barred, strict=True)]  # fmt: skip
         ends = [0, *accumulate(map(len, barred))]
-        if (
-            len(self._logits) < ends[-1]
-        ):  # nobody else sees them: they need no new room at each step
+        # Nobody else sees these logits: they need no new room at each step.
+        if len(self._logits) < ends[-1]:
             self._logits = np.empty((ends[-1], self._decoder.vocabulary), np.float32)
         self._read(feeds, logits=True, results=self._logits)
         chosen = self._likeliest(self._logits, [one for some in barred for one in some])
