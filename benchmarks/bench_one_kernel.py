@@ -63,13 +63,13 @@ def timed(work: Any) -> tuple[float, float]:
 
 
 def ways(
-    shape: str, bits: int, places: list[int], others: list[dict[str, str]]
+    shape: str, bits: int, held: tuple[Any, ...], places: list[int], others: list[dict[str, str]]
 ) -> list[dict[str, Any]]:
     """Returns the times of a step: by kernels that begin early, by one, and by one with other macros."""
     from glmkit.generation.one_kernel import OneKernel
     from glmkit.generation.steps import Stepper, triton_kernels
 
-    model, rows, barred = prepared(shape, bits == 8, max(places) + 64)
+    model, rows, barred = held
     layers, hidden, heads, vocabulary, _ = SHAPES[shape]
     weights = (12 * layers * hidden**2 + vocabulary * hidden) * bits / 8
     sizes = (heads, hidden // heads, model.config.hidden_act)
@@ -101,11 +101,11 @@ def ways(
     return found
 
 
-def profile(shape: str, bits: int, place: int) -> dict[str, Any]:
+def profile(shape: str, bits: int, held: tuple[Any, ...], place: int) -> dict[str, Any]:
     """Returns the mean nanoseconds of each part of a layer, of layers in the middle."""
     from glmkit.generation.one_kernel import OneKernel
 
-    model, rows, barred = prepared(shape, bits == 8, place + 64)
+    model, rows, barred = held
     kernel = OneKernel(model, rows.buffers, barred)
     blocks, layers = int(kernel._macros["BLOCKS"]), model.config.num_layers
     stamps = torch.zeros(blocks, layers, 16, dtype=torch.long, device="cuda")
@@ -165,8 +165,10 @@ def main() -> None:
     for shape in arguments.shapes:
         for bits in arguments.bits:
             with torch.inference_mode():
-                values["steps"] += ways(shape, bits, arguments.places, arguments.others)
-                values["parts"].append(profile(shape, bits, arguments.places[0]))
+                held = prepared(shape, bits == 8, max(arguments.places) + 64)
+                values["steps"] += ways(shape, bits, held, arguments.places, arguments.others)
+                values["parts"].append(profile(shape, bits, held, arguments.places[0]))
+            del held
             torch.cuda.empty_cache()
             if arguments.out:
                 arguments.out.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

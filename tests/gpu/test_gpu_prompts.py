@@ -137,7 +137,7 @@ def test_the_likeliest_token_after_each_prompt(model, device):
             runner.close(handle)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "one"])  # which is for 16 bits
 def test_a_step_of_one_token_however_its_matrices_are_multiplied(model, device, way):
     """Which is the fastest is chosen by measuring; each is to write the same, however soon a kernel begins."""
     if (

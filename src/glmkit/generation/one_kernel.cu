@@ -142,6 +142,7 @@ constexpr int MIDDLE = PARTIAL + HEADS * PARTS * PART_WORDS;
 constexpr int WIDE = MIDDLE + HIDDEN;
 constexpr int STREAM = WIDE + 2 * HIDDEN;
 constexpr int BEST = STREAM + HIDDEN;
+static_assert(BEST + 4 * BLOCKS == SENT);
 
 // A layer's addresses in the table, and behind those of all layers the model's own.
 enum { NORM1, OFFSET1, QKV, QKV_BIAS, QKV_SCALES, DENSE, DENSE_BIAS, DENSE_SCALES, NORM2, OFFSET2, UP, UP_BIAS, UP_SCALES, DOWN, DOWN_BIAS, DOWN_SCALES, CACHE_KEYS, CACHE_VALUES, OF_LAYER };
@@ -202,13 +203,15 @@ struct Ring {
         gate_expect(&memory.full[slot], bytes);
         return memory.ring[slot];
     }
-    DEVICE u64* gate() { return &memory.full[seen % SLOTS]; }
+    DEVICE void bring(char* to, const char* from, u32 bytes, u64 policy) { fetch(to, from, bytes, &memory.full[seen % SLOTS], policy); }
 };
 
 DEVICE float rounded(float value) { return widen(narrow(value)); }
 DEVICE u32 pair(float first, float second) { return narrow(first) | (u32)narrow(second) << 16; }
 DEVICE float low(u32 two) { return widen((u16)two); }
 DEVICE float high(u32 two) { return widen((u16)(two >> 16)); }
+// Number i of some words that hold two each.
+DEVICE float half_of(const u32* words, int i) { return i % 2 ? high(words[i / 2]) : low(words[i / 2]); }
 DEVICE u64 word(u32 number, u32 tag) { return number | (u64)tag << 32; }
 
 DEVICE float activated(float value) {
@@ -266,10 +269,7 @@ DEVICE void receive_pairs(const u64* sent, u32 tag, float (&x)[Columns<K>::each]
         all = true;
         UNROLL for (int i = 0; i < C::count; i++) all &= arrived(sent + C::at(i) / 2, tag, words[i]);
     } while (!all);
-    UNROLL for (int i = 0; i < C::each; i++) {
-        const u32 two = words[i / C::vector][i % C::vector / 2];
-        x[i] = i % 2 ? high(two) : low(two);
-    }
+    UNROLL for (int i = 0; i < C::each; i++) x[i] = half_of(words[i / C::vector], i % C::vector);
 }
 
 // A thread's columns of the context, out of the parts of the keys that were attended to.
@@ -299,10 +299,7 @@ DEVICE void receive_context(const u64* sent, u32 tag, int parts, float (&x)[Colu
             if (part < parts) {
                 const float weight = number(most[i][part][1]) * expf(number(most[i][part][0]) - best);
                 total += weight;
-                UNROLL for (int j = 0; j < C::vector; j++) {
-                    const u32 two = words[i][part][j / 2];
-                    sum[j] += weight * (j % 2 ? high(two) : low(two));
-                }
+                UNROLL for (int j = 0; j < C::vector; j++) sum[j] += weight * half_of(words[i][part], j);
             }
         }
         UNROLL for (int j = 0; j < C::vector; j++) x[i * C::vector + j] = rounded(sum[j] / total);
@@ -490,18 +487,12 @@ struct Rows {
     }
 };
 
-// Streams a matrix's rows of this block.
+// Streams part `index` of a matrix's rows, of R each: a block's own.
 template <int K, int R>
-DEVICE void stream(const char* matrix, Ring& ring, u64 policy) {
-    using T = Tiling<K, R>;
-    const char* from = matrix + (u64)block_number() * R * K * WEIGHT;
-    ONCE for (int first = 0; first < R; first += T::rows) {
-        constexpr u32 BYTES = T::rows * K * WEIGHT;
-        char* to = ring.begin(BYTES);
-        fetch(to, from, BYTES, ring.gate(), policy);
-        from += BYTES;
-        ring.seen++;
-    }
+DEVICE void stream(u64 matrix, int index, Ring& ring, u64 policy) {
+    constexpr u32 BYTES = Tiling<K, R>::rows * K * WEIGHT;
+    const char* from = (const char*)matrix + (u64)index * R * K * WEIGHT;
+    ONCE for (int first = 0; first < R; first += Tiling<K, R>::rows, from += BYTES, ring.seen++) ring.bring(ring.begin(BYTES), from, BYTES, policy);
 }
 
 // Which keys a block attends to: those of one head, or of a part of them where there are many.
@@ -547,17 +538,17 @@ DEVICE void attend(const Share& share, u64* mail, u32 tag, Ring& ring, Memory& m
     STAMP((int)((tag - 1) % LAYERS), 4)
     float wanted[8], context[8] = {};
     const float scale = rsqrtf((float)SIZE);
-    UNROLL for (int i = 0; i < 8; i++) wanted[i] = (i % 2 ? high(query[i / 2]) : low(query[i / 2])) * scale;
+    UNROLL for (int i = 0; i < 8; i++) wanted[i] = half_of(query, i) * scale;
     float best = NOTHING, total = 0;
     if (has_own) {  // the token itself, once
         float score = 0;
-        UNROLL for (int i = 0; i < 8; i++) score += wanted[i] * (i % 2 ? high(key[i / 2]) : low(key[i / 2]));
+        UNROLL for (int i = 0; i < 8; i++) score += wanted[i] * half_of(key, i);
         UNROLL for (int across = 1; across < LANES; across *= 2) score += from_lane(score, across);
         if (inner == 0) {
             best = score;
             total = 1;
             UNROLL for (int i = 0; i < 8; i++) {
-                context[i] = i % 2 ? high(value[i / 2]) : low(value[i / 2]);
+                context[i] = half_of(value, i);
                 new_key[dims + i] = (u16)(key[i / 2] >> 16 * (i % 2));
                 new_value[dims + i] = (u16)(value[i / 2] >> 16 * (i % 2));
             }
@@ -582,7 +573,7 @@ DEVICE void attend(const Share& share, u64* mail, u32 tag, Ring& ring, Memory& m
             const float weight = is_key ? expf(score - most) : 0.0f;
             total = total * kept + weight;
             const u32 words[4] = {values.x, values.y, values.z, values.w};
-            UNROLL for (int i = 0; i < 8; i++) context[i] = context[i] * kept + weight * (i % 2 ? high(words[i / 2]) : low(words[i / 2]));
+            UNROLL for (int i = 0; i < 8; i++) context[i] = context[i] * kept + weight * half_of(words, i);
             best = most;
         }
         ring.release();
@@ -625,6 +616,12 @@ DEVICE void choose(float& best, float& total, int& token, float other, float mor
     best = most;
 }
 
+// Of those that the lanes of a warp know.
+DEVICE void choose_of_warp(float& best, float& total, int& token) {
+    UNROLL for (int across = 1; across < 32; across *= 2)
+        choose(best, total, token, from_lane(best, across), from_lane(total, across), from_lane(token, across));
+}
+
 struct Arguments {
     const u64* table;                // addresses
     const long long* inputs;         // id (below 0 for the token that the step before chose), position, block position, row of the cache, place in it, row of `barred`
@@ -649,6 +646,7 @@ DEVICE void stream_all(const Arguments& given, Memory& memory) {
     Ring ring(memory);
     const u64 policy = read_once(), often = read_often();
     const long long row = given.inputs[3];
+    const int block = block_number();
     const Share share((int)given.inputs[4]);
     const u64* layer = memory.table;
     ONCE for (int index = 0; index < LAYERS; index++, layer += OF_LAYER) {
@@ -658,29 +656,21 @@ DEVICE void stream_all(const Arguments& given, Memory& memory) {
         bring_beside<HIDDEN>(layer, DENSE_BIAS, 0, DENSE_SCALES);
         bring_beside<4 * HIDDEN>(layer, UP_BIAS, 0, UP_SCALES);
         bring_beside<HIDDEN>(layer, DOWN_BIAS, 0, DOWN_SCALES);
-        stream<HIDDEN, 3 * HIDDEN / BLOCKS>((const char*)layer[QKV], ring, policy);
+        stream<HIDDEN, 3 * HIDDEN / BLOCKS>(layer[QKV], block, ring, policy);
         const long long begin = row * given.row_stride + share.head * given.head_stride + share.first * SIZE;
         const char *keys = (const char*)layer[CACHE_KEYS] + 2 * begin, *values = (const char*)layer[CACHE_VALUES] + 2 * begin;
         ONCE for (int first = 0; first < share.count; first += KEYS) {
             const u32 bytes = 2 * SIZE * (share.count - first < KEYS ? share.count - first : KEYS);
             char* to = ring.begin(2 * bytes);
-            fetch(to, keys + 2 * SIZE * first, bytes, ring.gate(), often);
-            fetch(to + 2 * SIZE * KEYS, values + 2 * SIZE * first, bytes, ring.gate(), often);
+            ring.bring(to, keys + 2 * SIZE * first, bytes, often);
+            ring.bring(to + 2 * SIZE * KEYS, values + 2 * SIZE * first, bytes, often);
             ring.seen++;
         }
-        stream<HIDDEN, HIDDEN / BLOCKS>((const char*)layer[DENSE], ring, policy);
-        stream<HIDDEN, 4 * HIDDEN / BLOCKS>((const char*)layer[UP], ring, policy);
-        stream<4 * HIDDEN, HIDDEN / BLOCKS>((const char*)layer[DOWN], ring, policy);
+        stream<HIDDEN, HIDDEN / BLOCKS>(layer[DENSE], block, ring, policy);
+        stream<HIDDEN, 4 * HIDDEN / BLOCKS>(layer[UP], block, ring, policy);
+        stream<4 * HIDDEN, HIDDEN / BLOCKS>(layer[DOWN], block, ring, policy);
     }
-    using T = Tiling<HIDDEN, 16>;
-    constexpr u32 BYTES = T::rows * HIDDEN * WEIGHT;
-    ONCE for (int group = block_number(); group < VOCABULARY / 16; group += BLOCKS) {
-        ONCE for (int first = 0; first < 16; first += T::rows) {
-            char* to = ring.begin(BYTES);
-            fetch(to, (const char*)layer[WORDS] + ((u64)group * 16 + first) * HIDDEN * WEIGHT, BYTES, ring.gate(), policy);
-            ring.seen++;
-        }
-    }
+    ONCE for (int group = block; group < VOCABULARY / 16; group += BLOCKS) stream<HIDDEN, 16>(layer[WORDS], group, ring, policy);
 }
 
 DEVICE void compute_all(const Arguments& given, Memory& memory) {
@@ -710,6 +700,10 @@ DEVICE void compute_all(const Arguments& given, Memory& memory) {
     };
     UNROLL for (int i = 0; i < C::each; i++) x[i] = embedded(C::at(i / C::vector) + i % C::vector);
     float residual = thread < OWN ? embedded(block * OWN + thread) : 0.0f;
+    auto add = [&](float value, int to) {
+        residual += value;
+        write_word(mail + to + block * OWN + thread, word(bits(residual), tag));
+    };
 
     ONCE for (int index = 0; index < LAYERS; index++, layer += OF_LAYER) {
         {
@@ -741,10 +735,7 @@ DEVICE void compute_all(const Arguments& given, Memory& memory) {
             const Operand<HIDDEN> operand(x, memory.shared[2]);
             multiply_all<HIDDEN, OWN>(operand, ring, sums);
             STAMP(index, 7)
-            if (rows.has()) {
-                residual += rows.completed(sums, 0);
-                write_word(mail + MIDDLE + block * OWN + thread, word(bits(residual), tag));
-            }
+            if (rows.has()) add(rows.completed(sums, 0), MIDDLE);
         }
         {
             constexpr int R = 4 * HIDDEN / BLOCKS;
@@ -769,10 +760,7 @@ DEVICE void compute_all(const Arguments& given, Memory& memory) {
             const Operand<4 * HIDDEN> operand(wide, memory.shared[3]);
             multiply_all<4 * HIDDEN, OWN>(operand, ring, sums);
             STAMP(index, 12)
-            if (rows.has()) {
-                residual += rows.completed(sums, 0);
-                write_word(mail + STREAM + block * OWN + thread, word(bits(residual), tag));
-            }
+            if (rows.has()) add(rows.completed(sums, 0), STREAM);
         }
     }
 
@@ -805,8 +793,7 @@ DEVICE void compute_all(const Arguments& given, Memory& memory) {
             if (may[i]) choose(best, total, token, widen(logit), 1.0f, token_of(at));
         }
     }
-    UNROLL for (int across = 1; across < 32; across *= 2)
-        choose(best, total, token, from_lane(best, across), from_lane(total, across), from_lane(token, across));
+    choose_of_warp(best, total, token);
     if (thread % 32 == 0) {
         memory.context[thread / 32][0] = best;
         memory.context[thread / 32][1] = total;
@@ -830,8 +817,7 @@ DEVICE void compute_all(const Arguments& given, Memory& memory) {
             }
             choose(best, total, token, number(words[0]), number(words[1]), (int)words[2]);
         }
-        UNROLL for (int across = 1; across < 32; across *= 2)
-            choose(best, total, token, from_lane(best, across), from_lane(total, across), from_lane(token, across));
+        choose_of_warp(best, total, token);
         if (thread == 0) {
             given.out[0] = token < VOCABULARY ? token : 0;
             given.out[1] = token < VOCABULARY ? -logf(total) : number(0x7f800000u);

@@ -72,6 +72,7 @@ def macros(config: Any, dtype: torch.dtype, int8: bool, processors: int) -> dict
         "BLOCK_POSITIONS": int(config.block_position_encoding), "INT8": int(int8), "HALF": int(dtype == torch.float16),
         "ACTIVATION": ACTIVATIONS[config.hidden_act], "EPSILON": f"{config.layernorm_epsilon!r}f",
         "BLOCKS": blocks, "WARPS": warps, "SLOT": slot, "SLOTS": (BUDGET - beside) // slot, "SHARED": BUDGET,
+        "SENT": 3 * hidden // 2 + heads * min(8, blocks // heads) * (size // 2 + 2) + 4 * hidden + 4 * blocks,
     }.items()}  # fmt: skip
 
 
@@ -130,10 +131,7 @@ class OneKernel:
         self._held = tensors
         addresses = [0 if one is None else one.data_ptr() for one in tensors]
         self._table = torch.tensor(addresses, dtype=torch.long).to(device)
-        of_head = int(self._macros["BLOCKS"]) // config.num_attention_heads
-        parts = config.num_attention_heads * min(8, of_head) * (config.hidden_size // config.num_attention_heads // 2 + 2)  # fmt: skip
-        words_sent = 3 * config.hidden_size // 2 + parts + 4 * config.hidden_size + 4 * int(self._macros["BLOCKS"])  # fmt: skip
-        self._mail = torch.zeros(words_sent, dtype=torch.long, device=device)
+        self._mail = torch.zeros(int(self._macros["SENT"]), dtype=torch.long, device=device)
         self._epoch = torch.zeros(1, dtype=torch.int32, device=device)
         self.logits = torch.empty(1, config.vocab_size, dtype=dtype, device=device)
         self.best = torch.empty(2, 1, dtype=torch.float64, device=device)
@@ -159,11 +157,11 @@ def launched(given: dict[str, str], arguments: Arguments) -> None:
     """
     from cuda.bindings import driver
 
-    kernel, memory = _compiled(torch.cuda.current_device(), tuple(sorted(given.items())))
+    kernel = _compiled(torch.cuda.current_device(), tuple(sorted(given.items())))
     config = driver.CUlaunchConfig()
     config.gridDimX, config.gridDimY, config.gridDimZ = int(given["BLOCKS"]), 1, 1
     config.blockDimX, config.blockDimY, config.blockDimZ = 32 * (int(given["WARPS"]) + 1), 1, 1
-    config.sharedMemBytes = memory
+    config.sharedMemBytes = BUDGET
     config.hStream = driver.CUstream(torch.cuda.current_stream().cuda_stream)
     together = driver.CUlaunchAttribute()
     together.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_COOPERATIVE
@@ -174,8 +172,8 @@ def launched(given: dict[str, str], arguments: Arguments) -> None:
 
 
 @cache
-def _compiled(device: int, given: tuple[tuple[str, str], ...]) -> tuple[Any, int]:
-    """Returns the kernel on a device, and the bytes of shared memory that a block takes."""
+def _compiled(device: int, given: tuple[tuple[str, str], ...]) -> Any:
+    """Returns the kernel on a device."""
     from cuda.bindings import driver, nvrtc
 
     major, minor = torch.cuda.get_device_capability(device)
@@ -192,7 +190,7 @@ def _compiled(device: int, given: tuple[tuple[str, str], ...]) -> tuple[Any, int
     _checked(nvrtc.nvrtcDestroyProgram(program))
     kernel = _checked(driver.cuModuleGetFunction(_checked(driver.cuModuleLoadData(image)), b"glmkit_step"))  # fmt: skip
     _checked(driver.cuFuncSetAttribute(kernel, driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, BUDGET))  # fmt: skip
-    return kernel, BUDGET
+    return kernel
 
 
 def _checked(answer: tuple[Any, ...]) -> Any:

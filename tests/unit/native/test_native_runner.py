@@ -258,8 +258,8 @@ def test_a_runner_that_chooses():
     check_likeliest(chosen, first, [no] * 3)
     later = [feed(handle, tokens, 24, 25) for handle in handles]
     later[0].barred, later[1].barred = [no], [~no]
-    [both] = [runner.forward([one]) for one in (later[2],)]
-    check_likeliest([one[0] for one in runner.forward(later[:2])], both[0].repeat(2, 0), [no, ~no])
+    [logits] = runner.forward(later[2:])
+    check_likeliest([one[0] for one in runner.forward(later[:2])], logits.repeat(2, 0), [no, ~no])
     with pytest.raises(NativeError, match="1001 tokens of which some are barred, in a vocabulary of 1000"):  # fmt: skip
         runner._likeliest(first, [np.zeros(1001, bool)])
 
