@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-for folder in ("integration", "unit/model", "unit/training"):  # where the samples are
+for folder in (
+    "integration",
+    "unit/generation",
+    "unit/model",
+    "unit/training",
+):  # where the samples are
     sys.path.append(str(Path(__file__).parents[1] / folder))
 
 SWITCH = "GLMKIT_GPU_TESTS_ON"

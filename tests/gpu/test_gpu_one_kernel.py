@@ -5,18 +5,16 @@ On a CPU its source is compiled for fibers instead: tests/unit/generation/test_o
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
 import torch
+from one_kernel_samples import check_next, filled_rows, uneven
 
-from glmkit.generation.arrays import log_softmax
 from glmkit.generation.captured import CapturedStep
 from glmkit.generation.graphs import GraphDecoder
 from glmkit.generation.one_kernel import OneKernel
-from glmkit.generation.rows import StaticRows
 from glmkit.generation.runner import Feed
 from glmkit.generation.steps import Stepper, likeliest, off
 from glmkit.generation.torch_runner import TorchRunner
@@ -38,10 +36,7 @@ def hopper(device):
 def model_of(device, hidden: int, heads: int, vocabulary: int, eight_bits: bool, dtype=torch.bfloat16, layers: int = 2):  # fmt: skip
     torch.manual_seed(0)
     config = GLMConfig(num_layers=layers, hidden_size=hidden, num_attention_heads=heads, vocab_size=vocabulary, max_sequence_length=1024)  # fmt: skip
-    model = GLMForConditionalGeneration(config).eval().to(device)
-    for name, one in model.named_parameters():
-        if one.dim() == 1:  # gains and offsets that are not ones and zeros
-            one.data.copy_((1.0 if name.endswith("norm.weight") else 0.0) + 0.2 * torch.randn_like(one))  # fmt: skip
+    model = uneven(GLMForConditionalGeneration(config).eval().to(device))
     return (to_int8(model, device) if eight_bits else model).to(dtype)
 
 
@@ -59,11 +54,7 @@ SIZES = [
 def test_steps(device, hidden, heads, vocabulary, dtype, eight_bits, record_property):
     """Logits, keys and values, and the likeliest token; each step reads what the one before has chosen."""
     model = model_of(device, hidden, heads, vocabulary, eight_bits, dtype)
-    rows = StaticRows(model.config.num_layers)
-    rows.reserve(3, 640)
-    rows.settle(model.glm.transformer.position_embeddings.weight.new_empty(1, heads, 1, hidden // heads))  # fmt: skip
-    for one in rows.buffers:
-        one.normal_()
+    rows = filled_rows(model, 3, 640)
     barred = torch.rand(4, vocabulary, device=device) < 0.5
     kernel, stepper, worst, best = OneKernel(model, rows.buffers, barred), Stepper(model), 0.0, None
     for number, place in enumerate(PLACES):
@@ -86,11 +77,7 @@ def test_steps(device, hidden, heads, vocabulary, dtype, eight_bits, record_prop
 def test_any_time_of_the_day(device):
     """A thousand steps whose blocks meet other work on the device: the same bits, whoever was first."""
     model = model_of(device, 1024, 16, 50_048, False, layers=4)
-    rows = StaticRows(4)
-    rows.reserve(2, 256)
-    rows.settle(model.glm.transformer.position_embeddings.weight.new_empty(1, 16, 1, 64))
-    for one in rows.buffers:
-        one.normal_()
+    rows = filled_rows(model, 2, 256)
     barred = torch.zeros(1, 50_048, dtype=torch.bool, device=device)
     kernel, side = OneKernel(model, rows.buffers, barred), torch.cuda.Stream()
     inputs = torch.tensor([[9], [3], [1], [0], [200], [0], [0]], device=device)
@@ -121,12 +108,7 @@ def test_a_runner_that_tries_it(device, eight_bits, record_property):
             one.forward([Feed(handle, ids, range(300), [0] * 300, 299)])
         token = 3
         for number in range(40):
-            feeds = [Feed(handle, [token], [9], [number], barred=barred, goes_on=True) for handle in handles]  # fmt: skip
-            [[(token, score)]] = runner.forward(feeds[:1])
-            [logits] = plain.forward([replace(feeds[1], barred=None)])
-            logits = log_softmax(np.where(barred[0], -np.inf, logits[0]))
-            assert score == pytest.approx(logits.max(), abs=0.05)
-            assert logits[token] == pytest.approx(logits.max(), abs=0.05)
+            token = check_next(runner, plain, handles, token, number, barred)
         workspace = runner._workspace
         (step,) = [step for (tokens, _), step in workspace._steps.items() if tokens == 1]
         if turn:

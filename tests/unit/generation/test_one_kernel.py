@@ -9,19 +9,17 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from one_kernel_samples import check_next, filled_rows, uneven
 
 from glmkit.generation import one_kernel
-from glmkit.generation.arrays import log_softmax
 from glmkit.generation.captured import CapturedStep
 from glmkit.generation.graphs import GraphDecoder
 from glmkit.generation.one_kernel import Arguments, OneKernel, macros
-from glmkit.generation.rows import StaticRows
 from glmkit.generation.runner import Feed
 from glmkit.generation.steps import PlainKernels, Stepper, likeliest, off
 from glmkit.generation.torch_runner import TorchRunner
@@ -58,22 +56,7 @@ def emulated(tmp_path_factory):
 def model_of(hidden: int, heads: int, dtype: torch.dtype = torch.bfloat16, **options):
     torch.manual_seed(1)
     config = GLMConfig(hidden_size=hidden, num_attention_heads=heads, **{"num_layers": 2, "vocab_size": 208, "max_sequence_length": 512, **options})  # fmt: skip
-    model = GLMForConditionalGeneration(config).eval()
-    for name, one in model.named_parameters():
-        if one.dim() == 1:  # gains and offsets that are not ones and zeros
-            one.data.copy_((1.0 if name.endswith("norm.weight") else 0.0) + 0.2 * torch.randn_like(one))  # fmt: skip
-    return model.to(dtype)
-
-
-def workspace(model, rows: int, capacity: int):
-    held = StaticRows(model.config.num_layers)
-    held.reserve(rows, capacity)
-    heads = model.config.num_attention_heads
-    weight = model.glm.transformer.position_embeddings.weight
-    held.settle(weight.new_empty(1, heads, 1, model.config.hidden_size // heads))
-    for one in held.buffers:
-        one.copy_(torch.randn_like(one.float()))
-    return held
+    return uneven(GLMForConditionalGeneration(config).eval()).to(dtype)
 
 
 CASES = [
@@ -92,7 +75,7 @@ def test_steps(emulated, sizes, places, eight_bits):
     model = model_of(**sizes)
     if eight_bits:
         model = to_int8(model, torch.device("cpu"))
-    ours, theirs = (workspace(model, 3, 384) for _ in range(2))
+    ours, theirs = (filled_rows(model, 3, 384) for _ in range(2))
     for one, other in zip(ours.buffers, theirs.buffers, strict=True):
         other.copy_(one)
     barred = torch.rand(4, model.config.vocab_size) < 0.5
@@ -124,7 +107,7 @@ def test_steps(emulated, sizes, places, eight_bits):
 def test_any_order_of_blocks(emulated):
     """Blocks that run ahead or fall behind change no bit."""
     model = model_of(256, 4, num_layers=1)
-    held = workspace(model, 2, 256)
+    held = filled_rows(model, 2, 256)
     barred = torch.zeros(1, model.config.vocab_size, dtype=torch.bool)
     found = []
     for seed in range(3):
@@ -161,12 +144,7 @@ def test_a_runner_that_begins_ahead(emulated, monkeypatch):
     token = 3
     for number in range(12):
         pair = pairs[number in (4, 5, 9)]
-        feeds = [Feed(handle, [token], [9], [number], barred=barred, goes_on=True) for handle in pair]  # fmt: skip
-        [[(token, score)]] = runner.forward(feeds[:1])
-        [logits] = plain.forward([replace(feeds[1], barred=None)])
-        logits = log_softmax(np.where(barred[0], -np.inf, logits[0]))
-        assert score == pytest.approx(logits.max(), abs=0.05)
-        assert logits[token] == pytest.approx(logits.max(), abs=0.05)
+        token = check_next(runner, plain, pair, token, number, barred)
         chosen.append(token)
     assert any(started)
     assert len(set(chosen)) > 1
