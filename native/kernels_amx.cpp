@@ -91,10 +91,8 @@ void prepare_some(const Matrix& m, const Rows& rows, int64_t n, int64_t c, const
         return;
     }
     int64_t group = m.group(), groups = columns / group;
-    for (int64_t i = 0; i < 64; i += group) {
-        int64_t place = (n / ROWS * groups + (c + i) / group) * ROWS + n % ROWS;
-        quantize(x + i, group, rows.quantized + tile + i, rows.scales + place, rows.sums + place);
-    }
+    quantize_columns(m, x, rows.quantized + tile, rows,
+                     [&](int64_t i) { return (n / ROWS * groups + (c + i) / group) * ROWS + n % ROWS; });
 }
 
 void prepare_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
@@ -104,7 +102,7 @@ void prepare_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t las
         for (int64_t c = 0; c < columns; c += 64) prepare_some(m, rows, n, c, rows.values + n * columns + c);
 }
 
-struct alignas(64) Sums {
+struct alignas(64) Tile {
     int32_t of[ROWS][ROWS];
 
     v16 row(int r) const { return (v16)_mm512_cvtepi32_ps(_mm512_load_si512(of[r])); }
@@ -124,7 +122,7 @@ inline void begin_tile(int tile, const char* x, const char* w) {
     }
 }
 
-inline void store_tile(int tile, Sums& sums) {
+inline void store_tile(int tile, Tile& sums) {
     switch (tile) {
         case 0: _tile_stored(0, sums.of, 64); break;
         case 1: _tile_stored(1, sums.of, 64); break;
@@ -135,7 +133,7 @@ inline void store_tile(int tile, Sums& sums) {
 
 // acc += the sums of one group of columns, scaled.
 template <int COUNT, Format FORMAT>
-[[gnu::always_inline]] inline void add_group(const Sums& sums, const float* scale, const uint16_t* w_scale, v16 (&acc)[COUNT]) {
+[[gnu::always_inline]] inline void add_group(const Tile& sums, const float* scale, const uint16_t* w_scale, v16 (&acc)[COUNT]) {
     v16 of_rows;
     if constexpr (FORMAT == Format::int4) of_rows = wide(w_scale);
 #pragma GCC unroll 16
@@ -152,7 +150,7 @@ template <int COUNT, Format FORMAT>
 template <int COUNT, Format FORMAT>
 void add_groups(const char* x, const char* w, int64_t groups, const float* scales, const uint16_t* w_scales, v16* out) {
     constexpr int64_t WIDTH = FORMAT == Format::int4 ? GROUP4 : GROUP8;
-    Sums sums[LAG];
+    Tile sums[LAG];
     v16 acc[COUNT];
 #pragma GCC unroll 16
     for (int r = 0; r < COUNT; ++r) acc[r] = out[r];
@@ -226,18 +224,6 @@ void multiply_bfloat16(const Matrix& m, const Rows& rows, int64_t n, const char*
     }
 }
 
-// As `finish`, of one row of activations and up to BLOCKS blocks from row `row` of the weights on.
-inline void finish_row(const v16* acc, int64_t row, int64_t blocks, int64_t rows, const Result& result, float* out) {
-    for (int64_t b = 0; b < blocks; ++b, row += ROWS, out += ROWS) {
-        __mmask16 real = __mmask16(rows - row >= ROWS ? 0xffff : (1 << (rows - row)) - 1);
-        v16 y = acc[b];
-        if (result.bias) y += wide(result.bias + row);
-        if (result.activate) y = activate(y, result.activation);
-        if (result.add) y += (v16)_mm512_maskz_loadu_ps(real, out);
-        _mm512_mask_storeu_ps(out, real, (__m512)y);
-    }
-}
-
 void multiply_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
                     const Result& result) {
     if (!tiled(m, rows.count)) return multiply(m, rows, first, last, first_block, last_block, result);
@@ -267,14 +253,9 @@ void multiply_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t la
                 multiply_integers<ROWS, Format::int4>(m, rows, n, w, block, blocks, panel);
             }
             for (int64_t r = 0; r < count; ++r) {
-                const v16* acc = panel[r / ROWS][r % ROWS];
-                if (result.next) {
-                    alignas(64) float next[BLOCKS * ROWS] = {};
-                    finish_row(acc, row, blocks, m.rows, result, next);
-                    prepare_some(*result.next_matrix, *result.next, n + r, row, next);
-                } else {
-                    finish_row(acc, row, blocks, m.rows, result, result.out + (n + r) * result.stride + row);
-                }
+                v16 y[BLOCKS];
+                for (int64_t b = 0; b < BLOCKS; ++b) y[b] = b < blocks ? panel[r / ROWS][r % ROWS][b] : v16{};
+                finish_blocks(y, row, m.rows, result, n + r, prepare_some);
             }
         }
     }
@@ -355,19 +336,9 @@ void attend_prompt_in(const Heads& heads, const float* queries, int64_t stride, 
             two_tiles<PARTS>(query, width, asked, keys + j * width, ROWS * width, TILE / 2, cached, width / 32, scores + j, length);
         float totals[ROWS];
         for (int64_t r = 0; r < some; ++r) {
-            float* row = scores + r * length;
-            for (int64_t j = visible; j < length; ++j) row[j] = -INFINITY;
-            __m512 most = _mm512_set1_ps(-INFINITY);
-            for (int64_t j = 0; j < length; j += ROWS) most = _mm512_max_ps(most, _mm512_loadu_ps(row + j));
-            float top = _mm512_reduce_max_ps(most);
-            v16 total = {};
-            for (int64_t j = 0; j < length; j += ROWS) {
-                v16 weight = wide(row + j) - top;
-                weight = weight < -86.0f ? v16{} : exponential(weight);
+            totals[r] = 1 / exponentials(scores + r * length, visible, length, [&](int64_t j, v16 weight) {
                 split(weight, weights + r * length + j, seen, PARTS);
-                total += weight;
-            }
-            totals[r] = 1 / _mm512_reduce_add_ps((__m512)total);
+            });
         }
         for (int64_t d = 0; d < width; d += 32)
             two_tiles<PARTS>(weights, length, seen, values + d * 32, TILE / 2, 32 * width, cached, length / 32, out + d, width);

@@ -28,21 +28,19 @@ inline void put_rows(uint16_t* out, int64_t, v16 x, v16 y) {
 // As of floats (kernels_impl.h); a row's numbers are multiplied by pairs, and so do columns lie.
 template <int N>
 void add_products(const uint16_t* x, int64_t stride, const uint16_t* columns, int64_t next, int64_t step, int64_t count,
-                  v16 (*sums)[2]) {
-    __m512 acc[N][2];
-#pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) acc[n][0] = (__m512)sums[n][0], acc[n][1] = (__m512)sums[n][1];
+                  Sums sums) {
+    v16 acc[N][2];
+    sums.read(acc);
     for (int64_t c = 0; c < count; c += 2, columns += 2 * step) {
         __m512bh one = (__m512bh)load_bytes(columns), two = (__m512bh)load_bytes(columns + 2 * next);
 #pragma GCC unroll 16
         for (int n = 0; n < N; ++n) {
             __m512bh pair = (__m512bh)all_four(reinterpret_cast<const int8_t*>(x + n * stride + c));
-            acc[n][0] = _mm512_dpbf16_ps(acc[n][0], one, pair);
-            acc[n][1] = _mm512_dpbf16_ps(acc[n][1], two, pair);
+            acc[n][0] = (v16)_mm512_dpbf16_ps((__m512)acc[n][0], one, pair);
+            acc[n][1] = (v16)_mm512_dpbf16_ps((__m512)acc[n][1], two, pair);
         }
     }
-#pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) sums[n][0] = (v16)acc[n][0], sums[n][1] = (v16)acc[n][1];
+    sums.write(acc);
 }
 #endif
 
@@ -66,6 +64,14 @@ void take_page(const Heads& heads, int64_t page, int64_t visible, int64_t size, 
         }
 }
 
+// Sixteen numbers, or as many as there are.
+inline void copy_some(void* to, const void* from, int64_t count) {
+    if (count >= ROWS)
+        std::memcpy(to, from, ROWS * 4);
+    else
+        std::memcpy(to, from, size_t(count) * 4);
+}
+
 template <typename Number>
 void attend_prompt_as(const Heads& heads, const float* queries, int64_t stride, int64_t count, int64_t visible,
                       int64_t head_size, float scale, float* context, int64_t context_stride) {
@@ -79,25 +85,23 @@ void attend_prompt_as(const Heads& heads, const float* queries, int64_t stride, 
         for (int i = 0; i < N; ++i)
             for (int64_t d = 0; d < size; d += ROWS) {
                 v16 x = {};
-                std::memcpy(&x, queries + (n + i) * stride + d, size_t(std::min<int64_t>(ROWS, head_size - d)) * 4);
+                copy_some(&x, queries + (n + i) * stride + d, head_size - d);
                 put(query + i * size + d, x * scale);
             }
-        for (int64_t j = 0; j < length; j += 32) {
-            v16 sums[N][2] = {};
-            add_products<N>(query, size, keys + j * size, 16, 32, size, sums);
-            for (int i = 0; i < N; ++i) std::memcpy(scores + i * length + j, sums[i], sizeof sums[i]);
-        }
+        for (int64_t j = 0; j < length; j += 32)
+            add_products<N>(query, size, keys + j * size, 16, 32, size, Sums{scores + j, length});
         float factors[N];
         for (int i = 0; i < N; ++i)
             factors[i] = 1 / exponentials(scores + i * length, visible, length,
                                           [&](int64_t j, v16 weight) { put(weights + i * length + j, weight); });
         for (int64_t d = 0; d < head_size; d += 32) {
-            v16 sums[N][2] = {};
-            add_products<N>(weights, length, values + d * length, 16, 32, length, sums);
-            for (int i = 0; i < N; ++i) {
-                sums[i][0] *= factors[i], sums[i][1] *= factors[i];
-                std::memcpy(context + (n + i) * context_stride + d, sums[i], size_t(std::min<int64_t>(32, head_size - d)) * 4);
-            }
+            v16 sums[N][2];
+            add_products<N>(weights, length, values + d * length, 16, 32, length, Sums{reinterpret_cast<float*>(sums), 2 * ROWS});
+            for (int i = 0; i < N; ++i)
+                for (int b = 0; b < 2 && d + b * ROWS < head_size; ++b) {
+                    v16 y = sums[i][b] * factors[i];
+                    copy_some(context + (n + i) * context_stride + d + b * ROWS, &y, head_size - d - b * ROWS);
+                }
         }
     });
 }

@@ -88,8 +88,6 @@ inline Wholes wholes(const uint8_t* p) {
 inline void fetch(const void* p) { __builtin_prefetch(p); }
 inline void soon(const void* p) { __builtin_prefetch(p, 0, 2); }  // into the second cache
 
-inline float sum(v8 x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
-
 template <typename V>
 inline V max(V x, V y) {
     return x > y ? x : y;
@@ -98,29 +96,44 @@ template <typename V>
 inline V min(V x, V y) {
     return x < y ? x : y;
 }
+// One number of all: the halves of a vector are put together, the halves of that, and so on.
+template <typename V, typename Fold>
+inline auto folded(V x, const Fold& fold) {
+    if constexpr (sizeof(V) == 2 * sizeof x[0]) {
+        return fold(x[0], x[1]);
+    } else {
+        typedef std::remove_reference_t<decltype(x[0])> Half __attribute__((vector_size(sizeof(V) / 2)));
+        Half halves[2];
+        std::memcpy(halves, &x, sizeof x);
+        return folded(fold(halves[0], halves[1]), fold);
+    }
+}
+
+template <typename V>
+inline auto sum(V x) {
+    return folded(x, [](auto y, auto z) { return y + z; });
+}
+
 inline float largest(Wide x) {
-    float most = x[0];
-    for (int i = 1; i < WIDTH; ++i) most = std::max(most, x[i]);
-    return most;
+    return folded(x, [](auto y, auto z) { return max(y, z); });
 }
 
 constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it rounds a number below 2^22 to the nearest whole one
 constexpr int32_t ROUND_BITS = 0x4b400000;
 
-// exp(x): 2^n times a polynomial in the rest (the coefficients of Cephes' expf); relative error below 2e-7.
+// exp(x) of -87 <= x <= 88, as 2^n times 2^r, |r| <= 1/2, of which the minimax polynomial has a relative error of 9.2e-8.
+// The exponent is added to the bits.
 template <typename V>
 inline V exponential(V x) {
-    x = max(min(x, V{} + 88.0f), V{} - 87.0f);
     V rounded = x * 1.44269504088896341f + ROUND;
-    auto n = (decltype(x < x))rounded - ROUND_BITS;
-    V whole = rounded - ROUND;
-    V r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-    V p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    return (p * (r * r) + r + 1.0f) * (V)((n + 127) << 23);
+    V r = x * 1.44269504088896341f - (rounded - ROUND);
+    V p = 1.3264720366e-3f * r + 9.6715130223e-3f;
+    p = p * r + 5.5507337777e-2f;
+    p = p * r + 2.4022242077e-1f;
+    p = p * r + 6.9314697756e-1f;
+    p = p * r + 1.0f;
+    typedef decltype(x < x) Whole;
+    return (V)((Whole)p + ((Whole)rounded << 23));
 }
 
 // erf(x), Abramowitz and Stegun 7.1.26; absolute error below 1.5e-7.
@@ -132,19 +145,26 @@ inline V error_function(V x) {
     p = p * t + 1.421413741f;
     p = p * t - 0.284496736f;
     p = p * t + 0.254829592f;
-    V y = 1.0f - p * t * exponential(-magnitude * magnitude);
+    V y = 1.0f - p * t * exponential(max(-magnitude * magnitude, V{} - 87.0f));
     return x < 0 ? -y : y;
 }
 
-template <typename V>
-inline V activate(V x, Activation kind) {
+// Several vectors together: none waits for the others' divisions.
+template <typename V, int N>
+inline void activate(V (&y)[N], Activation kind) {
+    auto each = [&](const auto& work) {
+#pragma GCC unroll 8
+        for (int i = 0; i < N; ++i) y[i] = work(y[i]);
+    };
     switch (kind) {
-        case Activation::gelu: return 0.5f * x * (1.0f + error_function(x * 0.70710678118654752f));
+        case Activation::gelu: return each([](V x) { return 0.5f * x * (1.0f + error_function(x * 0.70710678118654752f)); });
         case Activation::gelu_tanh:  // 0.5 x (1 + tanh(u)) = x / (1 + exp(-2 u))
-            return x / (1.0f + exponential(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
-        case Activation::relu: return max(x, V{});
+            return each([](V x) {
+                V u = -1.5957691216057308f * (x + 0.044715f * x * x * x);
+                return x / (1.0f + exponential(max(min(u, V{} + 88.0f), V{} - 87.0f)));
+            });
+        case Activation::relu: return each([](V x) { return max(x, V{}); });
     }
-    return x;
 }
 
 constexpr int OFFSET8 = 128, OFFSET4 = 16;  // added to weights where they have to be unsigned
@@ -533,32 +553,36 @@ void tiles(int64_t count, const Matrix& m, int64_t block, const Rows& rows, int6
     tile<N>(m, block, rows, first, out);
 }
 
-// Rounds `group` numbers to int8 with one scale.
-inline void quantize(const float* x, int64_t group, int8_t* q, float* scale, float* sum) {
+// Rounds GROUP numbers to int8 with one scale.
+template <int GROUP>
+inline void quantize(const float* x, int8_t* q, float* scale, float* sum_of_them) {
     Wide most = {};
-    for (int64_t c = 0; c < group; c += WIDTH) most = max(most, max(wide(x + c), -wide(x + c)));
+    for (int c = 0; c < GROUP; c += WIDTH) most = max(most, max(wide(x + c), -wide(x + c)));
     float top = largest(most), inverse = top > 0 ? 127 / top : 0;
     Wholes total = {};
-    for (int64_t c = 0; c < group; c += WIDTH) {
+    for (int c = 0; c < GROUP; c += WIDTH) {
         Wholes whole = (Wholes)(wide(x + c) * inverse + ROUND) - ROUND_BITS;
         Bytes bytes = __builtin_convertvector(whole, Bytes);
         std::memcpy(q + c, &bytes, sizeof bytes);
         total += whole;
     }
     *scale = top / 127;
-    int32_t all_of_them = 0;
-    for (int i = 0; i < WIDTH; ++i) all_of_them += total[i];
-    *sum = float(all_of_them);
+    *sum_of_them = float(sum(total));
+}
+
+// The same of 64 columns, group by group; the scale and the sum of the group that begins at column i are those at place(i).
+template <typename Place>
+inline void quantize_columns(const Matrix& m, const float* x, int8_t* q, const Rows& rows, const Place& place) {
+    static_assert(COLUMNS == GROUP8);
+    if (m.format == Format::int8) return quantize<GROUP8>(x, q, rows.scales + place(0), rows.sums + place(0));
+    for (int i = 0; i < COLUMNS; i += GROUP4) quantize<GROUP4>(x + i, q + i, rows.scales + place(i), rows.sums + place(i));
 }
 
 // Columns c..c+63 of row n.
 inline void prepare_columns(const Matrix& m, const Rows& rows, int64_t n, int64_t c, const float* x) {
-    int64_t columns = m.padded_columns(), group = m.group();
-    for (int64_t end = c + COLUMNS; c < end; c += group, x += group) {
-        int64_t place = (n * columns + c) / group;
-        quantize(x, group, rows.quantized + n * columns + c, rows.scales + place, rows.sums + place);
-        if (m.format == Format::int8) rows.sums[place] *= OFFSET8;
-    }
+    int64_t first = n * m.padded_columns() + c, place = m.format == Format::int8 ? first / GROUP8 : first / GROUP4;
+    quantize_columns(m, x, rows.quantized + first, rows, [&](int64_t i) { return place + i / GROUP4; });
+    if (m.format == Format::int8) rows.sums[place] *= OFFSET8;
 }
 
 void prepare(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
@@ -568,18 +592,20 @@ void prepare(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
         for (int64_t c = 0; c < columns; c += COLUMNS) prepare_columns(m, rows, n, c, rows.values + n * columns + c);
 }
 
-// What becomes of sums of the rows `row` and on, but for what they are added to.
-inline Wide finished(Wide y, int64_t row, const Result& result) {
-    if (result.bias) y += wide(result.bias + row);
-    return result.activate ? activate(y, result.activation) : y;
-}
-
+// Writes what becomes of sums of the rows `row` and on.
 inline void finish(Wide y, int64_t row, int64_t rows, const Result& result, int64_t n) {
     float* out = result.out + n * result.stride + row;
     int64_t count = std::min<int64_t>(WIDTH, rows - row);
-    y = finished(y, row, result);
+    if (result.bias) y += wide(result.bias + row);
+    if (result.activate) {
+        Wide one[] = {y};
+        activate(one, result.activation);
+        y = one[0];
+    }
     if (count < WIDTH) {
-        for (int64_t r = 0; r < count; ++r) out[r] = result.add ? out[r] + y[r] : y[r];
+        float some[WIDTH];
+        put(some, y);
+        for (int64_t r = 0; r < count; ++r) out[r] = result.add ? out[r] + some[r] : some[r];
         return;
     }
     if (result.add) y += wide(out);
@@ -613,14 +639,33 @@ void by_rows(int64_t count, const Work& work) {
         if (n < count) by_rows<N - 1>(count - n, [&](int64_t rest, auto some) { work(n + rest, some); });
 }
 
-// sums [N][2] += N rows of numbers, `stride` apart, x 32 columns: 16 and, `next` numbers further on, 16 more, whose rows are
-// `step` numbers apart.
-template <int N>
-void add_products(const float* x, int64_t stride, const float* columns, int64_t next, int64_t step, int64_t count,
-                  v16 (*sums)[2]) {
-    v16 acc[N][2];
+// Sums of rows x 32 columns, rows `stride` numbers apart. They begin at zero, or at what is there.
+struct Sums {
+    float* at;
+    int64_t stride;
+    bool more = false;
+
+    Sums from(int64_t row) const { return {at + row * stride, stride, more}; }
+    template <int N>
+    void read(v16 (&acc)[N][2]) const {
 #pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) acc[n][0] = sums[n][0], acc[n][1] = sums[n][1];
+        for (int n = 0; n < N; ++n)
+            for (int b = 0; b < 2; ++b) acc[n][b] = more ? wide(at + n * stride + b * ROWS) : v16{};
+    }
+    template <int N>
+    void write(const v16 (&acc)[N][2]) const {
+#pragma GCC unroll 16
+        for (int n = 0; n < N; ++n)
+            for (int b = 0; b < 2; ++b) put(at + n * stride + b * ROWS, acc[n][b]);
+    }
+};
+
+// Adds N rows of numbers, `stride` apart, x 32 columns: 16 and, `next` numbers further on, 16 more, whose rows are `step`
+// numbers apart.
+template <int N>
+void add_products(const float* x, int64_t stride, const float* columns, int64_t next, int64_t step, int64_t count, Sums sums) {
+    v16 acc[N][2];
+    sums.read(acc);
     for (int64_t c = 0; c < count; ++c, columns += step) {
         v16 one = wide(columns), two = wide(columns + next);
 #pragma GCC unroll 16
@@ -630,14 +675,14 @@ void add_products(const float* x, int64_t stride, const float* columns, int64_t 
             acc[n][1] += two * value;
         }
     }
-#pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) sums[n][0] = acc[n][0], sums[n][1] = acc[n][1];
+    sums.write(acc);
 }
 
 // The same of bfloat16, two columns in a row, of which odd ones are added up apart.
 template <int N>
-void add_bfloat16(const float* x, int64_t stride, const uint16_t* one, const uint16_t* two, int64_t columns, v16 (*sums)[2]) {
-    v16 acc[N][2] = {}, odd_acc[N][2] = {};
+void add_bfloat16(const float* x, int64_t stride, const uint16_t* one, const uint16_t* two, int64_t columns, Sums sums) {
+    v16 acc[N][2], odd_acc[N][2] = {};
+    sums.read(acc);
     for (int64_t c = 0; c < columns; c += 2, one += 2 * ROWS, two += 2 * ROWS) {
         i16 first = (i16)load_bytes(one), second = (i16)load_bytes(two);
         fetch(one + 3072);
@@ -652,7 +697,8 @@ void add_bfloat16(const float* x, int64_t stride, const uint16_t* one, const uin
     }
 #pragma GCC unroll 16
     for (int n = 0; n < N; ++n)
-        for (int b = 0; b < 2; ++b) sums[n][b] += acc[n][b] + odd_acc[n][b];
+        for (int b = 0; b < 2; ++b) acc[n][b] += odd_acc[n][b];
+    sums.write(acc);
 }
 
 // The same of whole numbers, group by group. Weights are signed bytes (int8), or unsigned ones that are `OFFSET4` too much;
@@ -660,11 +706,10 @@ void add_bfloat16(const float* x, int64_t stride, const uint16_t* one, const uin
 template <int N, Format FORMAT>
 void add_integers(const int8_t* x, int64_t stride, const uint8_t* one, const uint8_t* two, int64_t groups,
                   const float* scales, const float* x_sums, int64_t scales_stride, const uint16_t* const w_scales[2],
-                  int64_t ahead, v16 (*sums)[2]) {
+                  int64_t ahead, Sums sums) {
     constexpr int STEPS = (FORMAT == Format::int8 ? GROUP8 : GROUP4) / 4;
     v16 acc[N][2];
-#pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) acc[n][0] = sums[n][0], acc[n][1] = sums[n][1];
+    sums.read(acc);
     for (int64_t g = 0; g < groups; ++g) {
         i16 dot[N][2] = {};
         for (int step = 0; step < STEPS; ++step, one += 4 * ROWS, two += 4 * ROWS) {
@@ -694,8 +739,7 @@ void add_integers(const int8_t* x, int64_t stride, const uint8_t* one, const uin
             }
         }
     }
-#pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) sums[n][0] = acc[n][0], sums[n][1] = acc[n][1];
+    sums.write(acc);
 }
 
 // A block of int4 weights, less their zero points and plus `offset`, as bytes in the order of int8.
@@ -714,7 +758,7 @@ void widen(const Matrix& m, int64_t block, uint8_t offset, uint8_t* out) {
     }
 }
 
-// sums [SOME][2] += up to SOME rows from row n on x two blocks, or twice the same one. A weight that has been loaded meets
+// sums [count][2] = rows from row n on x two blocks, or twice the same one. A weight that has been loaded meets
 // several rows, and two blocks share a row's numbers. int4 weights are at `widened`.
 void add_pair(const Matrix& m, const Rows& rows, int64_t n, int64_t count, int64_t block, int64_t next, const uint8_t* widened,
               v16 (*sums)[2]) {
@@ -722,16 +766,17 @@ void add_pair(const Matrix& m, const Rows& rows, int64_t n, int64_t count, int64
     int64_t near = m.format == Format::bfloat16 ? columns : PAIR_BYTES / (2 * ROWS) / (m.integer() ? 1 : 4);
     for (int64_t c = 0; c < columns; c += near) {
         int64_t some = std::min(near, columns - c);
+        Sums to{reinterpret_cast<float*>(sums), 2 * ROWS, c > 0};
         if (m.format == Format::float32) {
             auto from = floats<float>(m, block, rows, n);
             by_rows<12>(count, [&](int64_t i, auto N) {
-                add_products<N>(from.x + i * columns + c, columns, from.w + c * ROWS, next * columns * ROWS, ROWS, some, sums + i);
+                add_products<N>(from.x + i * columns + c, columns, from.w + c * ROWS, next * columns * ROWS, ROWS, some, to.from(i));
             });
         } else if (m.format == Format::bfloat16) {
             auto from = floats<uint16_t>(m, block, rows, n);
             const uint16_t *one = from.w + c * ROWS, *two = one + next * columns * ROWS;
             by_rows<6>(count, [&](int64_t i, auto N) {
-                add_bfloat16<N>(from.x + i * columns + c, columns, one, two, some, sums + i);
+                add_bfloat16<N>(from.x + i * columns + c, columns, one, two, some, to.from(i));
             });
         } else {
             auto from = integers<uint8_t>(m, block, rows, n);
@@ -743,9 +788,32 @@ void add_pair(const Matrix& m, const Rows& rows, int64_t n, int64_t count, int64
                 auto add = widened ? add_integers<N, Format::int4> : add_integers<N, Format::int8>;
                 int64_t place = i * groups + c / group;
                 add(from.x + i * columns + c, columns, one, two, some / group, from.scales + place, from.sums + place, groups,
-                    w_scales, ahead, sums + i);
+                    w_scales, ahead, to.from(i));
             });
         }
+    }
+}
+
+// As `finish`, of BLOCKS blocks together; sums of blocks that a matrix does not have are zero. Where the results are to be
+// prepared for the next matrix, `prepare` does that with 64 columns of a row.
+template <typename Prepare>
+inline void finish_blocks(v16 (&y)[BLOCKS], int64_t row, int64_t rows, const Result& result, int64_t n, const Prepare& prepare) {
+    static_assert(BLOCKS * ROWS == COLUMNS);
+    int64_t count = rows - row;
+#pragma GCC unroll 4
+    for (int64_t b = 0; b < BLOCKS && result.bias; ++b)
+        if (b * ROWS < count) y[b] += wide(result.bias + row + b * ROWS);
+    if (result.activate) activate(y, result.activation);
+    float numbers[COLUMNS], *out = result.out + n * result.stride + row;
+    if (result.next) {
+        std::memcpy(numbers, y, sizeof y);
+        prepare(*result.next_matrix, *result.next, n, row, numbers);
+    } else if (count >= COLUMNS) {
+#pragma GCC unroll 4
+        for (int64_t b = 0; b < BLOCKS; ++b) put(out + b * ROWS, result.add ? y[b] + wide(out + b * ROWS) : y[b]);
+    } else {
+        std::memcpy(numbers, y, sizeof y);
+        for (int64_t r = 0; r < count; ++r) out[r] = result.add ? out[r] + numbers[r] : numbers[r];
     }
 }
 
@@ -768,19 +836,15 @@ void multiply_many(const Matrix& m, const Rows& rows, int64_t first, int64_t las
                 for (int64_t n = 0; n < count; ++n)
                     for (int64_t b = 0; b < blocks; ++b)
                         __builtin_prefetch(result.out + (start + n) * result.stride + row + b * ROWS, 1, 2);
-            v16 sums[BLOCKS / 2][SOME][2] = {};
+            v16 sums[BLOCKS / 2][SOME][2];
             for (int64_t b = 0; b < blocks; b += 2)
                 add_pair(m, rows, start, count, block + b, b + 1 < blocks, widened ? widened + b * bytes : nullptr,
                          sums[b / 2]);
             for (int64_t n = 0; n < count; ++n) {
-                auto sum = [&](int64_t b) { return sums[b / 2][n][b % 2] * of_rows[b]; };
-                if (result.next) {
-                    alignas(64) float values[BLOCKS * ROWS] = {};
-                    for (int64_t b = 0; b < blocks; ++b) put(values + b * ROWS, finished(sum(b), row + b * ROWS, result));
-                    prepare_columns(*result.next_matrix, *result.next, start + n, row, values);
-                } else {
-                    for (int64_t b = 0; b < blocks; ++b) finish(sum(b), row + b * ROWS, m.rows, result, start + n);
-                }
+                v16 y[BLOCKS];
+#pragma GCC unroll 4
+                for (int64_t b = 0; b < BLOCKS; ++b) y[b] = b < blocks ? sums[b / 2][n][b % 2] * of_rows[b] : v16{};
+                finish_blocks(y, row, m.rows, result, start + n, prepare_columns);
             }
         }
     }
@@ -804,19 +868,17 @@ void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, in
 }
 
 void normalize(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y) {
-    int64_t whole = n / 8 * 8;
-    v8 sums = all(0);
-    for (int64_t i = 0; i < whole; i += 8) sums += load(x + i);
+    int64_t whole = n / WIDTH * WIDTH;
+    Wide sums = {}, squares = {};
+    for (int64_t i = 0; i < whole; i += WIDTH) sums += wide(x + i);
     float mean = sum(sums);
     for (int64_t i = whole; i < n; ++i) mean += x[i];
     mean /= float(n);
-    v8 squares = all(0);
-    for (int64_t i = 0; i < whole; i += 8) squares += (load(x + i) - mean) * (load(x + i) - mean);
+    for (int64_t i = 0; i < whole; i += WIDTH) squares += (wide(x + i) - mean) * (wide(x + i) - mean);
     float variance = sum(squares);
     for (int64_t i = whole; i < n; ++i) variance += (x[i] - mean) * (x[i] - mean);
     float factor = 1 / std::sqrt(variance / float(n) + eps);
-    for (int64_t i = 0; i < whole; i += 8)
-        put(y + i, (load(x + i) - mean) * factor * load(weight + i) + load(bias + i));
+    for (int64_t i = 0; i < whole; i += WIDTH) put(y + i, (wide(x + i) - mean) * factor * wide(weight + i) + wide(bias + i));
     for (int64_t i = whole; i < n; ++i) y[i] = (x[i] - mean) * factor * weight[i] + bias[i];
 }
 
@@ -839,15 +901,14 @@ float exponentials(float* scores, int64_t visible, int64_t length, const Keep& k
     for (int64_t j = visible; j < length; ++j) scores[j] = -INFINITY;
     Wide most = Wide{} - INFINITY, total = {};
     for (int64_t j = 0; j < length; j += WIDTH) most = max(most, wide(scores + j));
-    float highest = largest(most), sum = 0;
+    float highest = largest(most);
     for (int64_t j = 0; j < length; j += WIDTH) {
         Wide weight = wide(scores + j) - highest;
         weight = weight < -86.0f ? Wide{} : exponential(weight);
         keep(j, weight);
         total += weight;
     }
-    for (int i = 0; i < WIDTH; ++i) sum += total[i];
-    return sum;
+    return sum(total);
 }
 
 template <typename Number, int N>
@@ -870,8 +931,8 @@ void attend_queries(const Heads& heads, const float* queries, const int64_t* vis
     }
     for (int n = 0; n < N; ++n) {
         float* row = scores + n * stride;
-        float sum = exponentials(row, visible[n], stride, [row](int64_t j, Wide weight) { put(row + j, weight); });
-        for (int64_t j = 0; j < stride; j += WIDTH) put(row + j, wide(row + j) / sum);
+        float total = exponentials(row, visible[n], stride, [row](int64_t j, Wide weight) { put(row + j, weight); });
+        for (int64_t j = 0; j < stride; j += WIDTH) put(row + j, wide(row + j) / total);
     }
     std::memset(context, 0, N * size * sizeof(float));
     for (int64_t start = 0; start < most; start += PAGE) {
@@ -914,13 +975,12 @@ Peak peak(const float* scores, const uint8_t* barred, int64_t n) {
     };
     Wide most = Wide{} - INFINITY, total = {};
     for (int64_t j = 0; j < n; j += WIDTH) most = max(most, kept(j));
-    float best = largest(most), base = best > -INFINITY ? best : 0, sum = 0;
+    float best = largest(most), base = best > -INFINITY ? best : 0;
     for (int64_t j = 0; j < n; j += WIDTH) {
         Wide apart = kept(j) - base, weight = apart < -86.0f ? Wide{} : exponential(apart);
         total += apart != apart ? apart : weight;
     }
-    for (int i = 0; i < WIDTH; ++i) sum += total[i];
-    return {best, sum};
+    return {best, sum(total)};
 }
 
 void attend(const Heads& heads, bool half, const float* queries, int count, const int64_t* visible, int64_t size,
