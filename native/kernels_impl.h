@@ -121,8 +121,8 @@ inline float largest(Wide x) {
 constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it rounds a number below 2^22 to the nearest whole one
 constexpr int32_t ROUND_BITS = 0x4b400000;
 
-// exp(x) of -87 <= x <= 88, as 2^n times 2^r, |r| <= 1/2, of which the minimax polynomial has a relative error of 9.2e-8.
-// The exponent is added to the bits.
+// exp(x) of -87 <= x <= 88, as 2^n, which is added to the bits, times the minimax polynomial of 2^r, |r| <= 1/2. Relative error
+// below 7e-7 for |x| <= 10 and 4e-6 for all, most of it of x times log2(e); half of that where products are not rounded.
 template <typename V>
 inline V exponential(V x) {
     V rounded = x * 1.44269504088896341f + ROUND;

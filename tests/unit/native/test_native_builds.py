@@ -1,9 +1,10 @@
-"""The C++ sources in other builds: AVX-512 kernels on any x86 processor, and all of it under sanitizers."""
+"""The C++ sources in other builds: AVX-512 and AMX emulated, and all of it under sanitizers."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -109,15 +110,28 @@ def test_avx512_kernels_compute_what_the_others_do(tmp_path: Path):
     exercise(source, "avx512", 24, GLMKIT_INSTRUCTIONS="avx512")
 
 
-NEEDED = {"amx": "amx_int8", "avx512bf16": "avx512_bf16"}
+CPUINFO = Path("/proc/cpuinfo")
+PROCESSOR = set(re.findall(r"\w+", CPUINFO.read_text() if CPUINFO.exists() else ""))
+EMULATED_AMX = ("-include", str(Path(__file__).with_name("emulated_amx.h")))
+
+
+def test_amx_kernels_compute_what_the_others_do(tmp_path: Path):
+    """Tiles are emulated, where the processor has the rest: everything else is as it is compiled for AMX."""
+    if "avx512_bf16" not in PROCESSOR:
+        pytest.skip("this processor has no AVX-512 with BF16")
+    source = build(tmp_path, *EMULATED_AMX)
+    exercise(source, "amx", 24, GLMKIT_INSTRUCTIONS="amx")
 
 
 @pytest.mark.parametrize("instructions", ["amx", "avx512bf16", "avx2", "portable"])
 def test_sanitizers_find_nothing(tmp_path: Path, instructions: str):
     """No read or write beyond what is there, nothing undefined: over odd sizes, forks, truncations and threads."""
-    if NEEDED.get(instructions, "") not in Path("/proc/cpuinfo").read_text():
-        pytest.skip(f"this processor has no {instructions}")
-    source = build(tmp_path, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1")
+    if instructions in ("amx", "avx512bf16") and "avx512_bf16" not in PROCESSOR:
+        pytest.skip("this processor has no AVX-512 with BF16")
+    emulated = EMULATED_AMX if instructions == "amx" and "amx_int8" not in PROCESSOR else ()
+    source = build(
+        tmp_path, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", *emulated
+    )
     library = subprocess.run(
         ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     )
