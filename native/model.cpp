@@ -198,8 +198,10 @@ struct glmkit_model {
                    double* log_probabilities);
     Rows rows(const float* values, int64_t n, int64_t columns, int which = 0);
     bool tiled(int64_t n, const Matrix& m) const;
-    void project(int thread, const Matrix& m, const Rows& rows, const Result& result, bool ready = false);
-    void keep(const Feed& feed, int64_t layer, int64_t token, const float* row);
+    bool prepares(int64_t n, const Matrix& m) const { return m.integer() || tiled(n, m); }  // whether it reads other than floats
+    void prepare(int thread, const Matrix& m, const Rows& rows);
+    void project(int thread, const Matrix& m, const Rows& rows, const Result& result);
+    void keep(const Feed& feed, int64_t layer, int64_t token, int64_t first_head, int64_t last_head, const float* row);
 };
 
 // The n rows [n, padded columns] with room for what matrices want them to be; tiles have 16 rows, and up to two bfloat16 a
@@ -215,30 +217,35 @@ bool glmkit_model::tiled(int64_t n, const Matrix& m) const {
     return kernels.tiled && kernels.tiled(m, n);
 }
 
-// result = m x rows, on all threads. Rows are quantized first where the matrix wants it and they are not `ready`.
-void glmkit_model::project(int thread, const Matrix& m, const Rows& rows, const Result& result, bool ready) {
-    int64_t n = rows.count, threads = pool.threads(), columns = m.padded_columns();
-    bool tiles = tiled(n, m);
-    if (!ready && (m.integer() || tiles))
+// Makes of rows what the matrix wants them to be, on all threads.
+void glmkit_model::prepare(int thread, const Matrix& m, const Rows& rows) {
+    int64_t n = rows.count, threads = pool.threads();
+    if (prepares(n, m))
         pool.share(thread, n, padded(n, threads) / threads,
                    [&](int64_t first, int64_t last) { kernels.prepare(m, rows, first, last); });
+}
+
+// result = m x rows, which are prepared, on all threads.
+void glmkit_model::project(int thread, const Matrix& m, const Rows& rows, const Result& result) {
+    int64_t n = rows.count, threads = pool.threads(), columns = m.padded_columns();
+    bool tiles = tiled(n, m);
     // Rows with which weights are multiplied before the next rows are; tiles are so fast that activations should stay in a
     // core's cache while weights go by.
     int64_t some = 512, bytes = columns * (m.format == Format::bfloat16 ? 4 : 1);
     if (tiles) some = std::max<int64_t>(128, (1 << 20) / bytes / 32 * 32);
-    int64_t blocks = m.blocks(), piece = std::max<int64_t>(1, blocks / (16 * threads));
-    if (tiles || n > 8) piece = padded(piece, 4);  // many rows are multiplied with four blocks at a time
+    int64_t blocks = m.blocks(), least = std::max<int64_t>(1, blocks / (64 * threads));
+    if (tiles || n > 8) least = padded(least, 4);  // many rows are multiplied with four blocks at a time
     for (int64_t start = 0; start < n; start += some)
-        pool.share(thread, blocks, piece, [&](int64_t first, int64_t last) {
+        pool.share(thread, blocks, least, [&](int64_t first, int64_t last) {
             kernels.multiply(m, rows, start, std::min(start + some, n), first, last, result);
         });
 }
 
-// Stores the keys and values of one token in its sequence.
-void glmkit_model::keep(const Feed& feed, int64_t layer, int64_t token, const float* row) {
+// Stores the keys and values of one token, of some heads; `row` is its queries, keys and values.
+void glmkit_model::keep(const Feed& feed, int64_t layer, int64_t token, int64_t first_head, int64_t last_head, const float* row) {
     int64_t index = feed.before + token, place = index % PAGE;
     char* page = static_cast<char*>(feed.sequence->pages[size_t(index / PAGE)]->reserve(0));
-    for (int64_t head = 0; head < sizes.heads; ++head) {
+    for (int64_t head = first_head; head < last_head; ++head) {
         const float *key = row + sizes.hidden + head * head_size, *value = key + sizes.hidden;
         char *keys = page + offset(layer, 0, head), *values = page + offset(layer, 1, head) + place * padded_head * number;
         if (sizes.half_cache) {
@@ -260,6 +267,7 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
                            const int32_t* block_ids, const float* media, float* states, float* logits) {
     int64_t width = sizes.hidden, row = padded(width, COLUMNS), wide_row = padded(sizes.mlp, COLUMNS), most = 0, wanted = 0;
     std::vector<Queries> queries, prompts;
+    bool fed_little = true;  // of every sequence so few tokens that who attends to a head also stores its keys and values
     for (size_t f = 0; f < feeds.size(); ++f) {
         Feed& feed = feeds[f];
         for (const Page& page : feed.sequence->pages) feed.pages.push_back(page->reserve(0));
@@ -269,6 +277,7 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
         int64_t written = prompt ? feed.prefix : 0;
         for (int64_t token = 0; token < written; token += PROMPT) prompts.push_back({int32_t(f), int32_t(token)});
         for (int64_t token = written; token < feed.count; token += QUERIES) queries.push_back({int32_t(f), int32_t(token)});
+        fed_little = fed_little && feed.count <= QUERIES;
     }
     std::vector<int32_t> feed_of(static_cast<size_t>(total));
     for (size_t f = 0; f < feeds.size(); ++f)
@@ -276,7 +285,10 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
 
     int64_t score_row = QUERIES * padded(most, PAGE);
     int64_t own = score_row + 2 * QUERIES * padded_head;
-    float *x = hidden.floats(total * width), *y = normed.floats(total * row), *c = context.floats(total * row);
+    // The row of a single token is made by every thread for itself, which is sooner done than waited for.
+    bool alone = total == 1;
+    int64_t copies = alone ? pool.threads() : 1;
+    float *x = hidden.floats(total * width), *y = normed.floats(total * copies * row), *c = context.floats(total * row);
     float* q = qkv.floats(total * 3 * width);
     // What the MLP widens to is prepared where it is made.
     bool at_once = std::all_of(layers.begin(), layers.end(),
@@ -284,7 +296,7 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
     float* w = at_once ? nullptr : wide.floats(total * wide_row);
     float* z = states ? states : last.floats(wanted * row);
     int64_t state_row = states ? width : row;
-    Rows normed_rows = rows(y, total, row), context_rows = rows(c, total, row), wide_rows = rows(w, total, wide_row, 1);
+    Rows normed_rows = rows(y, total * copies, row), wide_rows = rows(w, total * copies, wide_row, 1);
     Rows last_rows = rows(z, wanted, row);
     float* private_memory = scratch.floats(pool.threads() * own);
     float scale = 1 / std::sqrt(float(head_size));
@@ -294,10 +306,31 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
         float* scores = private_memory + thread * own;
         float *queries_in = scores + score_row, *context_out = queries_in + QUERIES * padded_head;
         int64_t few = padded(total, pool.threads()) / pool.threads();
-        auto normalize = [&](const float* const norm[2]) {
-            pool.share(thread, total, few, [&](int64_t first, int64_t end) {
-                for (int64_t t = first; t < end; ++t)
-                    kernels.normalize(x + t * width, norm[0], norm[1], sizes.epsilon, width, y + t * row);
+        auto share_rows = [&](const auto& work) {
+            if (alone) return work(int64_t(0), total);
+            pool.share(thread, total, few, work);
+        };
+        // Of rows that are the same for all: where this thread prepares them, if each does that for itself.
+        auto own_copy = [&](Rows some, const float* values, int64_t columns) {
+            some.count = total, some.values = values;
+            int64_t at = alone ? thread : 0;
+            some.quantized += at * columns, some.scales += at * columns / GROUP4, some.sums += at * columns / GROUP4;
+            return some;
+        };
+        float* y_own = y + (alone ? thread : 0) * row;
+        Rows own_normed = own_copy(normed_rows, y_own, row), own_context = own_copy(normed_rows, c, row);
+        Rows own_wide = own_copy(wide_rows, w, wide_row);
+        auto prepare_rows = [&](const Matrix& m, const Rows& some) {
+            if (prepares(total, m))
+                share_rows([&](int64_t first, int64_t end) { kernels.prepare(m, some, first, end); });
+        };
+        auto normalize = [&](const float* const norm[2], const Matrix& m) {
+            bool wanted_otherwise = prepares(total, m);
+            share_rows([&](int64_t first, int64_t end) {
+                for (int64_t t = first; t < end; ++t) {
+                    kernels.normalize(x + t * width, norm[0], norm[1], sizes.epsilon, width, y_own + t * row);
+                    if (wanted_otherwise) kernels.prepare(m, own_normed, t, t + 1);
+                }
             });
         };
         pool.share(thread, total, few, [&](int64_t first, int64_t end) {
@@ -317,26 +350,28 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
         });
         for (int64_t l = 0; l < sizes.layers; ++l) {
             const Layer& layer = layers[size_t(l)];
-            normalize(layer.norm1);
-            project(thread, layer.qkv, normed_rows, {q, 3 * width, layer.qkv_bias});
-            pool.share(thread, total, few, [&](int64_t first, int64_t end) {
-                for (int64_t t = first; t < end; ++t) {
-                    const Feed& feed = feeds[size_t(feed_of[size_t(t)])];
-                    keep(feed, l, t - feed.first, q + t * 3 * width);
-                }
-            });
-            if (!prompts.empty())
-                pool.share(thread, int64_t(prompts.size()) * sizes.heads, 1, [&](int64_t first, int64_t) {
-                    const Queries& some = prompts[size_t(first / sizes.heads)];
-                    int64_t head = first % sizes.heads;
-                    const Feed& feed = feeds[size_t(some.feed)];
-                    int64_t t = feed.first + some.token, in = head * head_size;
-                    kernels.attend_prompt({feed.pages.data(), offset(l, 0, head), offset(l, 1, head)}, !layer.qkv.integer(),
-                                          q + t * 3 * width + in, 3 * width, std::min(PROMPT, feed.prefix - some.token),
-                                          feed.prefix, head_size, scale, c + t * row + in, row);
+            normalize(layer.norm1, layer.qkv);
+            project(thread, layer.qkv, own_normed, {q, 3 * width, layer.qkv_bias});
+            if (!fed_little)
+                pool.share(thread, total, few, [&](int64_t first, int64_t end) {
+                    for (int64_t t = first; t < end; ++t) {
+                        const Feed& feed = feeds[size_t(feed_of[size_t(t)])];
+                        keep(feed, l, t - feed.first, 0, sizes.heads, q + t * 3 * width);
+                    }
                 });
-            int64_t items = int64_t(queries.size()) * sizes.heads;
-            pool.share(thread, items, 1 + items / (16 * pool.threads()), [&](int64_t first, int64_t end) {
+            if (!prompts.empty())
+                pool.share(thread, int64_t(prompts.size()) * sizes.heads, 1, [&](int64_t first, int64_t end) {
+                    for (int64_t item = first; item < end; ++item) {
+                        const Queries& some = prompts[size_t(item / sizes.heads)];
+                        int64_t head = item % sizes.heads;
+                        const Feed& feed = feeds[size_t(some.feed)];
+                        int64_t t = feed.first + some.token, in = head * head_size;
+                        kernels.attend_prompt({feed.pages.data(), offset(l, 0, head), offset(l, 1, head)}, !layer.qkv.integer(),
+                                              q + t * 3 * width + in, 3 * width, std::min(PROMPT, feed.prefix - some.token),
+                                              feed.prefix, head_size, scale, c + t * row + in, row);
+                    }
+                });
+            pool.share(thread, int64_t(queries.size()) * sizes.heads, 1, [&](int64_t first, int64_t end) {
                 for (int64_t item = first; item < end; ++item) {
                     // Heads change slowest, so that neighbours read the same keys.
                     const Queries& some = queries[size_t(item % int64_t(queries.size()))];
@@ -346,6 +381,7 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
                     int64_t visible[QUERIES];
                     for (int i = 0; i < count; ++i) {
                         int64_t token = some.token + i;
+                        if (fed_little) keep(feed, l, token, head, head + 1, q + (feed.first + token) * 3 * width);
                         visible[i] = feed.before + std::max(feed.prefix, token + 1);
                         std::memcpy(queries_in + i * padded_head, q + (feed.first + token) * 3 * width + head * head_size,
                                     size_t(head_size) * 4);
@@ -358,12 +394,14 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
                                     context_out + i * padded_head, size_t(head_size) * 4);
                 }
             });
-            project(thread, layer.dense, context_rows, {x, width, layer.dense_bias, true});
-            normalize(layer.norm2);
+            prepare_rows(layer.dense, own_context);
+            project(thread, layer.dense, own_context, {x, width, layer.dense_bias, true});
+            normalize(layer.norm2, layer.up);
             Result widened{w, wide_row, layer.up_bias, false, true, activation};
             if (at_once) widened.next_matrix = &layer.down, widened.next = &wide_rows;
-            project(thread, layer.up, normed_rows, widened);
-            project(thread, layer.down, wide_rows, {x, width, layer.down_bias, true}, at_once);
+            project(thread, layer.up, own_normed, widened);
+            if (!at_once) prepare_rows(layer.down, own_wide);
+            project(thread, layer.down, own_wide, {x, width, layer.down_bias, true});
         }
         if (thread == 0) {
             float* out = z;
@@ -372,7 +410,9 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
                     kernels.normalize(x + (feed.first + i) * width, final_norm[0], final_norm[1], sizes.epsilon, width, out);
         }
         pool.wait();
-        if (logits) project(thread, words, last_rows, {logits, sizes.vocabulary});
+        if (!logits) return;
+        prepare(thread, words, last_rows);
+        project(thread, words, last_rows, {logits, sizes.vocabulary});
     }, is_little(total * int64_t(sizes.layers) * width * (4 * width + 2 * sizes.mlp) + wanted * width * sizes.vocabulary));
 }
 
@@ -381,8 +421,10 @@ void glmkit_model::head(const float* states, int64_t n, float* logits) {
     float* z = last.floats(n * row);
     for (int64_t i = 0; i < n; ++i) std::memcpy(z + i * row, states + i * width, size_t(width) * 4);
     Rows last_rows = rows(z, n, row);
-    pool.run([&](int thread) { project(thread, words, last_rows, {logits, sizes.vocabulary}); },
-             is_little(n * width * sizes.vocabulary));
+    pool.run([&](int thread) {
+        prepare(thread, words, last_rows);
+        project(thread, words, last_rows, {logits, sizes.vocabulary});
+    }, is_little(n * width * sizes.vocabulary));
 }
 
 // Logits are gone through in parts of one size, so that threads change no bit.
@@ -392,9 +434,11 @@ void glmkit_model::likeliest(const float* logits, int64_t n, const uint8_t* cons
     int64_t parts = padded(sizes.vocabulary, PART) / PART;
     std::vector<Peak> peaks(size_t(n * parts), Peak{-INFINITY, 0});
     pool.run([&](int thread) {
-        pool.share(thread, n * parts, 1, [&](int64_t item, int64_t) {
-            int64_t i = item / parts, first = item % parts * PART, count = std::min(PART, counts[i] - first);
-            if (count > 0) peaks[size_t(item)] = kernels.peak(logits + i * sizes.vocabulary + first, barred[i] + first, count);
+        pool.share(thread, n * parts, 1, [&](int64_t start, int64_t end) {
+            for (int64_t item = start; item < end; ++item) {
+                int64_t i = item / parts, first = item % parts * PART, count = std::min(PART, counts[i] - first);
+                if (count > 0) peaks[size_t(item)] = kernels.peak(logits + i * sizes.vocabulary + first, barred[i] + first, count);
+            }
         });
     }, n == 1);
     for (int64_t i = 0; i < n; ++i) {

@@ -4,6 +4,7 @@
 // `take` hands out pieces of work, so that a thread that the machine holds up does less of it.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -58,16 +59,20 @@ class Pool {
     }
 
     // Calls work(first, last) for pieces of 0..n until none is left, then waits for all threads. Every thread of a job
-    // calls it, in the same order.
+    // calls it, in the same order. A piece is a thread's part of what is left, at least (and a multiple of) `least`: memory is
+    // read in long streams, and the end is near for all at once (guided self-scheduling, Polychronopoulos and Kuck, 1987).
     template <typename Work>
-    void share(int thread, int64_t n, int64_t piece, const Work& work) {
+    void share(int thread, int64_t n, int64_t least, const Work& work) {
         // Two counters in turn: one in use; the other, which all threads have left, is cleared for the next call.
         unsigned turn = own_turn_[size_t(thread)].value++ % 2;
         if (thread == 0) next_[1 - turn].value.store(0, std::memory_order_relaxed);
         for (;;) {
-            int64_t first = next_[turn].value.fetch_add(piece, std::memory_order_relaxed);
+            auto& next = next_[turn].value;
+            int64_t first = next.load(std::memory_order_relaxed), some;
+            do some = std::max(least, (n - first) / active_ / least * least);
+            while (first < n && !next.compare_exchange_weak(first, first + some, std::memory_order_relaxed));
             if (first >= n) break;
-            work(first, first + piece < n ? first + piece : n);
+            work(first, std::min(first + some, n));
         }
         wait();
     }
