@@ -44,7 +44,7 @@ const Kernels* best_kernels() {
     return portable_kernels();
 }
 
-// Whether so many products are done sooner by one thread than shared: waiting for each other some ten times a layer costs
+// Whether so many products are done sooner by one thread than shared: waiting for each other five to ten times a layer costs
 // microseconds, and milliseconds where other programs hold the cores.
 bool is_little(int64_t products) { return products < 16'000'000; }
 
