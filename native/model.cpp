@@ -46,7 +46,10 @@ const Kernels* best_kernels() {
 
 // Whether so many products are done sooner by one thread than shared: waiting for each other five to ten times a layer costs
 // microseconds, and milliseconds where other programs hold the cores.
-bool is_little(int64_t products) { return products < 16'000'000; }
+#if !defined(GLMKIT_LITTLE)  // tests share all work
+#define GLMKIT_LITTLE 16'000'000
+#endif
+bool is_little(int64_t products) { return products < GLMKIT_LITTLE; }
 
 // Memory that begins at a cache line; new memory is zero.
 class Buffer {
