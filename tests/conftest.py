@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +22,9 @@ hypothesis.settings.load_profile("glmkit")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Conversions of this run alone: what an earlier version left in the user's cache would hide mistakes.
-os.environ.setdefault("GLMKIT_CACHE", tempfile.mkdtemp(prefix="glmkit-tests-"))
+if "GLMKIT_CACHE" not in os.environ:
+    os.environ["GLMKIT_CACHE"] = tempfile.mkdtemp(prefix="glmkit-tests-")
+    atexit.register(shutil.rmtree, os.environ["GLMKIT_CACHE"], ignore_errors=True)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 VARIANTS = ("tiny-chinese", "tiny-gpt2", "tiny-bert", "tiny-roberta")
