@@ -592,24 +592,28 @@ void prepare(const Matrix& m, const Rows& rows, int64_t first, int64_t last) {
         for (int64_t c = 0; c < columns; c += COLUMNS) prepare_columns(m, rows, n, c, rows.values + n * columns + c);
 }
 
-// Writes what becomes of sums of the rows `row` and on.
-inline void finish(Wide y, int64_t row, int64_t rows, const Result& result, int64_t n) {
+// Makes of sums of the rows `row` and on, of which there are `rows`, what they are without what `out` holds.
+template <int N>
+inline void complete(Wide (&y)[N], int64_t row, int64_t rows, const Result& result) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < N && result.bias; ++i)
+        if (row + i * WIDTH < rows) y[i] += wide(result.bias + row + i * WIDTH);
+    if (result.activate) activate(y, result.activation);
+}
+
+// Writes, or adds, them to row n of `out`.
+template <int N>
+inline void store(const Wide (&y)[N], int64_t row, int64_t rows, const Result& result, int64_t n) {
     float* out = result.out + n * result.stride + row;
-    int64_t count = std::min<int64_t>(WIDTH, rows - row);
-    if (result.bias) y += wide(result.bias + row);
-    if (result.activate) {
-        Wide one[] = {y};
-        activate(one, result.activation);
-        y = one[0];
-    }
-    if (count < WIDTH) {
-        float some[WIDTH];
-        put(some, y);
-        for (int64_t r = 0; r < count; ++r) out[r] = result.add ? out[r] + some[r] : some[r];
+    int64_t count = rows - row;
+    if (count >= N * WIDTH) {
+#pragma GCC unroll 4
+        for (int64_t i = 0; i < N; ++i) put(out + i * WIDTH, result.add ? y[i] + wide(out + i * WIDTH) : y[i]);
         return;
     }
-    if (result.add) y += wide(out);
-    std::memcpy(out, &y, sizeof y);
+    float numbers[N * WIDTH];
+    std::memcpy(numbers, y, sizeof y);
+    for (int64_t r = 0; r < count; ++r) out[r] = result.add ? out[r] + numbers[r] : numbers[r];
 }
 
 #if defined(GLMKIT_AVX512)
@@ -794,27 +798,16 @@ void add_pair(const Matrix& m, const Rows& rows, int64_t n, int64_t count, int64
     }
 }
 
-// As `finish`, of BLOCKS blocks together; sums of blocks that a matrix does not have are zero. Where the results are to be
-// prepared for the next matrix, `prepare` does that with 64 columns of a row.
+// Completes sums of BLOCKS blocks, zero where a matrix does not have so many, and stores them; or `prepare` does what the next
+// matrix wants, with 64 columns of a row.
 template <typename Prepare>
 inline void finish_blocks(v16 (&y)[BLOCKS], int64_t row, int64_t rows, const Result& result, int64_t n, const Prepare& prepare) {
     static_assert(BLOCKS * ROWS == COLUMNS);
-    int64_t count = rows - row;
-#pragma GCC unroll 4
-    for (int64_t b = 0; b < BLOCKS && result.bias; ++b)
-        if (b * ROWS < count) y[b] += wide(result.bias + row + b * ROWS);
-    if (result.activate) activate(y, result.activation);
-    float numbers[COLUMNS], *out = result.out + n * result.stride + row;
-    if (result.next) {
-        std::memcpy(numbers, y, sizeof y);
-        prepare(*result.next_matrix, *result.next, n, row, numbers);
-    } else if (count >= COLUMNS) {
-#pragma GCC unroll 4
-        for (int64_t b = 0; b < BLOCKS; ++b) put(out + b * ROWS, result.add ? y[b] + wide(out + b * ROWS) : y[b]);
-    } else {
-        std::memcpy(numbers, y, sizeof y);
-        for (int64_t r = 0; r < count; ++r) out[r] = result.add ? out[r] + numbers[r] : numbers[r];
-    }
+    complete(y, row, rows, result);
+    if (!result.next) return store(y, row, rows, result, n);
+    float numbers[COLUMNS];
+    std::memcpy(numbers, y, sizeof y);
+    prepare(*result.next_matrix, *result.next, n, row, numbers);
 }
 
 // Whether so many rows are multiplied by pairs of blocks; int4 weights have to be widened for that.
@@ -862,8 +855,12 @@ void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, in
         for (int64_t n = first; n < last;) {
             int64_t count = std::min<int64_t>(MOST, last - n);
             tiles<MOST>(count, m, block, rows, n, acc);
-            for (int64_t i = 0; i < count; ++i, ++n)
-                for (int64_t r = 0; r < ROWS; r += WIDTH) finish(wide(acc[i] + r), block * ROWS + r, m.rows, result, n);
+            for (int64_t i = 0; i < count; ++i, ++n) {
+                Wide y[ROWS / WIDTH];
+                std::memcpy(y, acc[i], sizeof y);
+                complete(y, block * ROWS, m.rows, result);
+                store(y, block * ROWS, m.rows, result, n);
+            }
         }
 }
 

@@ -202,7 +202,7 @@ struct glmkit_model {
     Rows rows(const float* values, int64_t n, int64_t columns, int which = 0);
     bool tiled(int64_t n, const Matrix& m) const;
     bool prepares(int64_t n, const Matrix& m) const { return m.integer() || tiled(n, m); }  // whether it reads other than floats
-    void prepare(int thread, const Matrix& m, const Rows& rows);
+    void prepare(int thread, const Matrix& m, const Rows& rows, bool alone = false);
     void project(int thread, const Matrix& m, const Rows& rows, const Result& result);
     void keep(const Feed& feed, int64_t layer, int64_t token, int64_t first_head, int64_t last_head, const float* row);
 };
@@ -220,12 +220,13 @@ bool glmkit_model::tiled(int64_t n, const Matrix& m) const {
     return kernels.tiled && kernels.tiled(m, n);
 }
 
-// Makes of rows what the matrix wants them to be, on all threads.
-void glmkit_model::prepare(int thread, const Matrix& m, const Rows& rows) {
+// Makes of rows what the matrix wants them to be, on all threads, or each `alone` its own.
+void glmkit_model::prepare(int thread, const Matrix& m, const Rows& rows, bool alone) {
     int64_t n = rows.count, threads = pool.threads();
-    if (prepares(n, m))
-        pool.share(thread, n, padded(n, threads) / threads,
-                   [&](int64_t first, int64_t last) { kernels.prepare(m, rows, first, last); });
+    if (!prepares(n, m)) return;
+    if (alone) return kernels.prepare(m, rows, 0, n);
+    pool.share(thread, n, padded(n, threads) / threads,
+               [&](int64_t first, int64_t last) { kernels.prepare(m, rows, first, last); });
 }
 
 // result = m x rows, which are prepared, on all threads.
@@ -309,10 +310,6 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
         float* scores = private_memory + thread * own;
         float *queries_in = scores + score_row, *context_out = queries_in + QUERIES * padded_head;
         int64_t few = padded(total, pool.threads()) / pool.threads();
-        auto share_rows = [&](const auto& work) {
-            if (alone) return work(int64_t(0), total);
-            pool.share(thread, total, few, work);
-        };
         // Of rows that are the same for all: where this thread prepares them, if each does that for itself.
         auto own_copy = [&](Rows some, const float* values, int64_t columns) {
             some.count = total, some.values = values;
@@ -323,18 +320,16 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
         float* y_own = y + (alone ? thread : 0) * row;
         Rows own_normed = own_copy(normed_rows, y_own, row), own_context = own_copy(normed_rows, c, row);
         Rows own_wide = own_copy(wide_rows, w, wide_row);
-        auto prepare_rows = [&](const Matrix& m, const Rows& some) {
-            if (prepares(total, m))
-                share_rows([&](int64_t first, int64_t end) { kernels.prepare(m, some, first, end); });
-        };
         auto normalize = [&](const float* const norm[2], const Matrix& m) {
             bool wanted_otherwise = prepares(total, m);
-            share_rows([&](int64_t first, int64_t end) {
+            auto make = [&](int64_t first, int64_t end) {
                 for (int64_t t = first; t < end; ++t) {
                     kernels.normalize(x + t * width, norm[0], norm[1], sizes.epsilon, width, y_own + t * row);
                     if (wanted_otherwise) kernels.prepare(m, own_normed, t, t + 1);
                 }
-            });
+            };
+            if (alone) return make(0, total);
+            pool.share(thread, total, few, make);
         };
         pool.share(thread, total, few, [&](int64_t first, int64_t end) {
             for (int64_t t = first; t < end; ++t) {
@@ -397,13 +392,13 @@ void glmkit_model::forward(std::vector<Feed>& feeds, int64_t total, const int32_
                                     context_out + i * padded_head, size_t(head_size) * 4);
                 }
             });
-            prepare_rows(layer.dense, own_context);
+            prepare(thread, layer.dense, own_context, alone);
             project(thread, layer.dense, own_context, {x, width, layer.dense_bias, true});
             normalize(layer.norm2, layer.up);
             Result widened{w, wide_row, layer.up_bias, false, true, activation};
             if (at_once) widened.next_matrix = &layer.down, widened.next = &wide_rows;
             project(thread, layer.up, own_normed, widened);
-            if (!at_once) prepare_rows(layer.down, own_wide);
+            if (!at_once) prepare(thread, layer.down, own_wide, alone);
             project(thread, layer.down, own_wide, {x, width, layer.down_bias, true});
         }
         if (thread == 0) {

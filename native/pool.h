@@ -1,7 +1,7 @@
 // Threads that run one job together, step by step.
 //
 // `run(job)` calls job(thread) on every thread, the caller being thread 0. Within a job `wait` is a barrier, and
-// `take` hands out pieces of work, so that a thread that the machine holds up does less of it.
+// `share` hands out pieces of work, so that a thread that the machine holds up does less of it.
 #pragma once
 
 #include <algorithm>
