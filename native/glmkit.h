@@ -25,7 +25,7 @@ struct glmkit_sizes {
 struct glmkit_model;
 
 // Raised whenever a function takes other arguments, so that an older library is never called with them.
-constexpr int32_t GLMKIT_INTERFACE = 3;
+constexpr int32_t GLMKIT_INTERFACE = 4;
 // Ids from here on are no tokens but rows of the `media` given with them (`special_tokens.FIRST_MEDIA_ID`).
 constexpr int32_t GLMKIT_FIRST_MEDIA_ID = 1 << 24;
 
@@ -37,7 +37,7 @@ GLMKIT_API glmkit_model* glmkit_new(const glmkit_sizes*, int32_t threads);
 GLMKIT_API void glmkit_delete(glmkit_model*);
 // Roles of matrices: 0 word embedding, 1 QKV, 2 attention's dense, 3 MLP up, 4 MLP down. `layer` is 0 for the embedding.
 GLMKIT_API int32_t glmkit_set_matrix(glmkit_model*, int32_t role, int32_t layer, int32_t format, const void* data,
-                          const void* scales, const uint8_t* zeros);
+                          const void* scales, const uint8_t* zeros, const uint8_t* firsts, const uint32_t* strays);
 // Roles of float32 vectors: 0-1 first LayerNorm, 2 QKV bias, 3 dense bias, 4-5 second LayerNorm, 6 up bias, 7 down bias,
 // 8-9 final LayerNorm, 10 positions [positions, hidden], 11 block positions. Biases are filled up to a multiple of 16.
 GLMKIT_API int32_t glmkit_set_vector(glmkit_model*, int32_t role, int32_t layer, const float* data);

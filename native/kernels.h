@@ -4,7 +4,11 @@
 //
 // A matrix W [rows, columns] is stored in blocks of 16 rows, each block one stream of memory:
 //   float32   [block][column][16]
-//   bfloat16  [block][column / 2][16][2]
+//   bfloat16  in 12 bits, without loss: [block][column / 8], 64 bytes of low bytes of columns c..c+3, 64 of columns c+4..c+7, and 64
+//             of codes of the high bytes, c..c+3 in the low nibbles, c+4..c+7 in the high ones; of four columns they lie as
+//             [row / 4][column / 2][row % 4][column % 2], so that low and high bytes, interleaved, are [column / 2][16][2]. A code
+//             is the sign and, in three bits, 0 for a high byte of 0 and n for the block's `first` + n - 1. What has no code is
+//             0 here and one of the block's strays, which are in order of their places
 //   int8      [block][column / 4][16][4], one float32 scale a row
 //   int4      [block][column / 8][16][4] bytes: columns c..c+3 in the low nibbles, c+4..c+7 in the high ones; for 16 rows
 //             and each group of 32 columns a float16 scale and a zero point 0..15: w = scale * (nibble - zero)
@@ -19,6 +23,7 @@ constexpr int ROWS = 16;       // rows of a block
 constexpr int COLUMNS = 64;    // columns are filled up to a multiple of this
 constexpr int GROUP8 = 64;     // columns that share an activation scale with int8 weights
 constexpr int GROUP4 = 32;     // columns that share a scale, of activations and of int4 weights
+constexpr int CODED = 192;     // bytes of 8 columns of 16 rows of bfloat16
 constexpr int PAGE = 32;       // tokens of a page of the cache
 constexpr int QUERIES = 4;     // queries that attention handles together
 
@@ -27,17 +32,27 @@ enum class Activation : int32_t { gelu = 0, gelu_tanh = 1, relu = 2 };
 
 inline int64_t padded(int64_t size, int64_t multiple) { return (size + multiple - 1) / multiple * multiple; }
 
+// A number of bfloat16 that has no code in its block.
+struct Stray {
+    uint32_t place;  // column * 16 + row % 16
+    uint32_t bits;
+};
+
 struct Matrix {
     Format format = Format::float32;
     int64_t rows = 0, columns = 0;  // without filling
     const void* data = nullptr;
     const void* scales = nullptr;   // int8: float32 [padded rows]; int4: float16 [block][group][16]
-    const uint8_t* zeros = nullptr; // int4: [block][group][16]
+    const uint8_t* zeros = nullptr;    // int4: [block][group][16]
+    const uint8_t* firsts = nullptr;   // bfloat16: [block]
+    const uint32_t* begins = nullptr;  // bfloat16: the first of each block's strays, [blocks + 1]; the strays follow
 
     int64_t padded_columns() const { return padded(columns, COLUMNS); }
     int64_t blocks() const { return padded(rows, ROWS) / ROWS; }
     int group() const { return format == Format::int4 ? GROUP4 : GROUP8; }
     bool integer() const { return format == Format::int8 || format == Format::int4; }
+    // Of a block, where its strays begin and where they end.
+    const Stray* strays(int64_t block) const { return reinterpret_cast<const Stray*>(begins + blocks() + 1) + begins[block]; }
 };
 
 // Rows of activations as a matrix wants them: float32, or int8 with a scale and a sum for each group.
@@ -108,6 +123,11 @@ const Kernels* amx_kernels();     // null where it was not built or cannot be us
 float half_to_float(uint16_t x);
 uint16_t float_to_half(float x);
 float bfloat_to_float(uint16_t x);
+// The high byte of a bfloat16, of its code in a block.
+static inline uint8_t high_byte(uint8_t code, uint8_t first) {
+    uint8_t place = code & 7;
+    return uint8_t((place ? place + first - 1 : 0) | (code & 8) << 4);
+}
 
 // Row `row` of a packed matrix as float32 [columns].
 void unpack_row(const Matrix&, int64_t row, float* out);

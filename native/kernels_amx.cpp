@@ -21,11 +21,11 @@ constexpr int FEW = 8;         // rows of activations; up to so many are multipl
 constexpr int TILE = 1024;     // bytes: 16 rows of 64
 constexpr int64_t NEAR = 1024; // columns of a row tile that stay in the first cache while BLOCKS go by
 
-// Fewer rows of activations are multiplied sooner without tiles: int4 weights have to be widened.
+// Fewer rows of activations are multiplied sooner without tiles, the more so where weights have to be widened.
 bool tiled(const Matrix& m, int64_t rows) {
     switch (m.format) {
         case Format::float32: return false;
-        case Format::bfloat16: return rows >= 4;
+        case Format::bfloat16: return rows >= 8;
         case Format::int8: return rows >= 8;
         case Format::int4: return rows >= 16;
     }
@@ -228,18 +228,11 @@ void multiply_tiles(const Matrix& m, const Rows& rows, int64_t first, int64_t la
                     const Result& result) {
     if (!tiled(m, rows.count)) return multiply(m, rows, first, last, first_block, last_block, result);
     bool few = last - first <= FEW;
-    int64_t bytes = m.padded_columns() * ROWS * (m.format == Format::bfloat16 ? 2 : 1);  // of a block, widened
     int64_t most = m.format == Format::bfloat16 ? 2 * ROWS : ROWS;
-    char* widened = m.format == Format::int4 ? memory(BLOCKS * bytes) : nullptr;
-    Tiles tiles(widened ? HALF : few ? LOW : WIDE);
+    Tiles tiles(m.format == Format::int4 ? HALF : few ? LOW : WIDE);
     for (int64_t block = first_block; block < last_block; block += BLOCKS) {
         int64_t blocks = std::min(BLOCKS, last_block - block), row = block * ROWS;
-        const char* w = static_cast<const char*>(m.data) + block * bytes;
-        if (widened) {
-            for (int64_t b = 0; b < blocks; ++b)
-                widen(m, block + b, 0, reinterpret_cast<uint8_t*>(widened) + b * bytes);
-            w = widened;
-        }
+        const char* w = blocks_of(m, block, blocks, 0);
         for (int64_t n = first; n < last; n += most) {
             int64_t count = std::min(most, last - n);
             alignas(64) Panel panel;

@@ -167,7 +167,24 @@ inline void activate(V (&y)[N], Activation kind) {
     }
 }
 
+constexpr int64_t AHEAD = 6 * 1024;  // bytes of weights that are fetched before they are wanted
 constexpr int OFFSET8 = 128, OFFSET4 = 16;  // added to weights where they have to be unsigned
+
+// Memory of this thread, from a cache line on; what was in it is lost.
+char* memory(int64_t bytes) {
+    struct Free {
+        void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
+    };
+    thread_local std::unique_ptr<char, Free> kept;
+    thread_local int64_t size = 0;
+    if (size < bytes) {
+        kept.reset();
+        size = 0;
+        kept.reset(static_cast<char*>(::operator new(size_t(bytes), std::align_val_t(64))));
+        size = bytes;
+    }
+    return kept.get();
+}
 
 // ---- one block of 16 rows times N rows of activations: acc [N][16] ----
 
@@ -178,6 +195,11 @@ struct Floats {
     const Number* w;
     const float* x;
 };
+
+// Where the codes of a block of bfloat16 begin; `c` columns further on they are at c * CODED / 8.
+inline const uint8_t* codes_of(const Matrix& m, int64_t block) {
+    return static_cast<const uint8_t*>(m.data) + block * m.padded_columns() / 8 * CODED;
+}
 
 template <typename Byte>
 struct Integers {
@@ -217,6 +239,7 @@ typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint8_t u64 __attribute__((vector_size(64)));
 
 constexpr int MOST = 8;       // rows of activations that one block is multiplied with together
+constexpr int MOST_CODED = 8;  // the same of bfloat16 whose codes are read meanwhile
 constexpr int PAIR_BYTES = 32 * 1024;  // of two blocks, that stay in the first cache while rows of activations go by
 constexpr int64_t SOME = 48;           // such rows, whose sums stay there too
 constexpr int64_t BLOCKS = 4;          // that all rows of activations are multiplied with before the next
@@ -285,19 +308,46 @@ void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t firs
     std::memcpy(out, acc, sizeof acc);
 }
 
-template <int N>
-void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    auto [columns, w, x] = floats<uint16_t>(m, block, rows, first);
-    v16 acc[N] = {}, odd_acc[N] = {};
-    for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS) {
-        i16 both = (i16)load_bytes(w);
-        fetch(w + 3072);
-        v16 even = (v16)(both << 16), odd = (v16)(both & int32_t(0xffff0000));
-        for (int n = 0; n < N; ++n) {
-            acc[n] += even * x[n * columns + c];
-            odd_acc[n] += odd * x[n * columns + c + 1];
-        }
+struct Codes {
+    u64 high_bytes;  // of the 16 codes, four times
+
+    explicit Codes(uint8_t first) {
+        for (int i = 0; i < 64; ++i) high_bytes[i] = high_byte(uint8_t(i % 16), first);
     }
+};
+
+using Pairs = i16[2];  // four columns, [column / 2][16][2]
+
+// The first four of eight columns, or the last.
+inline void decode(const uint8_t* w, int half, const Codes& of, Pairs& pairs) {
+    u64 low = load_bytes(w + 64 * half), codes = load_bytes(w + 128), places = half ? codes >> 4 : codes & uint8_t(15);
+#if defined(__AVX512BW__)
+    __m512i high = _mm512_shuffle_epi8((__m512i)of.high_bytes, (__m512i)places);
+    pairs[0] = (i16)_mm512_unpacklo_epi8((__m512i)low, high);
+    pairs[1] = (i16)_mm512_unpackhi_epi8((__m512i)low, high);
+#else
+    uint8_t bytes[2][64];
+    for (int i = 0; i < 64; ++i) {
+        uint8_t* both = bytes[i / 8 % 2] + i / 16 * 16 + i % 8 * 2;
+        both[0] = low[i], both[1] = of.high_bytes[places[i]];
+    }
+    for (int pair = 0; pair < 2; ++pair) pairs[pair] = (i16)load_bytes(bytes[pair]);
+#endif
+}
+
+template <int N, typename Block>
+void tile_coded(Block block, int64_t columns, const float* x, float (*out)[ROWS]) {
+    v16 acc[N] = {}, odd_acc[N] = {};
+    block.each(columns, [&](int64_t c, const Pairs& pairs) {
+#pragma GCC unroll 2
+        for (int pair = 0; pair < 2; ++pair) {
+            v16 even = (v16)(pairs[pair] << 16), odd = (v16)(pairs[pair] & int32_t(0xffff0000));
+            for (int n = 0; n < N; ++n) {
+                acc[n] += even * x[n * columns + c + 2 * pair];
+                odd_acc[n] += odd * x[n * columns + c + 2 * pair + 1];
+            }
+        }
+    });
     for (int n = 0; n < N; ++n) acc[n] += odd_acc[n];
     std::memcpy(out, acc, sizeof acc);
 }
@@ -325,14 +375,14 @@ template <int N>
 void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
     auto [columns, groups, w, x, scales, sums] = integers<uint8_t>(m, block, rows, first);
     auto [w_scales, zeros] = grids(m, block);
-    constexpr int64_t AHEAD = 24;  // groups
+    constexpr int64_t GROUPS = AHEAD / (GROUP4 * ROWS / 2);
     v16 acc[N] = {};
     for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
         i16 dot[N] = {}, other[N] = {};  // with few rows a second chain hides the latency of the first
 #pragma GCC unroll 4
         for (int64_t c = 0; c < GROUP4; c += 8, w += 4 * ROWS) {
             u64 bytes = load_bytes(w);
-            fetch(w + AHEAD * 4 * 4 * ROWS);
+            fetch(w + AHEAD);
             u64 one = bytes & uint8_t(15), two = bytes >> 4;
             for (int n = 0; n < N; ++n) {
                 const int8_t* four = x + n * columns + g * GROUP4 + c;
@@ -342,8 +392,8 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
             }
         }
         for (int n = 0; n < N; ++n) dot[n] += other[n];
-        fetch(w_scales + AHEAD * ROWS);
-        fetch(zeros + AHEAD * ROWS);
+        fetch(w_scales + GROUPS * ROWS);
+        fetch(zeros + GROUPS * ROWS);
         v16 scale = wide(w_scales), zero = wide(zeros);
         for (int n = 0; n < N; ++n)
             acc[n] += (__builtin_convertvector(dot[n], v16) - zero * sums[n * groups + g]) *
@@ -354,7 +404,7 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 
 #elif defined(__AVX2__)
 
-constexpr int MOST = 4;
+constexpr int MOST = 4, MOST_CODED = 4;
 
 inline __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -380,24 +430,66 @@ void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t firs
     std::memcpy(out, acc, sizeof acc);
 }
 
+struct Codes {
+    __m256i high_bytes;  // of the 16 codes, twice
+
+    explicit Codes(uint8_t first) {
+        uint8_t bytes[32];
+        for (int i = 0; i < 32; ++i) bytes[i] = high_byte(uint8_t(i % 16), first);
+        high_bytes = load_bytes(bytes);
+    }
+};
+
+using Pairs = __m256i[2][2];  // four columns, [column / 2][16][2]
+
+// The first four of eight columns, or the last.
+inline void decode(const uint8_t* w, int half, const Codes& of, Pairs& pairs) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+#pragma GCC unroll 2
+    for (int some = 0; some < 2; ++some) {  // eight rows
+        __m256i low = load_bytes(w + 64 * half + 32 * some), codes = load_bytes(w + 128 + 32 * some);
+        __m256i places = _mm256_and_si256(half ? _mm256_srli_epi16(codes, 4) : codes, nibble);
+        __m256i high = _mm256_shuffle_epi8(of.high_bytes, places);
+        pairs[0][some] = _mm256_unpacklo_epi8(low, high);
+        pairs[1][some] = _mm256_unpackhi_epi8(low, high);
+    }
+}
+
+// acc and odd_acc [N][2] += two columns times two numbers of each row of activations.
 template <int N>
-void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    auto [columns, w, x] = floats<uint16_t>(m, block, rows, first);
-    const i8 odd = (i8)_mm256_set1_epi32(int32_t(0xffff0000));
+[[gnu::always_inline]] inline void add_pair(__m256i low, __m256i high, const float* x, int64_t columns, v8 (&acc)[N][2],
+                                            v8 (&odd_acc)[N][2]) {
+    const __m256i odd = _mm256_set1_epi32(int32_t(0xffff0000));
+    v8 even_low = (v8)_mm256_slli_epi32(low, 16), even_high = (v8)_mm256_slli_epi32(high, 16);
+    v8 odd_low = (v8)_mm256_and_si256(low, odd), odd_high = (v8)_mm256_and_si256(high, odd);
+    for (int n = 0; n < N; ++n) {
+        v8 even_value = all(x[n * columns]), odd_value = all(x[n * columns + 1]);
+        acc[n][0] += even_low * even_value;
+        acc[n][1] += even_high * even_value;
+        v8* other = N <= 2 ? odd_acc[n] : acc[n];  // with few rows a second chain hides the latency of the first
+        other[0] += odd_low * odd_value;
+        other[1] += odd_high * odd_value;
+    }
+}
+
+template <int N, typename Block>
+void tile_coded(Block block, int64_t columns, const float* x, float (*out)[ROWS]) {
+    v8 acc[N][2] = {}, odd_acc[N][2] = {};
+    block.each(columns, [&](int64_t c, const Pairs& pairs) {
+#pragma GCC unroll 2
+        for (int pair = 0; pair < 2; ++pair) add_pair<N>(pairs[pair][0], pairs[pair][1], x + c + 2 * pair, columns, acc, odd_acc);
+    });
+    for (int n = 0; n < N; ++n)
+        for (int half = 0; half < 2; ++half) put(out[n] + 8 * half, acc[n][half] + odd_acc[n][half]);
+}
+
+// Meanwhile the codes of the `next` block are fetched.
+template <int N>
+void tile_decoded(const uint16_t* w, const uint8_t* next, int64_t columns, const float* x, float (*out)[ROWS]) {
     v8 acc[N][2] = {}, odd_acc[N][2] = {};
     for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS) {
-        i8 low = (i8)load_bytes(w), high = (i8)load_bytes(w + ROWS);
-        fetch(w + 1024);
-        v8 even_low = (v8)(low << 16), even_high = (v8)(high << 16);
-        v8 odd_low = (v8)(low & odd), odd_high = (v8)(high & odd);
-        for (int n = 0; n < N; ++n) {
-            v8 even_value = all(x[n * columns + c]), odd_value = all(x[n * columns + c + 1]);
-            acc[n][0] += even_low * even_value;
-            acc[n][1] += even_high * even_value;
-            v8* other = N <= 2 ? odd_acc[n] : acc[n];  // with few rows a second chain hides the latency of the first
-            other[0] += odd_low * odd_value;
-            other[1] += odd_high * odd_value;
-        }
+        soon(next + c * CODED / 8);
+        add_pair<N>(load_bytes(w), load_bytes(w + ROWS), x + c, columns, acc, odd_acc);
     }
     for (int n = 0; n < N; ++n)
         for (int half = 0; half < 2; ++half) put(out[n] + 8 * half, acc[n][half] + odd_acc[n][half]);
@@ -473,7 +565,7 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 
 #else  // any processor: loops that compilers vectorize
 
-constexpr int MOST = 4;
+constexpr int MOST = 4, MOST_CODED = 0;
 
 template <int N>
 void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
@@ -487,15 +579,42 @@ void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t firs
     std::memcpy(out, acc, sizeof acc);
 }
 
+struct Codes {
+    uint8_t first;
+};
+
+using Pairs = uint16_t[2][2 * ROWS];  // four columns, [column / 2][16][2]
+
+// The first four of eight columns, or the last.
+inline void decode(const uint8_t* w, int half, const Codes& of, Pairs& pairs) {
+    typedef uint8_t Some __attribute__((vector_size(16)));
+    typedef uint16_t Both __attribute__((vector_size(32)));
+    for (int at = 0; at < 64; at += 16) {  // of four rows
+        Some low, codes;
+        std::memcpy(&low, w + 64 * half + at, sizeof low);
+        std::memcpy(&codes, w + 128 + at, sizeof codes);
+        if (half) codes >>= 4;
+        Some place = codes & 7, high = (place + uint8_t(of.first - 1)) & (Some)(place > 0);
+        high |= (codes & 8) << 4;
+        Both both = __builtin_convertvector(high, Both) << 8 | __builtin_convertvector(low, Both);
+        for (int pair = 0; pair < 2; ++pair)
+            std::memcpy(pairs[pair] + at / 2, reinterpret_cast<const char*>(&both) + 16 * pair, 16);
+    }
+}
+
 template <int N>
-void tile_bfloat16(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    auto [columns, w, x] = floats<uint16_t>(m, block, rows, first);
-    std::memset(out, 0, N * sizeof *out);
-    for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS)
-        for (int n = 0; n < N; ++n)
-            for (int r = 0; r < ROWS; ++r)
-                out[n][r] += bfloat_to_float(w[2 * r]) * x[n * columns + c] +
-                             bfloat_to_float(w[2 * r + 1]) * x[n * columns + c + 1];
+void tile_decoded(const uint16_t* w, const uint8_t* next, int64_t columns, const float* x, float (*out)[ROWS]) {
+    v8 acc[N][2] = {};
+    for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS) {
+        soon(next + c * CODED / 8);
+        for (int half = 0; half < 2; ++half) {
+            i8 both;
+            std::memcpy(&both, w + half * ROWS, sizeof both);
+            v8 even = (v8)(both << 16), odd = (v8)(both & int32_t(0xffff0000));
+            for (int n = 0; n < N; ++n) acc[n][half] += even * x[n * columns + c] + odd * x[n * columns + c + 1];
+        }
+    }
+    std::memcpy(out, acc, sizeof acc);
 }
 
 template <int N>
@@ -535,11 +654,65 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 
 #endif
 
+// A block of bfloat16.
+struct Coded {
+    const uint8_t* w;
+    Codes codes;
+    const Stray *stray, *end;
+
+    Coded(const Matrix& m, int64_t block)
+        : w(codes_of(m, block)), codes{m.firsts[block]}, stray(m.strays(block)), end(m.strays(block + 1)) {}
+
+    // Calls work with each four columns.
+    template <typename Work>
+    void each(int64_t columns, const Work& work) {
+        for (int64_t c = 0; c < columns; c += 8, w += CODED) {
+            for (int line = 0; line < CODED; line += 64) fetch(w + AHEAD + line);
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; ++half) {
+                Pairs pairs;
+                decode(w, half, codes, pairs);
+                if (stray < end && stray->place < (c + 4 * half + 4) * ROWS) [[unlikely]]
+                    put_strays(c + 4 * half, pairs);
+                work(c + 4 * half, pairs);
+            }
+        }
+    }
+
+    // Puts those of columns c..c+3 into their places.
+    void put_strays(int64_t c, Pairs& pairs) {
+        uint16_t numbers[4 * ROWS];
+        std::memcpy(numbers, pairs, sizeof numbers);
+        for (; stray < end && stray->place < (c + 4) * ROWS; ++stray) {
+            int64_t column = stray->place / ROWS - c, row = stray->place % ROWS;
+            numbers[(column / 2 * ROWS + row) * 2 + column % 2] = uint16_t(stray->bits);
+        }
+        std::memcpy(pairs, numbers, sizeof numbers);
+    }
+};
+
+// A block of bfloat16 as [column / 2][16][2].
+void widen_bfloat16(const Matrix& m, int64_t block, uint16_t* out) {
+    Coded(m, block).each(m.padded_columns(), [&](int64_t c, const Pairs& pairs) {
+        for (int pair = 0; pair < 2; ++pair) std::memcpy(out + c * ROWS + pair * 2 * ROWS, &pairs[pair], sizeof pairs[pair]);
+    });
+}
+
+// A block of bfloat16 may be given `decoded`.
 template <int N>
-void tile(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+void tile(const Matrix& m, int64_t block, const Rows& rows, int64_t first, const uint16_t* decoded, float (*out)[ROWS]) {
     switch (m.format) {
         case Format::float32: return tile_float32<N>(m, block, rows, first, out);
-        case Format::bfloat16: return tile_bfloat16<N>(m, block, rows, first, out);
+        case Format::bfloat16: {
+            int64_t columns = m.padded_columns();
+            const float* x = rows.values + first * columns;
+            if constexpr (N <= MOST_CODED)
+                if (!decoded) return tile_coded<N>(Coded(m, block), columns, x, out);
+#if !defined(GLMKIT_AVX512)  // many rows go by pairs of blocks there
+            tile_decoded<N>(decoded, codes_of(m, block + 1), columns, x, out);
+#endif
+            return;
+        }
         case Format::int8: return tile_int8<N>(m, block, rows, first, out);
         case Format::int4: return tile_int4<N>(m, block, rows, first, out);
     }
@@ -547,10 +720,11 @@ void tile(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float
 
 // tile<count>, count being at most N.
 template <int N>
-void tiles(int64_t count, const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+void tiles(int64_t count, const Matrix& m, int64_t block, const Rows& rows, int64_t first, const uint16_t* decoded,
+           float (*out)[ROWS]) {
     if constexpr (N > 1)
-        if (count < N) return tiles<N - 1>(count, m, block, rows, first, out);
-    tile<N>(m, block, rows, first, out);
+        if (count < N) return tiles<N - 1>(count, m, block, rows, first, decoded, out);
+    tile<N>(m, block, rows, first, decoded, out);
 }
 
 // Rounds GROUP numbers to int8 with one scale.
@@ -618,22 +792,6 @@ inline void store(const Wide (&y)[N], int64_t row, int64_t rows, const Result& r
 
 #if defined(GLMKIT_AVX512)
 
-// Memory of this thread, from a cache line on; what was in it is lost.
-char* memory(int64_t bytes) {
-    struct Free {
-        void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
-    };
-    thread_local std::unique_ptr<char, Free> kept;
-    thread_local int64_t size = 0;
-    if (size < bytes) {
-        kept.reset();
-        size = 0;
-        kept.reset(static_cast<char*>(::operator new(size_t(bytes), std::align_val_t(64))));
-        size = bytes;
-    }
-    return kept.get();
-}
-
 // Calls work with the number of rows that it is to take, as a constant of at most N, until `count` are done.
 template <int N, typename Work>
 void by_rows(int64_t count, const Work& work) {
@@ -682,15 +840,16 @@ void add_products(const float* x, int64_t stride, const float* columns, int64_t 
     sums.write(acc);
 }
 
-// The same of bfloat16, two columns in a row, of which odd ones are added up apart.
+// The same of bfloat16, two columns in a row, of which odd ones are added up apart. Meanwhile the codes of other blocks are fetched.
 template <int N>
-void add_bfloat16(const float* x, int64_t stride, const uint16_t* one, const uint16_t* two, int64_t columns, Sums sums) {
+void add_bfloat16(const float* x, int64_t stride, const uint16_t* one, const uint16_t* two, const uint8_t* const codes[2],
+                  int64_t columns, Sums sums) {
     v16 acc[N][2], odd_acc[N][2] = {};
     sums.read(acc);
     for (int64_t c = 0; c < columns; c += 2, one += 2 * ROWS, two += 2 * ROWS) {
         i16 first = (i16)load_bytes(one), second = (i16)load_bytes(two);
-        fetch(one + 3072);
-        fetch(two + 3072);
+        soon(codes[0] + c * CODED / 8);
+        soon(codes[1] + c * CODED / 8);
         v16 even[2] = {(v16)(first << 16), (v16)(second << 16)};
         v16 odd[2] = {(v16)(first & int32_t(0xffff0000)), (v16)(second & int32_t(0xffff0000))};
 #pragma GCC unroll 16
@@ -747,14 +906,14 @@ void add_integers(const int8_t* x, int64_t stride, const uint8_t* one, const uin
 }
 
 // A block of int4 weights, less their zero points and plus `offset`, as bytes in the order of int8.
-void widen(const Matrix& m, int64_t block, uint8_t offset, uint8_t* out) {
+void widen_int4(const Matrix& m, int64_t block, uint8_t offset, uint8_t* out) {
     int64_t columns = m.padded_columns();
     const uint8_t *w = static_cast<const uint8_t*>(m.data) + block * columns * ROWS / 2, *zeros = grids(m, block).zeros;
     for (int64_t c = 0; c < columns; c += GROUP4, zeros += ROWS) {
         u64 zero = four_times(zeros) - offset;
         fetch(zeros + 24 * ROWS);
         for (int64_t i = 0; i < GROUP4; i += 8, w += 64, out += 128) {
-            fetch(w + 6 * 1024);
+            fetch(w + AHEAD);
             u64 both = load_bytes(w), low = (both & uint8_t(15)) - zero, high = (both >> 4) - zero;
             std::memcpy(out, &low, 64);
             std::memcpy(out + 64, &high, 64);
@@ -762,37 +921,57 @@ void widen(const Matrix& m, int64_t block, uint8_t offset, uint8_t* out) {
     }
 }
 
-// sums [count][2] = rows from row n on x two blocks, or twice the same one. A weight that has been loaded meets
-// several rows, and two blocks share a row's numbers. int4 weights are at `widened`.
-void add_pair(const Matrix& m, const Rows& rows, int64_t n, int64_t count, int64_t block, int64_t next, const uint8_t* widened,
+// Bytes of a block as many rows are multiplied with it.
+int64_t block_bytes(const Matrix& m) {
+    return ROWS * m.padded_columns() * (m.format == Format::float32 ? 4 : m.format == Format::bfloat16 ? 2 : 1);
+}
+
+// Up to BLOCKS blocks as many rows are multiplied with them: where they lie or, of formats that have to be widened, in memory
+// that the next call uses again. `offset` is that of int4.
+const char* blocks_of(const Matrix& m, int64_t block, int64_t count, uint8_t offset) {
+    int64_t bytes = block_bytes(m);
+    if (m.format == Format::float32 || m.format == Format::int8) return static_cast<const char*>(m.data) + block * bytes;
+    char* widened = memory(BLOCKS * bytes);
+    for (int64_t b = 0; b < count; ++b)
+        if (m.format == Format::int4)
+            widen_int4(m, block + b, offset, reinterpret_cast<uint8_t*>(widened + b * bytes));
+        else
+            widen_bfloat16(m, block + b, reinterpret_cast<uint16_t*>(widened + b * bytes));
+    return widened;
+}
+
+// sums [count][2] = rows from row n on x two blocks, or twice the same one, of which `blocks_of` gave the first. A weight
+// that has been loaded meets several rows, and two blocks share a row's numbers.
+void add_pair(const Matrix& m, const Rows& rows, int64_t n, int64_t count, int64_t block, int64_t next, const char* w,
               v16 (*sums)[2]) {
     int64_t columns = m.padded_columns(), group = m.group(), groups = columns / group;
+    const float* x = rows.values + n * columns;
     int64_t near = m.format == Format::bfloat16 ? columns : PAIR_BYTES / (2 * ROWS) / (m.integer() ? 1 : 4);
     for (int64_t c = 0; c < columns; c += near) {
         int64_t some = std::min(near, columns - c);
         Sums to{reinterpret_cast<float*>(sums), 2 * ROWS, c > 0};
         if (m.format == Format::float32) {
-            auto from = floats<float>(m, block, rows, n);
+            const float* one = reinterpret_cast<const float*>(w) + c * ROWS;
             by_rows<12>(count, [&](int64_t i, auto N) {
-                add_products<N>(from.x + i * columns + c, columns, from.w + c * ROWS, next * columns * ROWS, ROWS, some, to.from(i));
+                add_products<N>(x + i * columns + c, columns, one, next * columns * ROWS, ROWS, some, to.from(i));
             });
         } else if (m.format == Format::bfloat16) {
-            auto from = floats<uint16_t>(m, block, rows, n);
-            const uint16_t *one = from.w + c * ROWS, *two = one + next * columns * ROWS;
+            const uint16_t *one = reinterpret_cast<const uint16_t*>(w) + c * ROWS, *two = one + next * columns * ROWS;
+            const uint8_t* codes[2] = {codes_of(m, block + BLOCKS), codes_of(m, block + BLOCKS + next)};
             by_rows<6>(count, [&](int64_t i, auto N) {
-                add_bfloat16<N>(from.x + i * columns + c, columns, one, two, some, to.from(i));
+                add_bfloat16<N>(x + i * columns + c, columns, one, two, codes, some, to.from(i));
             });
         } else {
-            auto from = integers<uint8_t>(m, block, rows, n);
-            const uint8_t *one = (widened ? widened : from.w) + c * ROWS, *two = one + next * columns * ROWS;
+            const uint8_t *one = reinterpret_cast<const uint8_t*>(w) + c * ROWS, *two = one + next * columns * ROWS;
+            bool four_bits = m.format == Format::int4;
             const uint16_t* w_scales[2] = {};
             int64_t ahead = (c + some < columns ? some : 2 * columns - c) * ROWS;
-            for (int b = 0; widened && b < 2; ++b) w_scales[b] = grids(m, block + b * next).w_scales + c / group * ROWS;
+            for (int b = 0; four_bits && b < 2; ++b) w_scales[b] = grids(m, block + b * next).w_scales + c / group * ROWS;
             by_rows<6>(count, [&](int64_t i, auto N) {
-                auto add = widened ? add_integers<N, Format::int4> : add_integers<N, Format::int8>;
-                int64_t place = i * groups + c / group;
-                add(from.x + i * columns + c, columns, one, two, some / group, from.scales + place, from.sums + place, groups,
-                    w_scales, ahead, to.from(i));
+                auto add = four_bits ? add_integers<N, Format::int4> : add_integers<N, Format::int8>;
+                int64_t place = (n + i) * groups + c / group;
+                add(rows.quantized + (n + i) * columns + c, columns, one, two, some / group, rows.scales + place,
+                    rows.sums + place, groups, w_scales, ahead, to.from(i));
             });
         }
     }
@@ -815,11 +994,10 @@ bool many(const Matrix& m, int64_t rows) { return rows > (m.format == Format::in
 
 void multiply_many(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
                    const Result& result) {
-    int64_t bytes = ROWS * m.padded_columns();  // of a block, widened
-    uint8_t* widened = m.format == Format::int4 ? reinterpret_cast<uint8_t*>(memory(BLOCKS * bytes)) : nullptr;
+    int64_t bytes = block_bytes(m);
     for (int64_t block = first_block; block < last_block; block += BLOCKS) {
         int64_t blocks = std::min(BLOCKS, last_block - block), row = block * ROWS;
-        for (int64_t b = 0; widened && b < blocks; ++b) widen(m, block + b, OFFSET4, widened + b * bytes);
+        const char* w = blocks_of(m, block, blocks, OFFSET4);
         v16 of_rows[BLOCKS];
         for (int64_t b = 0; b < blocks; ++b)
             of_rows[b] = m.format == Format::int8 ? wide(static_cast<const float*>(m.scales) + row + b * ROWS) : all16(1);
@@ -831,8 +1009,7 @@ void multiply_many(const Matrix& m, const Rows& rows, int64_t first, int64_t las
                         __builtin_prefetch(result.out + (start + n) * result.stride + row + b * ROWS, 1, 2);
             v16 sums[BLOCKS / 2][SOME][2];
             for (int64_t b = 0; b < blocks; b += 2)
-                add_pair(m, rows, start, count, block + b, b + 1 < blocks, widened ? widened + b * bytes : nullptr,
-                         sums[b / 2]);
+                add_pair(m, rows, start, count, block + b, b + 1 < blocks, w + b * bytes, sums[b / 2]);
             for (int64_t n = 0; n < count; ++n) {
                 v16 y[BLOCKS];
 #pragma GCC unroll 4
@@ -851,10 +1028,15 @@ void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, in
 #if defined(GLMKIT_AVX512)
     if (many(m, rows.count)) return multiply_many(m, rows, first, last, first_block, last_block, result);
 #endif
-    for (int64_t block = first_block; block < last_block; ++block)
+    // Two readings of the codes take as long as writing what they stand for, and reading that.
+    uint16_t* decoded = nullptr;
+    if (m.format == Format::bfloat16 && last - first > 2 * MOST_CODED)
+        decoded = reinterpret_cast<uint16_t*>(memory(m.padded_columns() * ROWS * 2));
+    for (int64_t block = first_block; block < last_block; ++block) {
+        if (decoded) widen_bfloat16(m, block, decoded);
         for (int64_t n = first; n < last;) {
             int64_t count = std::min<int64_t>(MOST, last - n);
-            tiles<MOST>(count, m, block, rows, n, acc);
+            tiles<MOST>(count, m, block, rows, n, decoded, acc);
             for (int64_t i = 0; i < count; ++i, ++n) {
                 Wide y[ROWS / WIDTH];
                 std::memcpy(y, acc[i], sizeof y);
@@ -862,6 +1044,7 @@ void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, in
                 store(y, block * ROWS, m.rows, result, n);
             }
         }
+    }
 }
 
 void normalize(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* y) {

@@ -108,6 +108,7 @@ struct glmkit_model {
     const Kernels& kernels = *best_kernels();
     Pool pool;
     Matrix words;
+    const Matrix* floats = nullptr;  // one of bfloat16, if there is any: what reads rows may be that
     std::vector<Layer> layers;
     const float *final_norm[2] = {}, *positions = nullptr, *block_positions = nullptr;
     std::vector<std::unique_ptr<Buffer>> spare;  // pages, up to its capacity; it outlives the sequences
@@ -211,7 +212,7 @@ struct glmkit_model {
 // number.
 Rows glmkit_model::rows(const float* values, int64_t n, int64_t columns, int which) {
     auto& [quantized, scales, sums] = prepared[which];
-    int64_t numbers = padded(n, 16) * columns, bytes = words.format == Format::bfloat16 && tiled(n, words) ? 4 : 1;
+    int64_t numbers = padded(n, 16) * columns, bytes = floats && tiled(n, *floats) ? 4 : 1;
     return {n, values, static_cast<int8_t*>(quantized.reserve(numbers * bytes)), scales.floats(numbers / GROUP4),
             sums.floats(numbers / GROUP4)};
 }
@@ -495,7 +496,7 @@ glmkit_model* glmkit_new(const glmkit_sizes* s, int32_t threads) {
 void glmkit_delete(glmkit_model* model) { delete model; }
 
 int32_t glmkit_set_matrix(glmkit_model* model, int32_t role, int32_t layer, int32_t format, const void* data,
-                          const void* scales, const uint8_t* zeros) {
+                          const void* scales, const uint8_t* zeros, const uint8_t* firsts, const uint32_t* strays) {
     return int32_t(guarded([&]() -> int64_t {
         std::lock_guard guard(model->lock);
         if (role < 0 || role > 4 || layer < 0 || (role && layer >= model->sizes.layers) || format < 0 || format > 3)
@@ -503,9 +504,11 @@ int32_t glmkit_set_matrix(glmkit_model* model, int32_t role, int32_t layer, int3
         Layer& at = model->layers[size_t(role ? layer : 0)];
         Matrix* places[] = {&model->words, &at.qkv, &at.dense, &at.up, &at.down};
         Matrix& m = *places[role];
-        m.format = Format(format), m.data = data, m.scales = scales, m.zeros = zeros;
-        if (!data || (m.integer() && !scales) || (m.format == Format::int4 && !zeros))
+        m.format = Format(format), m.data = data, m.scales = scales, m.zeros = zeros, m.firsts = firsts, m.begins = strays;
+        bool coded = m.format == Format::bfloat16;
+        if (!data || (m.integer() && !scales) || (m.format == Format::int4 && !zeros) || (coded && (!firsts || !strays)))
             throw std::invalid_argument("a matrix without its numbers");
+        if (coded) model->floats = &m;
         return 0;
     }));
 }

@@ -46,12 +46,13 @@ uint16_t float_to_half(float x) {
 
 namespace {
 
-// Where column c of row r stands, in numbers (int4: the byte; the nibble is told by bit 2 of the column).
+// Where column c of row r stands, in numbers (int4: the byte; the nibble is told by bit 2 of the column; bfloat16: the low byte).
 int64_t place(const Matrix& m, int64_t r, int64_t c) {
     int64_t block = r / ROWS, row = r % ROWS, columns = m.padded_columns();
     switch (m.format) {
         case Format::float32: return (block * columns + c) * ROWS + row;
-        case Format::bfloat16: return ((block * columns / 2 + c / 2) * ROWS + row) * 2 + c % 2;
+        case Format::bfloat16:
+            return (block * columns + c) / 8 * CODED + c % 8 / 4 * 64 + (row / 4 * 2 + c % 4 / 2) * 8 + row % 4 * 2 + c % 2;
         case Format::int8: return ((block * columns / 4 + c / 4) * ROWS + row) * 4 + c % 4;
         case Format::int4: return ((block * columns / 8 + c / 8) * ROWS + row) * 4 + c % 4;
     }
@@ -69,7 +70,12 @@ void unpack_row(const Matrix& m, int64_t r, float* out) {
         int64_t at = place(m, r, c);
         switch (m.format) {
             case Format::float32: out[c] = static_cast<const float*>(m.data)[at]; break;
-            case Format::bfloat16: out[c] = bfloat_to_float(static_cast<const uint16_t*>(m.data)[at]); break;
+            case Format::bfloat16: {
+                auto* bytes = static_cast<const uint8_t*>(m.data);
+                uint8_t codes = bytes[at + 128 - (c & 4) * 16], code = c & 4 ? codes >> 4 : codes & 15;
+                out[c] = bfloat_to_float(uint16_t(high_byte(code, m.firsts[r / ROWS]) << 8 | bytes[at]));
+                break;
+            }
             case Format::int8:
                 out[c] = static_cast<const int8_t*>(m.data)[at] * static_cast<const float*>(m.scales)[r];
                 break;
@@ -80,6 +86,9 @@ void unpack_row(const Matrix& m, int64_t r, float* out) {
             }
         }
     }
+    if (m.format != Format::bfloat16) return;
+    for (const Stray* stray = m.strays(r / ROWS); stray < m.strays(r / ROWS + 1); ++stray)
+        if (stray->place % ROWS == r % ROWS) out[stray->place / ROWS] = bfloat_to_float(uint16_t(stray->bits));
 }
 
 }  // namespace glmkit

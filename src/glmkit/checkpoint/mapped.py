@@ -18,7 +18,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-NUMBERS = {"F32": "float32", "F16": "float16", "BF16": "uint16", "I8": "int8", "U8": "uint8"}
+NUMBERS = {
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "uint16",
+    "I8": "int8",
+    "U8": "uint8",
+    "U32": "uint32",
+}
 """The file's name of each number type -> the array's; others belong to no weights that are packed."""
 
 LINE = 64

@@ -1,9 +1,14 @@
 """Matrices -> the native decoder's layout, and back.
 
-In: a matrix of any floating type, an array (bfloat16 as the uint16 of its bits) or a tensor. Out: `Packed`, with 32, 16, 8 or 4 bits a
+In: a matrix of any floating type, an array (bfloat16 as the uint16 of its bits) or a tensor. Out: `Packed`, with 32, 12, 8 or 4 bits a
 weight. Runs on NumPy alone, where the native decoder is not, too, some rows at a time on each thread. The layout is described in
 `native/kernels.h`: blocks of 16 rows, each one stream of memory; columns are filled up with zeros to a multiple of 64, rows to a multiple
 of 16.
+
+bfloat16 takes 12 bits, without loss. Of the eight bits of exponent the upper seven are nearly always among seven that follow each other,
+or zero: they and the sign become a code of four bits, the other eight bits stay. In a matrix of normally distributed weights one in
+some thousands has no code; such strays are kept apart. (The exponents' small entropy: Zhang et al. 2025, "70% Size, 100% Accuracy: Lossless
+LLM Compression for Efficient GPU Inference via Dynamic-Length Float", arXiv 2504.11651, section 2.1; there codes have several lengths.)
 
 int8 has one scale for each row, symmetric: w = scale * q, q in -127..127. int4 has for each row and group of 32 columns a float16
 scale and a zero point: w = scale * (q - zero), q in 0..15, with the least squared error among ranges shrunk in steps of 5 %.
@@ -30,14 +35,23 @@ FORMATS = ("float32", "bfloat16", "int8", "int4")
 
 ROWS, COLUMNS, GROUP = 16, 64, 32
 
-TOGETHER = {"float32": 1, "bfloat16": 2, "int8": 4, "int4": 4}
+PARTS = ("data", "scales", "zeros", "firsts", "strays")
+"""Of a matrix, in the order in which the library takes them."""
+
+TOGETHER = {"float32": 1, "int8": 4, "int4": 4}
 """Format -> numbers (of int4 pairs of them) of a row that lie side by side."""
+
+CODES = 7
+"""High bytes of a block that have codes, besides zero."""
+
+SAMPLED = 128
+"""Columns, at most, by whose numbers a block's codes are chosen."""
 
 SHRUNK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
 LARGEST = np.float32(np.finfo(np.float16).max)
 
-AT_ONCE = 2**16
+AT_ONCE = 2**19
 """Numbers that a thread packs at a time: what it makes of them stays in its cache."""
 
 
@@ -48,9 +62,13 @@ class Packed:
     Attributes:
         format: One of `FORMATS`.
         shape: Rows and columns, without filling.
-        data: The numbers, [R · C]: float32; bfloat16 as the uint16 of their bits; int8; of int4 two in each uint8, [R · C / 2].
+        data: The numbers, [R · C]: float32; int8; of int4 two in each uint8, [R · C / 2]; of bfloat16 low bytes and codes, uint8
+            [R · C · 3 / 2].
         scales: int8: float32 [R]; int4: float16 [R · G]; else None.
         zeros: int4: uint8 [R · G]; else None.
+        firsts: bfloat16: the least high byte, without its sign, that has a code in a block, uint8 [R / 16]; else None.
+        strays: bfloat16: uint32, of each block the number of strays before it and at last of all [R / 16 + 1], then of each stray its
+            place, column · 16 + row in the block, by which they are ordered, and its bits; else None.
     """
 
     format: str
@@ -58,6 +76,14 @@ class Packed:
     data: np.ndarray
     scales: np.ndarray | None = None
     zeros: np.ndarray | None = None
+    firsts: np.ndarray | None = None
+    strays: np.ndarray | None = None
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """Those of `PARTS` that its format has."""
+        named = {name: getattr(self, name) for name in PARTS}
+        return {name: part for name, part in named.items() if part is not None}
 
 
 def check_format(name: str) -> None:
@@ -76,30 +102,35 @@ def is_whole(packed: Packed) -> bool:
     """Returns whether a matrix has the parts, number types and sizes that its format and shape call for."""
     if packed.format not in FORMATS or min(packed.shape) < 1:
         return False
-    wanted = parts(packed.format, packed.shape)
-    found = (packed.data, packed.scales, packed.zeros)
-    return wanted == tuple(None if part is None else (part.dtype.name, part.size) for part in found)
+    wanted = part_sizes(packed.format, packed.shape)
+    if packed.format == "bfloat16":
+        if not _are_strays(packed):
+            return False
+        wanted["strays"] = "uint32", packed.parts["strays"].size
+    return wanted == {name: (part.dtype.name, part.size) for name, part in packed.parts.items()}
 
 
-def parts(format: str, shape: tuple[int, int]) -> tuple[tuple[str, int] | None, ...]:
-    """Returns number type and size of data, scales and zeros of a matrix."""
+def part_sizes(format: str, shape: tuple[int, int]) -> dict[str, tuple[str, int]]:
+    """Returns number type and size of each part of a matrix; that of strays is known when it is packed."""
     rows, columns = _filled(*shape)
     numbers, groups = rows * columns, rows * columns // GROUP
     return {
-        "float32": (("float32", numbers), None, None),
-        "bfloat16": (("uint16", numbers), None, None),
-        "int8": (("int8", numbers), ("float32", rows), None),
-        "int4": (("uint8", numbers // 2), ("float16", groups), ("uint8", groups)),
-    }[format]
+        "float32": {"data": ("float32", numbers)},
+        "bfloat16": {"data": ("uint8", numbers // 2 * 3), "firsts": ("uint8", rows // ROWS)},
+        "int8": {"data": ("int8", numbers), "scales": ("float32", rows)},
+        "int4": {"data": ("uint8", numbers // 2), "scales": ("float16", groups), "zeros": ("uint8", groups)},
+    }[format]  # fmt: skip
 
 
-def pack(weights: np.ndarray | torch.Tensor, format: str, into: Packed | None = None) -> Packed:
+def pack(
+    weights: np.ndarray | torch.Tensor, format: str, into: dict[str, np.ndarray] | None = None
+) -> Packed:
     """Returns a matrix in the native layout.
 
     Args:
         weights: The matrix.
         format: One of `FORMATS`.
-        into: Where it is put, a matrix of this format and shape; by default into new memory.
+        into: The parts that `part_sizes` tells, where they are put; by default new memory.
 
     Raises:
         ConfigError: No such format.
@@ -108,17 +139,12 @@ def pack(weights: np.ndarray | torch.Tensor, format: str, into: Packed | None = 
     source = as_numbers(weights)
     shape = (source.shape[0], source.shape[1])
     rows, columns = _filled(*shape)
-    if into is None:
-        data, scales, zeros = (
-            None if one is None else np.empty(one[1], one[0]) for one in parts(format, shape)
-        )
-        assert data is not None
-        into = Packed(format, shape, data, scales, zeros)
-    assert (into.format, into.shape) == (format, shape)
-    data, scales, zeros = into.data, into.scales, into.zeros
+    sizes = part_sizes(format, shape)
+    parts = into or {name: np.empty(size, number) for name, (number, size) in sizes.items()}
     step = max(ROWS, AT_ONCE // columns // ROWS * ROWS)
 
-    def some(first: int) -> None:
+    def some(first: int) -> tuple[np.ndarray, ...]:
+        """Packs some rows; returns those of bfloat16 that have no codes."""
         given = source[first : first + step]
         filling = ((0, -len(given) % ROWS), (0, columns - given.shape[1]))
         if format == "bfloat16" and source.dtype == np.uint16:
@@ -126,43 +152,53 @@ def pack(weights: np.ndarray | torch.Tensor, format: str, into: Packed | None = 
         else:
             numbers = np.pad(widened(given), filling)
         if format == "bfloat16":
-            numbers = narrowed(numbers)
-        elif format == "int8":
+            block, last = first // ROWS, (first + len(numbers)) // ROWS
+            coded, parts["firsts"][block:last], *strays = _coded(narrowed(numbers))
+            parts["data"].reshape(rows // ROWS, *coded.shape[1:])[block:last] = coded
+            return tuple(strays)
+        if format == "int8":
             numbers, steps = rounded_rows(numbers)
-            _put(scales, steps[:, None], first, rows, 1)
+            _put(parts["scales"], steps[:, None], first, rows, 1)
         elif format == "int4":
             numbers, steps, points = _nibbles(numbers)
-            _put(scales, steps, first, rows, 1)
-            _put(zeros, points, first, rows, 1)
-        _put(data, numbers, first, rows, TOGETHER[format])
+            _put(parts["scales"], steps, first, rows, 1)
+            _put(parts["zeros"], points, first, rows, 1)
+        _put(parts["data"], numbers, first, rows, TOGETHER[format])
+        return ()
 
-    firsts = range(0, len(source), step)
-    if len(firsts) == 1:
-        some(0)
+    starts = range(0, len(source), step)
+    if len(starts) == 1:
+        found = [some(0)]
     else:
         with ThreadPoolExecutor(num_threads()) as pool:
-            for _ in pool.map(some, firsts):
-                pass
-    return into
+            found = list(pool.map(some, starts))
+    if format == "bfloat16":
+        counts, strays = (np.concatenate(some) for some in zip(*found, strict=True))
+        parts = {**parts, "strays": np.concatenate(([0], counts.cumsum(), strays), dtype=np.uint32, casting="unsafe")}  # fmt: skip
+    return Packed(format, shape, **parts)
 
 
 def some_rows(packed: Packed, first: int, last: int) -> Packed:
     """Returns the rows of a matrix from `first`, a multiple of 16, to `last` or its end, on the same memory."""
     rows, columns = packed.shape
     last = min(last, rows)
-    blocks = slice(first // ROWS, -(-last // ROWS))
-    data, scales, zeros = (
-        None if part is None else part.reshape(-(-rows // ROWS), -1)[blocks].reshape(-1)
-        for part in (packed.data, packed.scales, packed.zeros)
-    )
-    assert data is not None
-    return Packed(packed.format, (last - first, columns), data, scales, zeros)
+    begin, end, blocks = first // ROWS, -(-last // ROWS), -(-rows // ROWS)
+    parts = packed.parts
+    strays = parts.pop("strays", None)
+    some = {name: part.reshape(blocks, -1)[begin:end].reshape(-1) for name, part in parts.items()}
+    if strays is not None:
+        counts, pairs = strays[begin : end + 1], strays[blocks + 1 :].reshape(-1, 2)
+        here = pairs[counts[0] : counts[-1]]
+        some["strays"] = np.concatenate((counts - counts[0], here.reshape(-1)))
+    return Packed(packed.format, (last - first, columns), **some)
 
 
 def unpack(packed: Packed) -> np.ndarray:
     """Returns the matrix as float32 [rows, columns], as the native decoder understands it."""
     rows, columns = packed.shape
     n_rows, _ = _filled(rows, columns)
+    if packed.format == "bfloat16":
+        return np.ascontiguousarray(widened(_decoded(packed))[:rows, :columns])
     numbers = _rows(packed.data, n_rows, TOGETHER[packed.format])
     if packed.format == "int8":
         steps, scales = int8_rows(packed)
@@ -175,7 +211,7 @@ def unpack(packed: Packed) -> np.ndarray:
             for part in (packed.scales, packed.zeros)
         )
         numbers = (scales * (steps - zeros)).reshape(n_rows, -1)
-    return np.ascontiguousarray(widened(numbers)[:rows, :columns])
+    return np.ascontiguousarray(numbers[:rows, :columns])
 
 
 def rounded_rows(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -244,6 +280,101 @@ def _put(whole: Any, part: np.ndarray, first: int, rows: int, together: int) -> 
 def _rows(flat: Any, rows: int, together: int) -> np.ndarray:
     """The way back from `_put`, to [R, C]."""
     return flat.reshape(rows // ROWS, -1, ROWS, together).transpose(0, 2, 1, 3).reshape(rows, -1)
+
+
+def _coded(numbers: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns bfloat16, uint16 [R, C], in 12 bits.
+
+    Returns:
+        Low bytes and codes, uint8 [R / 16, C / 8, 192]; the first high byte of each block, uint8 [R / 16]; its number of strays, [R / 16];
+        the strays' places and bits, uint32 [2 · strays].
+    """
+    rows, columns = numbers.shape
+    blocks = rows // ROWS
+    high, low = (numbers >> 8).astype(np.uint8), numbers.astype(np.uint8)
+    sizes = high & 127
+    firsts = _firsts(sizes.reshape(blocks, ROWS, columns))
+    apart = (
+        sizes - firsts.repeat(ROWS)[:, None]
+    )  # below the first beyond all codes, since bytes begin again
+    is_coded, is_stray = apart < CODES, sizes != 0
+    is_stray &= ~is_coded
+    codes = high >> 4
+    codes &= 8
+    codes |= (apart + np.uint8(1)) * is_coded
+    where = np.flatnonzero(is_stray)
+    codes.reshape(-1)[where] = low.reshape(-1)[where] = 0
+    row, column = np.divmod(where, columns)
+    block, place = row // ROWS, column * ROWS + row % ROWS
+    strays = np.stack((place, numbers[row, column]), 1)[np.lexsort((place, block))]
+    counts = np.bincount(block, minlength=blocks)
+    nibbles = codes.view("<u4").reshape(rows, -1, 2)  # four codes at a time
+    nibbles = (nibbles[:, :, 0] | nibbles[:, :, 1] << 4).view(np.uint8)
+    coded = np.empty((blocks, columns // 8, 12, ROWS), np.uint8)
+    _interleave(coded[:, :, :8], low)
+    _interleave(coded[:, :, 8:], nibbles)
+    return coded, firsts, counts, strays.reshape(-1)
+
+
+def _decoded(packed: Packed) -> np.ndarray:
+    """The way back: uint16 [R, C]."""
+    assert packed.firsts is not None
+    assert packed.strays is not None
+    rows, columns = _filled(*packed.shape)
+    blocks = rows // ROWS
+    coded = packed.data.reshape(blocks, columns // 8, 12, ROWS)
+    low, nibbles = np.empty((rows, columns), np.uint8), np.empty((rows, columns // 2), np.uint8)
+    _interleave(coded[:, :, :8], low, back=True)
+    _interleave(coded[:, :, 8:], nibbles, back=True)
+    halves = nibbles.reshape(rows, -1, 1, 4)
+    codes = np.concatenate((halves & 15, halves >> 4), 2).reshape(rows, columns)
+    places = codes & 7
+    high = np.where(
+        places > 0, places + (packed.firsts - np.uint8(1)).repeat(ROWS)[:, None], np.uint8(0)
+    )
+    high |= (codes & 8) << 4
+    numbers = high.astype(np.uint16) << 8 | low
+    begins, strays = packed.strays[: blocks + 1], packed.strays[blocks + 1 :].reshape(-1, 2)
+    block = np.arange(blocks).repeat(np.diff(begins))
+    numbers[block * ROWS + strays[:, 0] % ROWS, strays[:, 0] // ROWS] = strays[:, 1]
+    return numbers
+
+
+def _firsts(sizes: np.ndarray) -> np.ndarray:
+    """Returns of high bytes without signs, [blocks, 16, C], where the seven begin that occur most often, uint8 [blocks]."""
+    blocks, _, columns = sizes.shape
+    some = sizes[:, :, :: max(1, columns // SAMPLED)].reshape(blocks, -1).astype(np.intp)
+    some += np.arange(0, 128 * blocks, 128)[:, None]
+    counts = np.bincount(some.reshape(-1), minlength=128 * blocks).reshape(blocks, 128)
+    until = counts.cumsum(1)
+    return (1 + (until[:, CODES:] - until[:, :-CODES]).argmax(1)).astype(np.uint8)
+
+
+def _interleave(blocks: np.ndarray, numbers: np.ndarray, back: bool = False) -> None:
+    """Writes bytes [R, C] as [R / 16, C / 4 or steps of 8, row / 4, column / 2, row % 4, column % 2], or the way `back`."""
+    count, steps, parts, _ = blocks.shape
+    there = blocks.view(np.uint16).reshape(count, steps, parts // 4, 4, 2, 4)
+    here = numbers.view(np.uint16).reshape(count, 4, 4, steps, parts // 4, 2)
+    here = here.transpose(0, 3, 4, 1, 5, 2)
+    if back:
+        here[...] = there
+    else:
+        there[...] = here
+
+
+def _are_strays(packed: Packed) -> bool:
+    """Returns whether the strays of bfloat16 are as many as they say, and each block's are in it and in order."""
+    if packed.strays is None:
+        return False
+    rows, columns = _filled(*packed.shape)
+    blocks = rows // ROWS
+    begins, strays = np.split(packed.strays.reshape(-1).astype(np.int64), [blocks + 1])
+    counts = np.diff(begins)
+    if len(counts) != blocks or begins[0] or (counts < 0).any() or len(strays) != 2 * begins[-1]:
+        return False
+    places = strays[::2]
+    in_order = np.arange(blocks).repeat(counts) * ROWS * columns + places
+    return bool((places < ROWS * columns).all() and (np.diff(in_order) > 0).all())
 
 
 def _nibbles(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,8 +3,8 @@
 In: a configuration and named tensors or arrays, or a folder that `write` or `save` wrote. Out: `NativeWeights`, which are NumPy arrays; torch is
 imported where they are turned back into tensors.
 
-    quantized.safetensors   matrices as `NAME`, then all `NAME.scales` and `NAME.zeros`; vectors as float32 under their names; the
-                            recipe (the quantization, and each matrix's format and shape) in the file's metadata
+    quantized.safetensors   matrices as `NAME`, then their other parts, all `NAME.scales`, `NAME.zeros`, `NAME.firsts` and
+                            `NAME.strays` (`packing.Packed`); vectors as float32 under their names; the recipe (the quantization, and each matrix's format and shape) in the file's metadata
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from glmkit.checkpoint.mapped import json_object, let_go, map_arrays, new_arrays
 from glmkit.checkpoint.packing import (
     FORMATS,
     Packed,
+    PARTS,
     as_numbers,
     is_whole,
     pack,
-    parts,
+    part_sizes,
     some_rows,
     unpack,
     widened,
@@ -38,8 +39,8 @@ FILE = "quantized.safetensors"
 
 VERSION = "1"
 
-ENDS = ("", ".scales", ".zeros")
-"""Of the names of a matrix's parts."""
+ENDS = {name: "" if name == "data" else f".{name}" for name in PARTS}
+"""Part of a matrix -> end of its name."""
 
 WORDS = "glm.word_embeddings.weight"
 LAYER = "glm.transformer.layers.{}."
@@ -106,6 +107,8 @@ class NativeWeights:
     def write(cls, folder: Path, config: Any, state: State, quantization: str) -> None:
         """Writes a model's weights into a folder while they are packed, one in memory at a time; the file appears when it is complete.
 
+        Those of bfloat16, whose sizes are known when they are packed, are all in memory.
+
         Args:
             folder: Where `load` finds them.
             config: As for `of`.
@@ -116,6 +119,8 @@ class NativeWeights:
             ConfigError: No such quantization.
             OSError: The disk has no room for the file.
         """
+        if quantization == "bfloat16":
+            return cls.of(config, state, quantization).save(folder)
         temporary = folder / f".{FILE}.tmp"
         recipe = _recipe(quantization, _matrices(config, quantization))
         arrays = new_arrays(temporary, _wanted(config, quantization), recipe)
@@ -129,11 +134,11 @@ class NativeWeights:
     ) -> NativeWeights:
         matrices = {}
         for name, (format, shape) in _matrices(config, quantization).items():
-            numbers, others = as_numbers(state[name]), [arrays.get(name + end) for end in ENDS[1:]]
-            one = Packed(format, shape, arrays[name], *others)
-            matrices[name] = pack(numbers, format, into=one)
+            numbers = as_numbers(state[name])
+            parts = {part: arrays[name + ENDS[part]] for part in part_sizes(format, shape)}
+            matrices[name] = pack(numbers, format, into=parts)
             let_go(numbers)
-            let_go(one.data)
+            let_go(parts["data"])
         vectors = {name: arrays[name] for name in vector_names(config)}
         for name, array in vectors.items():
             array[...] = widened(as_numbers(state[name]))
@@ -203,10 +208,10 @@ class NativeWeights:
     def _arrays(self) -> dict[str, np.ndarray]:
         """Name -> array, in the order of a file."""
         matrices = {
-            f"{name}{end}": part
-            for index, end in enumerate(ENDS)
+            f"{name}{end}": one.parts[part]
+            for part, end in ENDS.items()
             for name, one in self.matrices.items()
-            if (part := (one.data, one.scales, one.zeros)[index]) is not None
+            if part in one.parts
         }
         return {**matrices, **self.vectors}
 
@@ -226,10 +231,10 @@ def _wanted(config: Any, quantization: str) -> dict[str, tuple[str, tuple[int, .
     """Returns number type and shape of a model's arrays by name, in the order of a file: whole cache lines first."""
     matrices, shapes = _matrices(config, quantization), shapes_of(config)
     arrays: dict[str, tuple[str, tuple[int, ...]]] = {
-        f"{name}{end}": (part[0], (part[1],))
-        for index, end in enumerate(ENDS)
+        f"{name}{end}": (sizes[part][0], (sizes[part][1],))
+        for part, end in ENDS.items()
         for name, matrix in matrices.items()
-        if (part := parts(*matrix)[index]) is not None
+        if part in (sizes := part_sizes(*matrix))
     }
     return arrays | {name: ("float32", shapes[name]) for name in vector_names(config)}
 
@@ -246,8 +251,10 @@ def _taken(arrays: dict[str, np.ndarray], name: str, told: Any) -> Packed:
     """Returns the matrix whose format, rows and columns a recipe tells, and takes its parts out of the arrays."""
     if not isinstance(told, list) or [type(one) for one in told] != [str, int, int]:
         raise ValueError(f"{name!r} is a matrix of {told}")
-    data, *others = arrays.pop(name), *(arrays.pop(f"{name}{end}", None) for end in ENDS[1:])
-    packed = Packed(told[0], (told[1], told[2]), data, *others)
+    parts = {part: arrays.pop(name + end) for part, end in ENDS.items() if name + end in arrays}
+    if "data" not in parts:
+        raise ValueError(f"{name!r} is not there")
+    packed = Packed(told[0], (told[1], told[2]), **parts)
     if not is_whole(packed):
         raise ValueError(f"{name!r} is not a whole matrix of {told}")
     return packed

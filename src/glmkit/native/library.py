@@ -16,7 +16,7 @@ from glmkit.errors import GenerationError
 
 NAME = "libglmkit.so"
 
-INTERFACE = 3
+INTERFACE = 4
 """`GLMKIT_INTERFACE`: a library with another number takes other arguments."""
 
 OFF = "GLMKIT_NATIVE"
@@ -53,7 +53,7 @@ _SIGNATURES: dict[str, tuple] = {
     "glmkit_new": (c_void_p, POINTER(Sizes), c_int32),
     "glmkit_delete": (None, c_void_p),
     "glmkit_set_matrix": (
-        c_int32, c_void_p, c_int32, c_int32, c_int32, ADDRESS, ADDRESS, ADDRESS,
+        c_int32, c_void_p, c_int32, c_int32, c_int32, *[ADDRESS] * 5,
     ),
     "glmkit_set_vector": (c_int32, c_void_p, c_int32, c_int32, ADDRESS),
     "glmkit_open": (c_int64, c_void_p),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from glmkit.blanks.media import check_media, one_table
-from glmkit.checkpoint.packing import FORMATS
+from glmkit.checkpoint.packing import FORMATS, PARTS
 from glmkit.checkpoint.quantized import (
     LAYER,
     MATRICES,
@@ -107,8 +107,7 @@ class NativeDecoder:
     def _set_matrix(self, role: int, layer: int, weights: NativeWeights, name: str) -> None:
         packed = weights.matrices[name]
         addresses = [
-            None if part is None else self._keep(part)
-            for part in (packed.data, packed.scales, packed.zeros)
+            self._keep(packed.parts[name]) if name in packed.parts else None for name in PARTS
         ]
         number = FORMATS.index(packed.format)
         self.checked(self.library.glmkit_set_matrix(self.model, role, layer, number, *addresses))

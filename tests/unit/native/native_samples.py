@@ -60,6 +60,29 @@ def feed(
     )
 
 
+def wild_numbers(rows: int, columns: int) -> np.ndarray:
+    """Float32 [rows, columns] of which many are far from the others, or zero: bfloat16 has strays at all places."""
+    draw = np.random.default_rng(0)
+    numbers = draw.normal(size=(rows, columns)) * 2.0 ** draw.integers(-20, 21, (rows, columns))
+    numbers *= draw.random((rows, columns)) < 0.9
+    numbers[5, :3] = -0.0, 3e-39, -1e-40  # no exponent
+    return numbers.astype(np.float32)
+
+
+def wild_products() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For 1 to 40 rows: what the native decoder's head makes of such a matrix of bfloat16, what it is, and what its error is measured by."""
+    model = random_model(num_layers=1, hidden_size=200, vocab_size=333)
+    words = torch.from_numpy(wild_numbers(333, 200))
+    model.glm.word_embeddings.weight.data.copy_(words)
+    decoder, draw = native(model, "bfloat16", threads=2)._decoder, np.random.default_rng(0)
+    words, found = words.bfloat16().double().numpy(), []
+    for count in range(1, 41):
+        states = draw.normal(size=(count, 200)).astype(np.float32)
+        sizes = np.abs(states).astype(float) @ np.abs(words).T
+        found.append((decoder.head(states), states.astype(float) @ words.T, sizes))
+    return found
+
+
 def scores(vocabulary: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """Logits [8, V] of all kinds, and what is barred in each row."""
     draw = np.random.default_rng(vocabulary)

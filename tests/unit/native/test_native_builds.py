@@ -27,7 +27,7 @@ EXERCISE = """
 import sys, numpy, torch
 from glmkit.native.library import instructions
 from glmkit.special_tokens import FIRST_MEDIA_ID
-from native_samples import as_understood, feed, native, random_model, reference, sample
+from native_samples import as_understood, feed, native, random_model, reference, sample, wild_products
 
 expected_instructions, rounds = sys.argv[1], int(sys.argv[2])
 assert instructions() == expected_instructions, instructions()
@@ -57,6 +57,8 @@ for round in range(rounds):
     differences = abs(numpy.concatenate(found) - expected) / abs(expected).max()
     most = {"float32": 3e-6, "bfloat16": 1e-4}.get(quantization, 6e-2)
     assert float(differences.max()) <= most, (round, quantization, float(differences.max()))
+for found, expected, sizes in wild_products():
+    assert (abs(found - expected) <= 2e-5 * sizes).all(), len(found)
 """
 
 

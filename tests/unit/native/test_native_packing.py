@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_samples import random_model
+from native_samples import random_model, wild_numbers
 from safetensors.torch import load_file
 
 from glmkit.checkpoint import packing
@@ -57,8 +57,9 @@ def test_any_number_type_and_any_cut_give_the_same(rows, columns, format, seed):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(packing, "AT_ONCE", 64)
             for other in (pack(given_, format), pack(as_numbers(given_), format)):
-                for name in ("data", "scales", "zeros"):
-                    assert np.array_equal(getattr(other, name), getattr(expected, name)), name
+                assert other.parts.keys() == expected.parts.keys()
+                for name, part in expected.parts.items():
+                    assert np.array_equal(other.parts[name], part), name
 
 
 def test_bfloat16_is_rounded_as_torch_rounds():
@@ -71,6 +72,71 @@ def test_bfloat16_is_rounded_as_torch_rounds():
     assert np.array_equal(narrowed(numbers), expected.view(torch.int16).numpy().view(np.uint16))
     assert np.isnan(widened(narrowed(np.array([np.nan], np.float32)))).all()
     assert np.array_equal(widened(narrowed(numbers)), expected.float().numpy())
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 70), st.integers(1, 300), st.integers(0, 9), st.data())
+def test_bfloat16_in_twelve_bits_loses_nothing(rows, columns, seed, data):
+    """Whatever the bits are: of none, some or most of them the high byte has a code."""
+    draw = np.random.default_rng(seed)
+    bits = draw.integers(0, 2**16, (rows, columns), np.uint16)
+    like = narrowed(draw.normal(size=(rows, columns)).astype(np.float32))
+    bits = np.where(
+        draw.random((rows, columns)) < data.draw(st.sampled_from([0, 0.01, 0.5, 1])), bits, like
+    )
+    packed = pack(bits, "bfloat16")
+    assert is_whole(packed)
+    assert np.array_equal(packing._decoded(packed)[:rows, :columns], bits)
+    assert np.array_equal(unpack(packed), widened(bits), equal_nan=True)
+    first = data.draw(st.integers(0, (rows - 1) // 16)) * 16
+    some = packing.some_rows(packed, first, rows)
+    assert is_whole(some)
+    assert np.array_equal(packing._decoded(some)[: rows - first, :columns], bits[first:])
+
+
+def test_bfloat16_takes_twelve_bits_of_weights_as_models_have_them():
+    """Not of all: what is far from the others is kept apart, and takes eight bytes more."""
+    draw = np.random.default_rng(0)
+    for numbers in (
+        draw.normal(size=(512, 512)),
+        draw.standard_t(5, (512, 512)),
+        draw.normal(size=(512, 512)) * (draw.random((512, 512)) < 0.5),
+    ):
+        packed = pack((0.02 * numbers).astype(np.float32), "bfloat16")
+        assert sum(part.nbytes for part in packed.parts.values()) < 1.52 * numbers.size
+    wild = pack(wild_numbers(512, 512), "bfloat16")
+    assert 2 * numbers.size < sum(part.nbytes for part in wild.parts.values()) < 9.6 * numbers.size
+
+
+def test_strays_that_are_none_are_refused():
+    packed = pack(wild_numbers(70, 100), "bfloat16")
+    begins = 70 // 16 + 2
+    assert is_whole(packed)
+
+    def changed(at: int, value: int) -> bool:
+        strays = packed.strays.copy()
+        strays[at] = value
+        return is_whole(dataclasses.replace(packed, strays=strays))
+
+    assert not changed(0, 1)  # before the first block
+    assert not changed(begins - 1, packed.strays[begins - 1] + 1)  # more than there are
+    assert not changed(2, packed.strays[1] - 1)  # an end before its beginning
+    assert not changed(begins, 16 * 128)  # beyond the block
+    assert not changed(begins, packed.strays[begins + 2])  # twice at one place
+    assert not changed(begins + 2, packed.strays[begins])  # not in order
+    assert changed(begins + 1, 0)
+    for strays in (
+        None,
+        packed.strays[:-1],
+        packed.strays[: begins - 1],
+        packed.strays[:0],
+        packed.strays.astype(np.int64),
+    ):
+        assert not is_whole(dataclasses.replace(packed, strays=strays))
+    assert not is_whole(dataclasses.replace(packed, firsts=packed.firsts[:-1]))
+    assert not is_whole(
+        dataclasses.replace(pack(wild_numbers(70, 100), "int8"), strays=packed.strays)
+    )
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -105,9 +171,10 @@ def test_saved_weights_are_the_same_bits(quantization: str, tmp_path):
     for name, array in ours.items():
         assert array.dtype == theirs[name].dtype
         assert np.array_equal(array, theirs[name]), name
-    numbers = {tensor.dtype for tensor in load_file(tmp_path / FILE).values()}
-    assert (torch.bfloat16 in numbers) == (quantization == "bfloat16")
-    assert torch.uint16 not in numbers
+    found = load_file(tmp_path / FILE)
+    assert found.keys() == ours.keys()
+    for name, tensor in found.items():
+        assert np.array_equal(tensor.numpy(), ours[name]), name
     for name, tensor in weights.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[name]), name
 
@@ -143,11 +210,11 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path):
 
 
 @functools.cache
-def small_file() -> tuple[SimpleNamespace, dict, bytes]:
+def small_file(quantization: str) -> tuple[SimpleNamespace, dict, bytes]:
     """A model's sizes, and the header and the numbers of its file."""
     model = random_model(num_layers=1, hidden_size=16, num_attention_heads=2, vocab_size=20)
     with TemporaryDirectory() as folder:
-        weights = NativeWeights.of(model.config, model.state_dict(), "int4")
+        weights = NativeWeights.of(model.config, model.state_dict(), quantization)
         weights.save(Path(folder))
         content = (Path(folder) / FILE).read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
@@ -167,7 +234,7 @@ wrong = st.recursive(
 @given(st.data())
 def test_a_damaged_file_is_refused_or_holds_what_it_says(data):
     """No header makes anything be read that is not in the file."""
-    sizes, header, numbers = small_file()
+    sizes, header, numbers = small_file(data.draw(st.sampled_from(["int4", "bfloat16"])))
     header = json.loads(json.dumps(header))
     recipe = header["__metadata__"]
     shapes = json.loads(recipe["matrices"])

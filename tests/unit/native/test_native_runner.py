@@ -14,7 +14,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_samples import as_understood, feed, native, random_model, reference, sample, scores
+from native_samples import (
+    as_understood,
+    feed,
+    native,
+    random_model,
+    reference,
+    sample,
+    scores,
+    wild_products,
+)
 
 from glmkit.checkpoint.quantized import WORDS, NativeWeights
 from glmkit.errors import CheckpointError, GenerationError
@@ -105,16 +114,31 @@ def test_logits_are_those_of_the_torch_model(
     assert close(found, expected, quantization)
 
 
-def test_a_folder_whose_word_embedding_has_more_bits(tmp_path):
-    """A file says the format of each matrix: until November 2026 that of int4 had the word embedding in 8 bits."""
+@pytest.mark.parametrize(
+    ("format", "of_words"),
+    [("int4", "int8"), ("int8", "bfloat16"), ("bfloat16", "int8"), ("bfloat16", "float32")],
+)
+def test_each_matrix_has_its_own_format(format: str, of_words: str, tmp_path):
+    """A file says which: until November 2026 that of int4 had the word embedding in 8 bits."""
     model = random_model()
-    four, eight = (NativeWeights.of(model.config, model.state_dict(), bits) for bits in ("int4", "int8"))  # fmt: skip
-    four.matrices[WORDS] = eight.matrices[WORDS]
-    four.save(tmp_path)
+    weights, other = (NativeWeights.of(model.config, model.state_dict(), name) for name in (format, of_words))  # fmt: skip
+    weights.matrices[WORDS] = other.matrices[WORDS]
+    weights.save(tmp_path)
     weights, tokens = NativeWeights.load(tmp_path), sample(model, 30, 5)
-    assert {name: one.format for name, one in weights.matrices.items()} == {name: "int8" if name == WORDS else "int4" for name in weights.matrices}  # fmt: skip
+    assert {name: one.format for name, one in weights.matrices.items()} == {name: of_words if name == WORDS else format for name in weights.matrices}  # fmt: skip
     found = read(NativeRunner(NativeDecoder(model.config, weights, 1)), tokens, 30, [])
-    assert close(found, reference(as_understood(model, weights), tokens, 30), "int4")
+    roughest = "bfloat16" if {format, of_words} <= {"bfloat16", "float32"} else "int4"
+    assert close(found, reference(as_understood(model, weights), tokens, 30), roughest)
+
+
+def check_wild(products) -> None:
+    """A number of bfloat16 in the wrong place is as large as the sums themselves."""
+    for found, expected, sizes in products:
+        assert (np.abs(found - expected) <= 2e-5 * sizes).all()
+
+
+def test_numbers_far_from_the_others_are_where_they_belong():
+    check_wild(wild_products())
 
 
 @pytest.mark.parametrize("quantization", ["float32", "int8", "int4"])
@@ -381,8 +405,9 @@ def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
         "for name in ('float32', 'bfloat16', 'int8', 'int4'):\n"
         "    runner = native(model, name); s = runner.open()\n"
         "    found[name] = runner.forward([feed(s, tokens, 0, 46, 37)])[0]\n"
-        "from native_samples import scores\n"
+        "from native_samples import scores, wild_products\n"
         "found['likeliest'] = runner._likeliest(*scores(1000))\n"
+        "found['wild'] = wild_products()\n"
         "pickle.dump((instructions(), found), open(sys.argv[1], 'wb'))\n"
     )
     used, found = run_with(instructions, code, tmp_path)
@@ -390,6 +415,7 @@ def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
     model = random_model(num_layers=3, hidden_size=72, num_attention_heads=3)
     tokens = sample(model, 37, 9)
     check_likeliest(found.pop("likeliest"), *scores(1000))
+    check_wild(found.pop("wild"))
     for name, logits in found.items():
         expected = reference(as_understood(model, name), tokens, 37)
         assert close(logits, expected, name), name
