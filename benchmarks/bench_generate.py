@@ -35,7 +35,13 @@ ASKED = {
 }
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.59375}
-"""Of a weight with its scales and zero points, in glmkit."""
+"""Of a weight with its scales and zero points; glmkit stores bfloat16 in 12 bits."""
+
+
+def weight_bytes(name: str) -> float | None:
+    """Returns the bytes of a contender's weight, None where its name does not tell them."""
+    package, kind = name.split(" ", 1)
+    return 1.5 if (package, kind) == ("glmkit", "bfloat16") else BYTES.get(kind.split("_")[0])
 
 
 class Process:
@@ -153,10 +159,9 @@ def table(values: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, one in values["results"].items():
-        package, kind = name.split(" ", 1)
-        roofline = ""
-        if package == "glmkit" and kind in BYTES:
-            read = (weights + head) * BYTES[kind]
+        roofline, each = "", weight_bytes(name)
+        if name.startswith("glmkit ") and each:
+            read = (weights + head) * each
             shares = [rate * read / speed / 1e9 for rate, speed in zip(one["all"]["decode 1"], values["bandwidth_gb_s"], strict=False)]  # fmt: skip
             roofline = f"{statistics.median(shares):.0%}"
         numbers = (one["decode 1"], one["decode 8"], one["prefill"], one["memory 1"], one["memory"])
@@ -190,10 +195,9 @@ def draw(values: dict[str, Any], path: Path) -> None:
     }
     for package, (marker, colour) in looks.items():
         points = [
-            (count * BYTES[kind.split("_")[0]] / 1e6, values["results"][name]["decode 1"])
-            for name in values["results"]
-            for owner, kind in [name.split(" ", 1)]
-            if owner == package and kind.split("_")[0] in BYTES
+            (count * each / 1e6, one["decode 1"])
+            for name, one in values["results"].items()
+            if name.startswith(f"{package} ") and (each := weight_bytes(name))
         ]
         if points:
             axes.plot(
@@ -202,7 +206,7 @@ def draw(values: dict[str, Any], path: Path) -> None:
     axes.set(
         xscale="log",
         yscale="log",
-        xlabel="MB of weights that a token reads (4, 8, 16, 32 bits a weight)",
+        xlabel="MB of weights that a token reads (4, 8, 16, 32 bits a weight; glmkit has 12 for 16)",
         ylabel="tokens a second, one text",
         title=f"Decoding, {count / 1e6:.0f} M weights, {values['threads']} threads",
     )

@@ -20,8 +20,8 @@ import numpy as np
 from glmkit.checkpoint.mapped import json_object, let_go, map_arrays, new_arrays, write_arrays
 from glmkit.checkpoint.packing import (
     FORMATS,
-    Packed,
     PARTS,
+    Packed,
     as_numbers,
     is_whole,
     pack,

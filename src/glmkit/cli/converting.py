@@ -38,8 +38,8 @@ def convert(
         str | None,
         typer.Option(
             help=say(
-                "int8, int4: weights for CPUs, read by glmkit.",
-                "int8、int4：供 CPU 使用的量化权重。",
+                "int8, int4, bfloat16 (in 12 bits): weights for CPUs, read by glmkit.",
+                "int8、int4、bfloat16（以 12 位存放）：供 CPU 使用的权重。",
             )
         ),
     ] = None,

@@ -34,7 +34,7 @@ class QuantizationReport:
     Attributes:
         source: What was read.
         target: What was written.
-        quantization: "int8" or "int4".
+        quantization: "int8", "int4", or "bfloat16", which is stored in 12 bits.
         source_bytes: Of the weights before, as they were stored.
         target_bytes: Of the weights now.
         relative_change: How much the logits of fixed random input change: root mean square, in units of their own.
@@ -70,7 +70,7 @@ def quantize(
     Args:
         source: A folder in any known format, or a hub name.
         target: Folder to write; absent or empty unless `overwrite`.
-        quantization: "int8" or "int4".
+        quantization: "int8", "int4", or "bfloat16", which is stored in 12 bits.
         tokenizer: Folder with the vocabulary, where the source has none.
         overwrite: Replace an existing model.
 
