@@ -3,7 +3,7 @@
 // In: packed matrices, rows of activations. Out: rows of results. Knows no layer and no sequence.
 //
 // A matrix W [rows, columns] is stored in blocks of 16 rows, each block one stream of memory:
-//   float32   [block][column][16]
+//   float32   [block][column][16], and so float16
 //   bfloat16  in 12 bits, without loss: [block][column / 8], 64 bytes of low bytes of columns c..c+3, 64 of columns c+4..c+7, and 64
 //             of codes of the high bytes, c..c+3 in the low nibbles, c+4..c+7 in the high ones; of four columns they lie as
 //             [row / 4][column / 2][row % 4][column % 2], so that low and high bytes, interleaved, are [column / 2][16][2]. A code
@@ -27,7 +27,7 @@ constexpr int CODED = 192;     // bytes of 8 columns of 16 rows of bfloat16
 constexpr int PAGE = 32;       // tokens of a page of the cache
 constexpr int QUERIES = 4;     // queries that attention handles together
 
-enum class Format : int32_t { float32 = 0, bfloat16 = 1, int8 = 2, int4 = 3 };
+enum class Format : int32_t { float32 = 0, bfloat16 = 1, int8 = 2, int4 = 3, float16 = 4 };
 enum class Activation : int32_t { gelu = 0, gelu_tanh = 1, relu = 2 };
 
 inline int64_t padded(int64_t size, int64_t multiple) { return (size + multiple - 1) / multiple * multiple; }
@@ -40,6 +40,7 @@ struct Stray {
 
 struct Matrix {
     Format format = Format::float32;
+    bool exact = false;             // whether what it is multiplied with must not be rounded
     int64_t rows = 0, columns = 0;  // without filling
     const void* data = nullptr;
     const void* scales = nullptr;   // int8: float32 [padded rows]; int4: float16 [block][group][16]

@@ -24,8 +24,9 @@ constexpr int64_t NEAR = 1024; // columns of a row tile that stay in the first c
 // Fewer rows of activations are multiplied sooner without tiles, the more so where weights have to be widened.
 bool tiled(const Matrix& m, int64_t rows) {
     switch (m.format) {
-        case Format::float32: return false;
-        case Format::bfloat16: return rows >= 8;
+        case Format::float32:
+        case Format::float16: return false;
+        case Format::bfloat16: return rows >= 8 && !m.exact;
         case Format::int8: return rows >= 8;
         case Format::int4: return rows >= 16;
     }

@@ -36,9 +36,11 @@ inline v8 load(const uint16_t* p) {
 #if defined(__AVX2__)
     return (v8)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #else
-    v8 x;
-    for (int i = 0; i < 8; ++i) x[i] = half_to_float(p[i]);
-    return x;
+    i8 bits;
+    for (int i = 0; i < 8; ++i) bits[i] = p[i];
+    // A float32 with the same exponent and significand is 2^112 times too small; infinities and what is no number are not.
+    i8 magnitude = (i8)((v8)((bits & 0x7fff) << 13) * 0x1p112f), beyond = (bits & 0x7c00) == 0x7c00;
+    return (v8)(magnitude | (beyond & 0x7f800000) | (bits & 0x8000) << 16);
 #endif
 }
 
@@ -296,13 +298,13 @@ inline u64 four_times(const uint8_t* p) {
 #endif
 }
 
-template <int N>
-void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    auto [columns, w, x] = floats<float>(m, block, rows, first);
+template <int N, typename Number>
+void tile_floats(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    auto [columns, w, x] = floats<Number>(m, block, rows, first);
     v16 acc[N] = {};
     for (int64_t c = 0; c < columns; ++c, w += ROWS) {
         v16 weights = wide(w);
-        fetch(w + 512);
+        fetch(w + 2048 / sizeof *w);
         for (int n = 0; n < N; ++n) acc[n] += weights * x[n * columns + c];
     }
     std::memcpy(out, acc, sizeof acc);
@@ -414,13 +416,13 @@ inline __m256i broadcast4(const int8_t* p) {
     return _mm256_set1_epi32(four);
 }
 
-template <int N>
-void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    auto [columns, w, x] = floats<float>(m, block, rows, first);
+template <int N, typename Number>
+void tile_floats(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    auto [columns, w, x] = floats<Number>(m, block, rows, first);
     v8 acc[N][2] = {};
     for (int64_t c = 0; c < columns; ++c, w += ROWS) {
         v8 low = load(w), high = load(w + 8);
-        fetch(w + 512);
+        fetch(w + 2048 / sizeof *w);
         for (int n = 0; n < N; ++n) {
             v8 value = all(x[n * columns + c]);
             acc[n][0] += low * value;
@@ -567,9 +569,9 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 
 constexpr int MOST = 4, MOST_CODED = 0;
 
-template <int N>
-void tile_float32(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    auto [columns, w, x] = floats<float>(m, block, rows, first);
+template <int N, typename Number>
+void tile_floats(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    auto [columns, w, x] = floats<Number>(m, block, rows, first);
     v8 acc[N][2] = {};
     for (int64_t c = 0; c < columns; ++c, w += ROWS)
         for (int n = 0; n < N; ++n) {
@@ -702,7 +704,8 @@ void widen_bfloat16(const Matrix& m, int64_t block, uint16_t* out) {
 template <int N>
 void tile(const Matrix& m, int64_t block, const Rows& rows, int64_t first, const uint16_t* decoded, float (*out)[ROWS]) {
     switch (m.format) {
-        case Format::float32: return tile_float32<N>(m, block, rows, first, out);
+        case Format::float32: return tile_floats<N, float>(m, block, rows, first, out);
+        case Format::float16: return tile_floats<N, uint16_t>(m, block, rows, first, out);
         case Format::bfloat16: {
             int64_t columns = m.padded_columns();
             const float* x = rows.values + first * columns;
@@ -922,8 +925,16 @@ void widen_int4(const Matrix& m, int64_t block, uint8_t offset, uint8_t* out) {
 }
 
 // Bytes of a block as many rows are multiplied with it.
-int64_t block_bytes(const Matrix& m) {
-    return ROWS * m.padded_columns() * (m.format == Format::float32 ? 4 : m.format == Format::bfloat16 ? 2 : 1);
+int64_t block_bytes(const Matrix& m) { return ROWS * m.padded_columns() * (m.integer() ? 1 : m.format == Format::bfloat16 ? 2 : 4); }
+
+// A block of float16 as float32.
+void widen_float16(const Matrix& m, int64_t block, float* out) {
+    int64_t numbers = ROWS * m.padded_columns();
+    const uint16_t* w = static_cast<const uint16_t*>(m.data) + block * numbers;
+    for (int64_t i = 0; i < numbers; i += ROWS) {
+        fetch(w + i + AHEAD / 2);
+        put(out + i, wide(w + i));
+    }
 }
 
 // Up to BLOCKS blocks as many rows are multiplied with them: where they lie or, of formats that have to be widened, in memory
@@ -935,6 +946,8 @@ const char* blocks_of(const Matrix& m, int64_t block, int64_t count, uint8_t off
     for (int64_t b = 0; b < count; ++b)
         if (m.format == Format::int4)
             widen_int4(m, block + b, offset, reinterpret_cast<uint8_t*>(widened + b * bytes));
+        else if (m.format == Format::float16)
+            widen_float16(m, block + b, reinterpret_cast<float*>(widened + b * bytes));
         else
             widen_bfloat16(m, block + b, reinterpret_cast<uint16_t*>(widened + b * bytes));
     return widened;
@@ -950,7 +963,7 @@ void add_pair(const Matrix& m, const Rows& rows, int64_t n, int64_t count, int64
     for (int64_t c = 0; c < columns; c += near) {
         int64_t some = std::min(near, columns - c);
         Sums to{reinterpret_cast<float*>(sums), 2 * ROWS, c > 0};
-        if (m.format == Format::float32) {
+        if (m.format == Format::float32 || m.format == Format::float16) {
             const float* one = reinterpret_cast<const float*>(w) + c * ROWS;
             by_rows<12>(count, [&](int64_t i, auto N) {
                 add_products<N>(x + i * columns + c, columns, one, next * columns * ROWS, ROWS, some, to.from(i));

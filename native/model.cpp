@@ -499,12 +499,13 @@ int32_t glmkit_set_matrix(glmkit_model* model, int32_t role, int32_t layer, int3
                           const void* scales, const uint8_t* zeros, const uint8_t* firsts, const uint32_t* strays) {
     return int32_t(guarded([&]() -> int64_t {
         std::lock_guard guard(model->lock);
-        if (role < 0 || role > 4 || layer < 0 || (role && layer >= model->sizes.layers) || format < 0 || format > 3)
+        if (role < 0 || role > 4 || layer < 0 || (role && layer >= model->sizes.layers) || format < 0 || format > 4)
             throw std::invalid_argument("no such matrix or format");
         Layer& at = model->layers[size_t(role ? layer : 0)];
         Matrix* places[] = {&model->words, &at.qkv, &at.dense, &at.up, &at.down};
         Matrix& m = *places[role];
         m.format = Format(format), m.data = data, m.scales = scales, m.zeros = zeros, m.firsts = firsts, m.begins = strays;
+        m.exact = !model->sizes.half_cache;
         bool coded = m.format == Format::bfloat16;
         if (!data || (m.integer() && !scales) || (m.format == Format::int4 && !zeros) || (coded && (!firsts || !strays)))
             throw std::invalid_argument("a matrix without its numbers");

@@ -50,7 +50,8 @@ namespace {
 int64_t place(const Matrix& m, int64_t r, int64_t c) {
     int64_t block = r / ROWS, row = r % ROWS, columns = m.padded_columns();
     switch (m.format) {
-        case Format::float32: return (block * columns + c) * ROWS + row;
+        case Format::float32:
+        case Format::float16: return (block * columns + c) * ROWS + row;
         case Format::bfloat16:
             return (block * columns + c) / 8 * CODED + c % 8 / 4 * 64 + (row / 4 * 2 + c % 4 / 2) * 8 + row % 4 * 2 + c % 2;
         case Format::int8: return ((block * columns / 4 + c / 4) * ROWS + row) * 4 + c % 4;
@@ -70,6 +71,7 @@ void unpack_row(const Matrix& m, int64_t r, float* out) {
         int64_t at = place(m, r, c);
         switch (m.format) {
             case Format::float32: out[c] = static_cast<const float*>(m.data)[at]; break;
+            case Format::float16: out[c] = half_to_float(static_cast<const uint16_t*>(m.data)[at]); break;
             case Format::bfloat16: {
                 auto* bytes = static_cast<const uint8_t*>(m.data);
                 uint8_t codes = bytes[at + 128 - (c & 4) * 16], code = c & 4 ? codes >> 4 : codes & 15;

@@ -1,6 +1,6 @@
 """Matrices -> the native decoder's layout, and back.
 
-In: a matrix of any floating type, an array (bfloat16 as the uint16 of its bits) or a tensor. Out: `Packed`, with 32, 12, 8 or 4 bits a
+In: a matrix of any floating type, an array (bfloat16 as the uint16 of its bits) or a tensor. Out: `Packed`, with 32, 16, 12, 8 or 4 bits a
 weight. Runs on NumPy alone, where the native decoder is not, too, some rows at a time on each thread. The layout is described in
 `native/kernels.h`: blocks of 16 rows, each one stream of memory; columns are filled up with zeros to a multiple of 64, rows to a multiple
 of 16.
@@ -30,7 +30,7 @@ from glmkit.runtime import num_threads
 if TYPE_CHECKING:
     import torch
 
-FORMATS = ("float32", "bfloat16", "int8", "int4")
+FORMATS = ("float32", "bfloat16", "int8", "int4", "float16")
 """In the order of the library's numbers for them."""
 
 ROWS, COLUMNS, GROUP = 16, 64, 32
@@ -38,7 +38,7 @@ ROWS, COLUMNS, GROUP = 16, 64, 32
 PARTS = ("data", "scales", "zeros", "firsts", "strays")
 """Of a matrix, in the order in which the library takes them."""
 
-TOGETHER = {"float32": 1, "int8": 4, "int4": 4}
+TOGETHER = {"float32": 1, "float16": 1, "int8": 4, "int4": 4}
 """Format -> numbers (of int4 pairs of them) of a row that lie side by side."""
 
 CODES = 7
@@ -62,7 +62,7 @@ class Packed:
     Attributes:
         format: One of `FORMATS`.
         shape: Rows and columns, without filling.
-        data: The numbers, [R · C]: float32; int8; of int4 two in each uint8, [R · C / 2]; of bfloat16 low bytes and codes, uint8
+        data: The numbers, [R · C]: float32; float16; int8; of int4 two in each uint8, [R · C / 2]; of bfloat16 low bytes and codes, uint8
             [R · C · 3 / 2].
         scales: int8: float32 [R]; int4: float16 [R · G]; else None.
         zeros: int4: uint8 [R · G]; else None.
@@ -116,6 +116,7 @@ def part_sizes(format: str, shape: tuple[int, int]) -> dict[str, tuple[str, int]
     numbers, groups = rows * columns, rows * columns // GROUP
     return {
         "float32": {"data": ("float32", numbers)},
+        "float16": {"data": ("float16", numbers)},
         "bfloat16": {"data": ("uint8", numbers // 2 * 3), "firsts": ("uint8", rows // ROWS)},
         "int8": {"data": ("int8", numbers), "scales": ("float32", rows)},
         "int4": {"data": ("uint8", numbers // 2), "scales": ("float16", groups), "zeros": ("uint8", groups)},
@@ -142,15 +143,13 @@ def pack(
     sizes = part_sizes(format, shape)
     parts = into or {name: np.empty(size, number) for name, (number, size) in sizes.items()}
     step = max(ROWS, AT_ONCE // columns // ROWS * ROWS)
+    is_there = (format, source.dtype.name) in (("bfloat16", "uint16"), ("float16", "float16"))
 
     def some(first: int) -> tuple[np.ndarray, ...]:
         """Packs some rows; returns those of bfloat16 that have no codes."""
         given = source[first : first + step]
         filling = ((0, -len(given) % ROWS), (0, columns - given.shape[1]))
-        if format == "bfloat16" and source.dtype == np.uint16:
-            numbers = np.pad(given, filling)
-        else:
-            numbers = np.pad(widened(given), filling)
+        numbers = np.pad(given if is_there else widened(given), filling)
         if format == "bfloat16":
             block, last = first // ROWS, (first + len(numbers)) // ROWS
             coded, parts["firsts"][block:last], *strays = _coded(narrowed(numbers))
@@ -211,7 +210,7 @@ def unpack(packed: Packed) -> np.ndarray:
             for part in (packed.scales, packed.zeros)
         )
         numbers = (scales * (steps - zeros)).reshape(n_rows, -1)
-    return np.ascontiguousarray(numbers[:rows, :columns])
+    return np.ascontiguousarray(widened(numbers)[:rows, :columns])
 
 
 def rounded_rows(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,6 @@ import numpy as np
 
 from glmkit.checkpoint.mapped import json_object, let_go, map_arrays, new_arrays, write_arrays
 from glmkit.checkpoint.packing import (
-    FORMATS,
     PARTS,
     Packed,
     as_numbers,
@@ -38,6 +37,12 @@ if TYPE_CHECKING:
 FILE = "quantized.safetensors"
 
 VERSION = "1"
+
+QUANTIZATIONS = ("float32", "bfloat16", "int8", "int4")
+"""What a model's weights can be asked to be."""
+
+EXACT = {"float16": "float16", "uint16": "bfloat16"}
+"""Number type of an array that float32 is asked of -> format that holds it without loss, in fewer bytes."""
 
 ENDS = {name: "" if name == "data" else f".{name}" for name in PARTS}
 """Part of a matrix -> end of its name."""
@@ -78,7 +83,7 @@ class NativeWeights:
     """Weights that the native decoder reads.
 
     Attributes:
-        quantization: One of `packing.FORMATS`.
+        quantization: One of `QUANTIZATIONS`. Of float32 some matrices may be of 16 bits, which hold the same numbers.
         matrices: Name -> packed matrix.
         vectors: Name -> float32, of any shape.
     """
@@ -94,20 +99,21 @@ class NativeWeights:
         Args:
             config: The model's `GLMConfig` or `Architecture`.
             state: Its tensors by name (`model.state_dict()`), arrays (`packing.as_numbers`), or packed weights.
-            quantization: One of `packing.FORMATS`.
+            quantization: One of `QUANTIZATIONS`.
 
         Raises:
             ConfigError: No such quantization.
         """
-        wanted = _wanted(config, quantization)
+        matrices = _matrices(config, state, quantization)
+        wanted = _wanted(config, matrices)
         arrays = {name: np.empty(shape, number) for name, (number, shape) in wanted.items()}
-        return cls._filled(arrays, config, state, quantization)
+        return cls._filled(arrays, config, matrices, state, quantization)
 
     @classmethod
     def write(cls, folder: Path, config: Any, state: State, quantization: str) -> None:
         """Writes a model's weights into a folder while they are packed, one in memory at a time; the file appears when it is complete.
 
-        Those of bfloat16, whose sizes are known when they are packed, are all in memory.
+        Where there are matrices of bfloat16, whose sizes are known when they are packed, all are in memory.
 
         Args:
             folder: Where `load` finds them.
@@ -119,21 +125,26 @@ class NativeWeights:
             ConfigError: No such quantization.
             OSError: The disk has no room for the file.
         """
-        if quantization == "bfloat16":
+        matrices = _matrices(config, state, quantization)
+        if any(format == "bfloat16" for format, _ in matrices.values()):
             return cls.of(config, state, quantization).save(folder)
-        temporary = folder / f".{FILE}.tmp"
-        recipe = _recipe(quantization, _matrices(config, quantization))
-        arrays = new_arrays(temporary, _wanted(config, quantization), recipe)
-        cls._filled(arrays, config, state, quantization)
+        temporary, recipe = folder / f".{FILE}.tmp", _recipe(quantization, matrices)
+        arrays = new_arrays(temporary, _wanted(config, matrices), recipe)
+        cls._filled(arrays, config, matrices, state, quantization)
         del arrays  # a file that is mapped cannot be renamed everywhere
         temporary.rename(folder / FILE)
 
     @classmethod
     def _filled(
-        cls, arrays: dict[str, np.ndarray], config: Any, state: State, quantization: str
+        cls,
+        arrays: dict[str, np.ndarray],
+        config: Any,
+        wanted: Matrices,
+        state: State,
+        quantization: str,
     ) -> NativeWeights:
         matrices = {}
-        for name, (format, shape) in _matrices(config, quantization).items():
+        for name, (format, shape) in wanted.items():
             numbers = as_numbers(state[name])
             parts = {part: arrays[name + ENDS[part]] for part in part_sizes(format, shape)}
             matrices[name] = pack(numbers, format, into=parts)
@@ -216,20 +227,33 @@ class NativeWeights:
         return {**matrices, **self.vectors}
 
 
-def _matrices(config: Any, quantization: str) -> dict[str, tuple[str, tuple[int, int]]]:
-    """Returns format and shape of each of a model's matrices by name.
+Matrices = dict[str, tuple[str, tuple[int, int]]]
+"""Format and shape of each of a model's matrices by name."""
+
+
+def _matrices(config: Any, state: State, quantization: str) -> Matrices:
+    """Returns the matrices that a model's are packed as.
 
     Raises:
         ConfigError: No such quantization.
     """
     check_quantization(quantization)
-    shapes = shapes_of(config)
-    return {name: (quantization, shapes[name]) for name in matrix_names(config)}
+    shapes, formats = shapes_of(config), dict.fromkeys(matrix_names(config), quantization)
+    if quantization == "float32":
+        formats = {name: EXACT.get(_number(state, name), "float32") for name in formats}
+    return {name: (format, shapes[name]) for name, format in formats.items()}
 
 
-def _wanted(config: Any, quantization: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _number(state: State, name: str) -> str:
+    """Returns the number type of a weight as `as_numbers` gives it; packed ones are unpacked to float32."""
+    if isinstance(state, NativeWeights):
+        return "float32"
+    return as_numbers(state[name][:0]).dtype.name
+
+
+def _wanted(config: Any, matrices: Matrices) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Returns number type and shape of a model's arrays by name, in the order of a file: whole cache lines first."""
-    matrices, shapes = _matrices(config, quantization), shapes_of(config)
+    shapes = shapes_of(config)
     arrays: dict[str, tuple[str, tuple[int, ...]]] = {
         f"{name}{end}": (sizes[part][0], (sizes[part][1],))
         for part, end in ENDS.items()
@@ -239,9 +263,7 @@ def _wanted(config: Any, quantization: str) -> dict[str, tuple[str, tuple[int, .
     return arrays | {name: ("float32", shapes[name]) for name in vector_names(config)}
 
 
-def _recipe(
-    quantization: str, matrices: Mapping[str, tuple[str, tuple[int, int]]]
-) -> dict[str, str]:
+def _recipe(quantization: str, matrices: Matrices) -> dict[str, str]:
     """Returns a file's metadata."""
     told = {name: [format, *shape] for name, (format, shape) in matrices.items()}
     return {"version": VERSION, "quantization": quantization, "matrices": json.dumps(told)}
@@ -289,9 +311,9 @@ def check_quantization(name: str) -> None:
     Raises:
         ConfigError: There is none of that name.
     """
-    if name not in FORMATS:
+    if name not in QUANTIZATIONS:
         raise ConfigError(
-            f"no quantization {name!r}; there are {', '.join(FORMATS)}{nearest(name, FORMATS)}"
+            f"no quantization {name!r}; there are {', '.join(QUANTIZATIONS)}{nearest(name, QUANTIZATIONS)}"
         )
 
 

@@ -25,7 +25,13 @@ def random_model(seed: int = 0, **fields) -> GLMForConditionalGeneration:
 
 
 def native(model: GLMForConditionalGeneration, quantization: str, threads: int = 1) -> NativeRunner:
-    weights = NativeWeights.of(model.config, model.state_dict(), quantization)
+    return runner_of(model, model.state_dict(), quantization, threads)
+
+
+def runner_of(
+    model: GLMForConditionalGeneration, state, quantization: str, threads: int = 1
+) -> NativeRunner:
+    weights = NativeWeights.of(model.config, state, quantization)
     return NativeRunner(NativeDecoder(model.config, weights, threads))
 
 

@@ -27,19 +27,23 @@ EXERCISE = """
 import sys, numpy, torch
 from glmkit.native.library import instructions
 from glmkit.special_tokens import FIRST_MEDIA_ID
-from native_samples import as_understood, feed, native, random_model, reference, sample, wild_products
+from native_samples import as_understood, feed, random_model, reference, runner_of, sample, wild_products
 
 expected_instructions, rounds = sys.argv[1], int(sys.argv[2])
 assert instructions() == expected_instructions, instructions()
 draw = torch.Generator().manual_seed(0)
 number = lambda low, high: int(torch.randint(low, high + 1, (), generator=draw))
 for round in range(rounds):
-    heads, quantization = number(1, 5), ("float32", "bfloat16", "int8", "int4")[round % 4]
+    heads, quantization = number(1, 5), ("float32", "bfloat16", "int8", "int4", "float32")[round % 5]
     model = random_model(
         round, num_layers=number(1, 3), hidden_size=heads * number(1, 20), num_attention_heads=heads,
         intermediate_size=number(1, 200), vocab_size=number(1, 300), hidden_act=("gelu", "gelu_new", "relu")[round % 3],
     )
-    runner, prefix = native(model, quantization, threads=number(1, 3)), number(0, 80)
+    state = model.state_dict()
+    if round % 5 == 4:  # stored in 16 bits
+        state = {name: one.to((torch.float16, torch.bfloat16)[round // 5 % 2]) for name, one in state.items()}
+        model.load_state_dict(state)
+    runner, prefix = runner_of(model, state, quantization, threads=number(1, 3)), number(0, 80)
     tokens = sample(model, prefix, 12, seed=round)
     media = torch.randn(prefix // 2, model.config.hidden_size)
     tokens[0][: len(media)] = FIRST_MEDIA_ID + torch.randperm(len(media), generator=draw)

@@ -36,6 +36,8 @@ def test_a_matrix_comes_back(rows: int, columns: int, format: str, seed: int):
         assert torch.equal(found, weights)
     elif format == "bfloat16":
         assert torch.equal(found, weights.bfloat16().float())
+    elif format == "float16":
+        assert torch.equal(found, weights.half().float())
     elif format == "int8":  # half a step of the row's scale
         steps = weights.abs().amax(1, keepdim=True) / 127
         assert ((found - weights).abs() <= steps * 0.5001).all()

@@ -23,7 +23,7 @@ from glmkit.checkpoint.configs import normalize_config
 from glmkit.checkpoint.mapped import map_arrays, new_arrays
 from glmkit.checkpoint.naming import plain_names
 from glmkit.checkpoint.packing import FORMATS, pack, some_rows, unpack
-from glmkit.checkpoint.quantized import FILE, WORDS, NativeWeights, rows_of
+from glmkit.checkpoint.quantized import FILE, QUANTIZATIONS, WORDS, NativeWeights, rows_of
 from glmkit.errors import CheckpointError
 from glmkit.model import GLMConfig
 from glmkit.native import loading, logits, quantizing
@@ -57,7 +57,7 @@ def sources(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("source", ["float32", "shards", "hub", "int8"])
-@pytest.mark.parametrize("quantization", FORMATS)
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_without_torch_it_is_the_same_to_the_bit(sources, source, quantization, tmp_path):
     found = quantize(sources / source, tmp_path / "found", quantization)
     expected = by_torch(sources / source, tmp_path / "torch", quantization)

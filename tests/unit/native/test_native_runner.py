@@ -20,6 +20,7 @@ from native_samples import (
     native,
     random_model,
     reference,
+    runner_of,
     sample,
     scores,
     wild_products,
@@ -129,6 +130,29 @@ def test_each_matrix_has_its_own_format(format: str, of_words: str, tmp_path):
     found = read(NativeRunner(NativeDecoder(model.config, weights, 1)), tokens, 30, [])
     roughest = "bfloat16" if {format, of_words} <= {"bfloat16", "float32"} else "int4"
     assert close(found, reference(as_understood(model, weights), tokens, 30), roughest)
+
+
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+def test_what_is_stored_in_16_bits_is_exact_in_float32(stored: str):
+    """It is kept in fewer bytes, and multiplied as float32 is: of float16 the sums have the same bits, whatever the number of rows."""
+    model = random_model(num_layers=3, hidden_size=72, num_attention_heads=3).to(
+        getattr(torch, stored)
+    )
+    state, model = {name: one.clone() for name, one in model.state_dict().items()}, model.float()
+    few, all32 = runner_of(model, state, "float32", threads=2), native(model, "float32", threads=2)
+    packed = NativeWeights.of(model.config, state, "float32")
+    assert {one.format for one in packed.matrices.values()} == {stored}
+    assert (
+        packed.nbytes < 0.6 * NativeWeights.of(model.config, model.state_dict(), "float32").nbytes
+    )
+    for name, one in packed.items():
+        assert np.array_equal(one, state[name].float().numpy()), name
+    for prefix, cuts in ((70, [71, 72, 75]), (0, [1, 3, 8, 60])):
+        tokens = sample(model, prefix, 80 - prefix)
+        found, expected = read(few, tokens, prefix, cuts), read(all32, tokens, prefix, cuts)
+        assert close(found, reference(model, tokens, prefix), "float32")
+        if stored == "float16":
+            assert np.array_equal(found, expected)
 
 
 def check_wild(products) -> None:
