@@ -124,11 +124,6 @@ const Kernels* amx_kernels();     // null where it was not built or cannot be us
 float half_to_float(uint16_t x);
 uint16_t float_to_half(float x);
 float bfloat_to_float(uint16_t x);
-// The high byte of a bfloat16, of its code in a block.
-static inline uint8_t high_byte(uint8_t code, uint8_t first) {
-    uint8_t place = code & 7;
-    return uint8_t((place ? place + first - 1 : 0) | (code & 8) << 4);
-}
 
 // Row `row` of a packed matrix as float32 [columns].
 void unpack_row(const Matrix&, int64_t row, float* out);

@@ -170,6 +170,7 @@ inline void activate(V (&y)[N], Activation kind) {
 }
 
 constexpr int64_t AHEAD = 6 * 1024;  // bytes of weights that are fetched before they are wanted
+constexpr int64_t GROUPS_AHEAD = AHEAD / (GROUP4 * ROWS / 2);  // of int4
 constexpr int OFFSET8 = 128, OFFSET4 = 16;  // added to weights where they have to be unsigned
 
 // Memory of this thread, from a cache line on; what was in it is lost.
@@ -202,6 +203,22 @@ struct Floats {
 inline const uint8_t* codes_of(const Matrix& m, int64_t block) {
     return static_cast<const uint8_t*>(m.data) + block * m.padded_columns() / 8 * CODED;
 }
+
+// The high bytes of bfloat16 of codes (low nibbles; what else is in them does not count).
+template <typename Bytes>
+inline Bytes high_bytes(Bytes codes, uint8_t first) {
+    Bytes place = codes & 7;
+    return ((place + uint8_t(first - 1)) & (Bytes)(place > 0)) | (codes & 8) << 4;
+}
+
+// All codes, again and again.
+constexpr struct AllCodes {
+    uint8_t codes[64] = {};
+
+    constexpr AllCodes() {
+        for (int i = 0; i < 64; ++i) codes[i] = uint8_t(i % 16);
+    }
+} ALL_CODES;
 
 template <typename Byte>
 struct Integers {
@@ -241,7 +258,7 @@ typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint8_t u64 __attribute__((vector_size(64)));
 
 constexpr int MOST = 8;       // rows of activations that one block is multiplied with together
-constexpr int MOST_CODED = 8;  // the same of bfloat16 whose codes are read meanwhile
+constexpr int MOST_CODED = MOST;  // up to so many meet the codes of bfloat16; for more they are decoded first
 constexpr int PAIR_BYTES = 32 * 1024;  // of two blocks, that stay in the first cache while rows of activations go by
 constexpr int64_t SOME = 48;           // such rows, whose sums stay there too
 constexpr int64_t BLOCKS = 4;          // that all rows of activations are multiplied with before the next
@@ -311,11 +328,9 @@ void tile_floats(const Matrix& m, int64_t block, const Rows& rows, int64_t first
 }
 
 struct Codes {
-    u64 high_bytes;  // of the 16 codes, four times
+    u64 of_all;  // the high bytes of the 16 codes, four times
 
-    explicit Codes(uint8_t first) {
-        for (int i = 0; i < 64; ++i) high_bytes[i] = high_byte(uint8_t(i % 16), first);
-    }
+    explicit Codes(uint8_t first) : of_all(high_bytes(load_bytes(ALL_CODES.codes), first)) {}
 };
 
 using Pairs = i16[2];  // four columns, [column / 2][16][2]
@@ -324,14 +339,14 @@ using Pairs = i16[2];  // four columns, [column / 2][16][2]
 inline void decode(const uint8_t* w, int half, const Codes& of, Pairs& pairs) {
     u64 low = load_bytes(w + 64 * half), codes = load_bytes(w + 128), places = half ? codes >> 4 : codes & uint8_t(15);
 #if defined(__AVX512BW__)
-    __m512i high = _mm512_shuffle_epi8((__m512i)of.high_bytes, (__m512i)places);
+    __m512i high = _mm512_shuffle_epi8((__m512i)of.of_all, (__m512i)places);
     pairs[0] = (i16)_mm512_unpacklo_epi8((__m512i)low, high);
     pairs[1] = (i16)_mm512_unpackhi_epi8((__m512i)low, high);
 #else
     uint8_t bytes[2][64];
     for (int i = 0; i < 64; ++i) {
         uint8_t* both = bytes[i / 8 % 2] + i / 16 * 16 + i % 8 * 2;
-        both[0] = low[i], both[1] = of.high_bytes[places[i]];
+        both[0] = low[i], both[1] = of.of_all[places[i]];
     }
     for (int pair = 0; pair < 2; ++pair) pairs[pair] = (i16)load_bytes(bytes[pair]);
 #endif
@@ -377,7 +392,6 @@ template <int N>
 void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
     auto [columns, groups, w, x, scales, sums] = integers<uint8_t>(m, block, rows, first);
     auto [w_scales, zeros] = grids(m, block);
-    constexpr int64_t GROUPS = AHEAD / (GROUP4 * ROWS / 2);
     v16 acc[N] = {};
     for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
         i16 dot[N] = {}, other[N] = {};  // with few rows a second chain hides the latency of the first
@@ -394,8 +408,8 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
             }
         }
         for (int n = 0; n < N; ++n) dot[n] += other[n];
-        fetch(w_scales + GROUPS * ROWS);
-        fetch(zeros + GROUPS * ROWS);
+        fetch(w_scales + GROUPS_AHEAD * ROWS);
+        fetch(zeros + GROUPS_AHEAD * ROWS);
         v16 scale = wide(w_scales), zero = wide(zeros);
         for (int n = 0; n < N; ++n)
             acc[n] += (__builtin_convertvector(dot[n], v16) - zero * sums[n * groups + g]) *
@@ -406,7 +420,7 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 
 #elif defined(__AVX2__)
 
-constexpr int MOST = 4, MOST_CODED = 4;
+constexpr int MOST = 4, MOST_CODED = 2 * MOST;  // two readings of codes take as long as writing and reading what they stand for
 
 inline __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -433,13 +447,10 @@ void tile_floats(const Matrix& m, int64_t block, const Rows& rows, int64_t first
 }
 
 struct Codes {
-    __m256i high_bytes;  // of the 16 codes, twice
+    typedef uint8_t Bytes __attribute__((vector_size(32)));
+    __m256i of_all;  // the high bytes of the 16 codes, twice
 
-    explicit Codes(uint8_t first) {
-        uint8_t bytes[32];
-        for (int i = 0; i < 32; ++i) bytes[i] = high_byte(uint8_t(i % 16), first);
-        high_bytes = load_bytes(bytes);
-    }
+    explicit Codes(uint8_t first) : of_all((__m256i)high_bytes((Bytes)load_bytes(ALL_CODES.codes), first)) {}
 };
 
 using Pairs = __m256i[2][2];  // four columns, [column / 2][16][2]
@@ -451,7 +462,7 @@ inline void decode(const uint8_t* w, int half, const Codes& of, Pairs& pairs) {
     for (int some = 0; some < 2; ++some) {  // eight rows
         __m256i low = load_bytes(w + 64 * half + 32 * some), codes = load_bytes(w + 128 + 32 * some);
         __m256i places = _mm256_and_si256(half ? _mm256_srli_epi16(codes, 4) : codes, nibble);
-        __m256i high = _mm256_shuffle_epi8(of.high_bytes, places);
+        __m256i high = _mm256_shuffle_epi8(of.of_all, places);
         pairs[0][some] = _mm256_unpacklo_epi8(low, high);
         pairs[1][some] = _mm256_unpackhi_epi8(low, high);
     }
@@ -596,9 +607,7 @@ inline void decode(const uint8_t* w, int half, const Codes& of, Pairs& pairs) {
         std::memcpy(&low, w + 64 * half + at, sizeof low);
         std::memcpy(&codes, w + 128 + at, sizeof codes);
         if (half) codes >>= 4;
-        Some place = codes & 7, high = (place + uint8_t(of.first - 1)) & (Some)(place > 0);
-        high |= (codes & 8) << 4;
-        Both both = __builtin_convertvector(high, Both) << 8 | __builtin_convertvector(low, Both);
+        Both both = __builtin_convertvector(high_bytes(codes, of.first), Both) << 8 | __builtin_convertvector(low, Both);
         for (int pair = 0; pair < 2; ++pair)
             std::memcpy(pairs[pair] + at / 2, reinterpret_cast<const char*>(&both) + 16 * pair, 16);
     }
@@ -709,7 +718,7 @@ void tile(const Matrix& m, int64_t block, const Rows& rows, int64_t first, const
         case Format::bfloat16: {
             int64_t columns = m.padded_columns();
             const float* x = rows.values + first * columns;
-            if constexpr (N <= MOST_CODED)
+            if constexpr (MOST_CODED > 0)
                 if (!decoded) return tile_coded<N>(Coded(m, block), columns, x, out);
 #if !defined(GLMKIT_AVX512)  // many rows go by pairs of blocks there
             tile_decoded<N>(decoded, codes_of(m, block + 1), columns, x, out);
@@ -914,7 +923,7 @@ void widen_int4(const Matrix& m, int64_t block, uint8_t offset, uint8_t* out) {
     const uint8_t *w = static_cast<const uint8_t*>(m.data) + block * columns * ROWS / 2, *zeros = grids(m, block).zeros;
     for (int64_t c = 0; c < columns; c += GROUP4, zeros += ROWS) {
         u64 zero = four_times(zeros) - offset;
-        fetch(zeros + 24 * ROWS);
+        fetch(zeros + GROUPS_AHEAD * ROWS);
         for (int64_t i = 0; i < GROUP4; i += 8, w += 64, out += 128) {
             fetch(w + AHEAD);
             u64 both = load_bytes(w), low = (both & uint8_t(15)) - zero, high = (both >> 4) - zero;
@@ -1041,9 +1050,8 @@ void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, in
 #if defined(GLMKIT_AVX512)
     if (many(m, rows.count)) return multiply_many(m, rows, first, last, first_block, last_block, result);
 #endif
-    // Two readings of the codes take as long as writing what they stand for, and reading that.
     uint16_t* decoded = nullptr;
-    if (m.format == Format::bfloat16 && last - first > 2 * MOST_CODED)
+    if (m.format == Format::bfloat16 && last - first > MOST_CODED)
         decoded = reinterpret_cast<uint16_t*>(memory(m.padded_columns() * ROWS * 2));
     for (int64_t block = first_block; block < last_block; ++block) {
         if (decoded) widen_bfloat16(m, block, decoded);

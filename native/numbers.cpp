@@ -60,6 +60,12 @@ int64_t place(const Matrix& m, int64_t r, int64_t c) {
     return 0;
 }
 
+// The high byte of a bfloat16, of its code in a block.
+uint8_t high_byte(uint8_t code, uint8_t first) {
+    uint8_t place = code & 7;
+    return uint8_t((place ? place + first - 1 : 0) | (code & 8) << 4);
+}
+
 int64_t group_place(const Matrix& m, int64_t r, int64_t c) {
     return (r / ROWS * (m.padded_columns() / GROUP4) + c / GROUP4) * ROWS + r % ROWS;
 }
