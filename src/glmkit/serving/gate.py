@@ -6,31 +6,28 @@ and counts and logs answers: method, path of the table, status, time; never a te
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Coroutine, MutableMapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any, Protocol
 
 from starlette.responses import JSONResponse
 
 from glmkit.serving.bodies import Bodies, Place
 from glmkit.serving.docs_page import FILES
-from glmkit.serving.failures import ClientGone, DeadlineExceeded, Failure, failure_of
+from glmkit.serving.failures import ClientGone, Failure, failure_of
 from glmkit.serving.metrics import Metrics
 from glmkit.serving.security import Keys, RateLimit
 from glmkit.serving.settings import ServingSettings, is_loopback
+from glmkit.serving.waiting import Message, Receive, in_time
 
 logger = logging.getLogger(__name__)
 
-Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Result = TypeVar("Result")
 
 OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
 """Paths that need no key: they say nothing that a user wrote, and load balancers and browsers have no key."""
@@ -52,30 +49,6 @@ class Door(Protocol):
 
     def refusal(self, path: str) -> Failure:
         """Returns what is answered where there is none."""
-
-
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """Returns what `work` returns; cancels it as soon as the client goes.
-
-    Raises:
-        ClientGone: The client went first.
-        Exception: What `work` raises.
-    """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
-    finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class Gate:
@@ -172,11 +145,8 @@ class Gate:
         with contextlib.suppress(ValueError):
             declared = int(headers.get(b"content-length", b"0"))
         media = bool(self._media) and (scope["path"] in self._media or self._is_page(scope))
-        try:
-            reading = self._bodies.read(declared, receive, media, place)
-            return await asyncio.wait_for(reading, scope["state"]["deadline"] - began)
-        except asyncio.TimeoutError:  # the built-in one since Python 3.11
-            raise DeadlineExceeded from None
+        reading = self._bodies.read(declared, receive, media, place)
+        return await in_time(scope["state"]["deadline"], reading)
 
     def _is_page(self, scope: Scope) -> bool:
         return self._door is not None and self._door.covers(scope["path"])

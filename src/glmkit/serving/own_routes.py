@@ -22,9 +22,9 @@ from glmkit.serving import schemas
 from glmkit.serving.answering import filled_text, usage
 from glmkit.serving.explanations import ExplainRequest, ExplainResponse
 from glmkit.serving.failures import Failure
-from glmkit.serving.gate import unless_gone
 from glmkit.serving.media import has_media, listed
 from glmkit.serving.server import Server
+from glmkit.serving.waiting import unless_gone
 from glmkit.tasks.task import Task, catalog
 
 WRITTEN_TOKENS = 16

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from glmkit.serving.failures import Closing, DeadlineExceeded, QueueFull
+from glmkit.serving.failures import Closing, QueueFull
+from glmkit.serving.waiting import in_time
 
 Result = TypeVar("Result")
 
@@ -53,10 +54,7 @@ class Pool:
             self._mean_seconds += 0.1 * (time.monotonic() - began - self._mean_seconds)
 
         future.add_done_callback(lambda done: _soon(loop, ended, done))
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), max(0.0, deadline - began))
-        except asyncio.TimeoutError:  # the built-in one since Python 3.11
-            raise DeadlineExceeded from None
+        return await in_time(deadline, asyncio.wrap_future(future))
 
     def close(self) -> None:
         """Takes nothing on any more, and drops what waits; what runs goes on to its end."""

@@ -23,13 +23,13 @@ from glmkit.serving import schemas
 from glmkit.serving.answering import Answering
 from glmkit.serving.asking import Asking
 from glmkit.serving.failures import DeadlineExceeded, Failure
-from glmkit.serving.gate import unless_gone
 from glmkit.serving.media import brief, has_media
 from glmkit.serving.metrics import Metrics
 from glmkit.serving.pool import Pool
 from glmkit.serving.scheduler import Job, Scheduler
 from glmkit.serving.settings import ServingSettings
 from glmkit.serving.streaming import EventStream, first_piece
+from glmkit.serving.waiting import unless_gone
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from typing import Any
 from starlette.responses import Response
 
 from glmkit.serving.failures import ClientGone, failure_of
-from glmkit.serving.gate import Receive, Scope, Send, unless_gone
+from glmkit.serving.gate import Scope, Send
+from glmkit.serving.waiting import Receive, unless_gone
 
 
 class EventStream(Response):
