@@ -1,27 +1,32 @@
 """The memory formulas that `glmkit choose` uses against the resident memory of processes on a CPU.
 
-    python benchmarks/bench_choose_memory.py [--presets smoke base large 515m] [--works fill full lora] [--smoke] [--save]
+    python benchmarks/bench_choose_memory.py [--presets smoke base large 515m] [--works float32 int8 int4 full lora] [--smoke] [--save]
 
 Each work runs in a process of its own: libraries are imported and a tiny model does the same work first; what the process
-grows by from then on at its highest (Linux's VmHWM) is compared with the formula. Weights are random. Prints a table and, as
-the last line, one JSON object.
+grows by from then on at its highest (Linux's VmHWM) is compared with the formula. Weights are random. float32, int8 and int4 fill
+blanks with a checkpoint of float16, loaded as `glmkit.load` loads it; full and lora train. Prints a table and, as the last line, one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 MIB = 2**20
 SMOKE = (4, 256, 4, 512, 8000)
 """Layers, hidden size, heads, positions, vocabulary of `--smoke`."""
 
-SIZES = {"fill": (4, 256, 32), "full": (2, 128, 0), "lora": (2, 128, 0)}
+FILLS = ("float32", "int8", "int4")
+SIZES = {**dict.fromkeys(FILLS, (4, 256, 32)), "full": (2, 128, 0), "lora": (2, 128, 0)}
 """Work -> rows, tokens of a row, tokens written."""
 
 
@@ -46,26 +51,33 @@ def estimate(work: str, config) -> int:
     from glmkit.training.memory import memory_per_device
 
     rows, read, written = SIZES[work]
-    if work == "fill":
-        return inference_memory(config, batch_size=rows, input_tokens=read, output_tokens=written, dtype="float32").peak  # fmt: skip
+    if work in FILLS:
+        return inference_memory(
+            config, batch_size=rows, input_tokens=read, output_tokens=written, dtype=work, backend="native", stored="float16"
+        ).peak  # fmt: skip
     formula = adapter_memory if work == "lora" else memory_per_device
     return formula(config, rows, read, precision="float32", device="cpu").peak
 
 
-def estimate_seconds(work: str, config) -> float:
-    """Returns the formula's seconds: of a token of one text (fill), or of a step, on this CPU as it is measured now."""
+def estimate_seconds(work: str, config) -> dict[str, float]:
+    """Returns the formula's seconds on this CPU as it is measured now: of prompts and of a token of one text and of all, or of a step."""
     from glmkit.choosing.devices import parse_hardware
-    from glmkit.choosing.speed import training_seconds, writing_seconds
+    from glmkit.choosing.speed import Way, reading_seconds, training_seconds, writing_seconds
 
     rows, read, written = SIZES[work]
     hardware = parse_hardware("cpu")
-    if work == "fill":
-        return writing_seconds(config, hardware, read + written)
-    return training_seconds(config, hardware, examples=rows, row_length=read, predicted=read // 2, adapters=work == "lora", epochs=1)  # fmt: skip
+    if work not in FILLS:
+        return {"step": training_seconds(config, hardware, examples=rows, row_length=read, predicted=read // 2, adapters=work == "lora", epochs=1)}  # fmt: skip
+    way, length = Way(work, "native", "float16"), read + written // 2
+    return {
+        "prompts": reading_seconds(config, hardware, way, read, rows),
+        "one text": writing_seconds(config, hardware, way, length),
+        "all texts": writing_seconds(config, hardware, way, length, rows),
+    }
 
 
-def fill(config) -> float:
-    """Builds a model, reads prompts and writes their blanks; returns seconds of CPU for one token of one text."""
+def fill(folder: Path, work: str) -> dict[str, float]:
+    """Loads a model, reads prompts and writes their blanks; returns seconds of prompts, and of a token of one text and of all."""
     import numpy as np
 
     from glmkit.generation.decoding import TokenChooser
@@ -73,30 +85,33 @@ def fill(config) -> float:
     from glmkit.generation.prompts import Prompt
     from glmkit.generation.request import Request
     from glmkit.generation.settings import DecodingSettings
-    from glmkit.generation.torch_runner import TorchRunner
-    from glmkit.model import GLMForConditionalGeneration
+    from glmkit.native.loading import load_model
 
-    rows, read, written = SIZES["fill"]
-    model = GLMForConditionalGeneration(config).eval()
+    rows, read, written = SIZES[work]
+    model = load_model(folder, device="cpu", dtype="float32", quantization=None if work == "float32" else work)  # fmt: skip
+    config = model.config
     settings = DecodingSettings(max_new_tokens=written, min_new_tokens=written)
     chooser = TokenChooser(settings, [], [1], config.vocab_size)
     prompt = Prompt(np.full(read, 5), ["", ""], np.array([read - 1]))
-    engine = Engine(TorchRunner(model), 2, config.max_sequence_length, max_batch=rows)
-    for _ in range(rows):
-        engine.submit(Request(prompt, chooser))
-    for _ in engine.run():
-        pass
-    engine.submit(Request(prompt, chooser))
-    times, before = [], None
-    for _ in engine.run():
-        now = time.process_time()
-        times += [] if before is None else [now - before]
-        before = now
-    return sorted(times)[len(times) // 2]
+    engine = Engine(model.make_runner(), 2, config.max_sequence_length, max_batch=rows)
+
+    def steps(texts: int) -> list[float]:
+        for _ in range(texts):
+            engine.submit(Request(prompt, chooser))
+        times = []
+        while engine.busy:
+            began = time.perf_counter()
+            engine.step()
+            times.append(time.perf_counter() - began)
+        return times
+
+    steps(1)
+    many, one = steps(rows), steps(1)
+    return {"prompts": many[0], "one text": median(one[1:]), "all texts": median(many[1:])}
 
 
-def train(config, rank: int = 0) -> float:
-    """Builds a model and trains it for two steps, all weights or adapters; returns seconds of CPU for a step."""
+def train(config, rank: int = 0) -> dict[str, float]:
+    """Builds a model and trains it for two steps, all weights or adapters; returns seconds of a step."""
     import torch
 
     from glmkit.model import GLMForConditionalGeneration
@@ -118,11 +133,11 @@ def train(config, rank: int = 0) -> float:
         "labels": torch.where(drawn, ids, -100),
     }
     for _ in range(2):
-        started = time.process_time()
+        started = time.perf_counter()
         model(**batch).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return time.process_time() - started
+    return {"step": time.perf_counter() - started}
 
 
 def resident(name: str) -> int:
@@ -133,14 +148,16 @@ def resident(name: str) -> int:
     raise OSError(f"/proc/self/status has no {name}")
 
 
-def measure_here(work: str, preset: str) -> dict[str, float]:
+def measure_here(work: str, preset: str, folders: Path) -> dict[str, Any]:
     """Does a work in this process; returns what it grew by."""
-    do = {"fill": fill, "full": train, "lora": lambda config: train(config, rank=16)}[work]
-    tiny = make_config("smoke")
-    tiny.num_layers, tiny.vocab_size = 1, 500
-    do(tiny)
+
+    def do(name: str, config) -> dict[str, float]:
+        return fill(folders / name, work) if work in FILLS else train(config, 16 if work == "lora" else 0)  # fmt: skip
+
+    do("tiny", tiny_config())
+    gc.collect()
     config, before = make_config(preset), resident("VmRSS")
-    seconds = do(config)
+    seconds = do(preset, config)
     return {
         "preset": preset,
         "parameters": config.num_parameters,
@@ -155,40 +172,64 @@ def measure_here(work: str, preset: str) -> dict[str, float]:
     }
 
 
-def measure(work: str, preset: str) -> dict[str, float]:
+def tiny_config():
+    """Returns the configuration of a model that takes next to nothing."""
+    tiny = make_config("smoke")
+    tiny.num_layers, tiny.vocab_size = 1, 500
+    return tiny
+
+
+def write_model(folder: Path, config) -> None:
+    """Writes a model of random weights, float16."""
+    from glmkit.model import GLMForConditionalGeneration
+
+    if not folder.is_dir():
+        GLMForConditionalGeneration(config).half().save_pretrained(folder)
+
+
+def measure(work: str, preset: str, folders: Path) -> dict[str, Any]:
     """Does a work in a fresh process, whose allocator gives every large tensor's memory back when it is freed."""
+    if work in FILLS:
+        write_model(folders / "tiny", tiny_config())
+        write_model(folders / preset, make_config(preset))
     # glibc would raise this threshold while it runs, and keep what is below it.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
-    command = [sys.executable, __file__, "--here", work, preset]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(128 * 1024), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # fmt: skip
+    command = [sys.executable, __file__, "--here", work, preset, str(folders)]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(results: list[dict[str, float]]) -> str:
+def milliseconds(seconds: float) -> str:
+    """Returns seconds in milliseconds, for people."""
+    return f"{1000 * seconds:.0f}" if seconds >= 0.01 else f"{1000 * seconds:.2g}"
+
+
+def table(results: list[dict[str, Any]]) -> str:
     """Returns the results in Markdown."""
-    lines = ["| work | preset | parameters | rows x tokens | seconds, formula | seconds of CPU | formula, MiB | resident, MiB | formula / resident |", "|---|---|---:|---|---:|---:|---:|---:|---:|"]  # fmt: skip
+    lines = ["| work | preset | parameters | rows x tokens | milliseconds, formula / measured | formula, MiB | resident, MiB | formula / resident |", "|---|---|---:|---|---|---:|---:|---:|"]  # fmt: skip
     for one in results:
         ratio = one["estimated"] / one["measured"]
         written = f" + {one['written']}" if one["written"] else ""
+        seconds = ", ".join(f"{what} {milliseconds(one['estimated_seconds'][what])} / {milliseconds(taken)}" for what, taken in one["seconds"].items())  # fmt: skip
         lines.append(
             f"| {one['work']} | {one['preset']} | {one['parameters'] / 1e6:.0f} M | {one['rows']} x {one['tokens']}{written} "
-            f"| {one['estimated_seconds']:.2g} | {one['seconds']:.2g} | {one['estimated'] / MIB:.0f} "
-            f"| {one['measured'] / MIB:.0f} | {ratio:.3f} |"
+            f"| {seconds} | {one['estimated'] / MIB:.0f} | {one['measured'] / MIB:.0f} | {ratio:.3f} |"
         )
     return "\n".join(lines)
 
 
 INTRODUCTION = """
-Formulas of `generation/memory.py` (fill: so many texts read, so many tokens written to each), `training/memory.py` (full: all
-weights, AdamW) and `training/adapter_memory.py` (lora: rank 16) against what a process grew by at its highest (VmHWM), after
-imports and a tiny model's work of the same kind. float32, random weights, no dropout, one thread, MALLOC_MMAP_THRESHOLD_=131072.
-"smoke" is no published size. Seconds are those of `choosing/speed.py`, of a token of one text (fill) and of a step; the formula takes
-the CPU's speed as it measures it, and other programs ran on the machine, so that they are an order of magnitude and no more. There was
-no GPU: nothing of this was measured on one.
+Formulas of `generation/memory.py` (float32, int8 and int4: a checkpoint of float16 is loaded as `glmkit.load` loads it on a CPU, for the native
+decoder; so many texts are read, so many tokens written to each), `training/memory.py` (full: all weights, AdamW, float32) and `training/adapter_memory.py`
+(lora: rank 16) against what a process grew by at its highest (VmHWM), after imports and a tiny model's work of the same kind. Random weights, no dropout,
+one thread, MALLOC_MMAP_THRESHOLD_=131072. "smoke" is no published size. Milliseconds are those of `choosing/speed.py`, of all prompts, of a token of one text and of
+all texts, or of a step of training; the formula takes the CPU's speed as it measures it in the same process. There was no GPU: nothing of this was measured on one.
+
+At 8 and 4 bits a processor with AVX-512 takes less than the formula: what the MLP widens to is never float32 there (4 I bytes for each token that is read).
 """
 
 
-def save(results: list[dict[str, float]], seconds: int) -> None:
+def save(results: list[dict[str, Any]], seconds: int) -> None:
     """Writes the results page, with what it had of other works and presets."""
     from results_page import RESULTS, environment, write_table_page
 
@@ -217,14 +258,18 @@ def main() -> None:
     parser.add_argument("--works", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--smoke", action="store_true", help="a tiny model alone")
     parser.add_argument("--save", action="store_true", help="write docs/results/choose-memory_…, or add to it")  # fmt: skip
-    parser.add_argument("--here", nargs=2, metavar=("WORK", "PRESET"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--here", nargs=3, metavar=("WORK", "PRESET", "FOLDERS"), help=argparse.SUPPRESS
+    )
     options = parser.parse_args()
     if options.here:
-        print(json.dumps(measure_here(*options.here)))
+        work, preset, folders = options.here
+        print(json.dumps(measure_here(work, preset, Path(folders))))
         return
     started = time.monotonic()
     presets = ["smoke"] if options.smoke else options.presets
-    results = [measure(work, preset) for work in options.works for preset in presets]
+    with tempfile.TemporaryDirectory() as folders:
+        results = [measure(work, preset, Path(folders)) for work in options.works for preset in presets]  # fmt: skip
     seconds = round(time.monotonic() - started)
     print(table(results))
     if options.save:

@@ -46,9 +46,16 @@ def test_rules_and_factors_are_the_codes(text: str):
     assert tuple(rows) == judging.PROBLEMS
     for number in (judging.FEW, judging.MANY, speed.EPOCHS):
         assert re.search(rf"(?<!\d){number}(?!\d)", text)
-    for share in (*speed.COMPUTE_SHARE.values(), speed.BANDWIDTH_SHARE):
+    for share in (
+        *speed.COMPUTE_SHARE.values(),
+        speed.BANDWIDTH_SHARE,
+        speed.NATIVE_BANDWIDTH_SHARE,
+    ):
         assert re.search(rf"{100 * share:.0f} ?%", text)
     assert f"{1000 * speed.LAYER_SECONDS:.2f} m" in text or f"{1000 * speed.LAYER_SECONDS:.2f} 毫秒" in text  # fmt: skip
+    assert f"{1000 * speed.NATIVE_LAYER_SECONDS:.2f} m" in text or f"{1000 * speed.NATIVE_LAYER_SECONDS:.2f} 毫秒" in text  # fmt: skip
+    assert speed.NATIVE_SHARE == {"float32": 1, "int8": 2.2, "int4": 2.2}
+    assert "2.2 times" in text or "2.2 倍" in text
     assert judging.LARGE == 1e9
 
 

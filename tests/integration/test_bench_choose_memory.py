@@ -1,9 +1,8 @@
-"""The memory formulas against resident memory: a tiny model always, three published sizes among the slow tests."""
+"""The memory formulas against resident memory: of three sizes, among the slow tests, and on the results page."""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,29 +23,32 @@ def results(*arguments: str) -> list[dict]:
     return json.loads(done.stdout.splitlines()[-1])["results"]
 
 
-@linux
-@pytest.mark.slow
-def test_smoke():
-    """Other libraries' first use is a larger part of so little memory."""
-    (one,) = results("--smoke", "--works", "fill")
-    assert one["estimated"] == pytest.approx(one["measured"], rel=0.2)
+MLP = {"smoke": 1024, "base": 3072, "large": 4096}
+
+
+def check(one: dict) -> None:
+    """Within a tenth; at 8 and 4 bits AVX-512 may spare what the MLP widens to, in float32."""
+    spared = 4 * MLP[one["preset"]] * one["rows"] * one["tokens"]
+    most = one["measured"] + (spared if one["work"].startswith("int") else 0)
+    assert 0.9 * one["measured"] < one["estimated"] < 1.1 * most, one
 
 
 @linux
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("work", ["fill", "full", "lora"])
+@pytest.mark.parametrize("work", ["float32", "int8", "int4", "full", "lora"])
 def test_three_sizes_within_a_tenth(work):
     pytest.importorskip("peft")
     found = results("--works", work, "--presets", "smoke", "base", "large")
     assert len(found) == 3
     for one in found:
-        assert one["estimated"] == pytest.approx(one["measured"], rel=0.1), one
+        check(one)
 
 
-def test_the_page_has_three_sizes_within_a_tenth():
-    ratios = re.findall(
-        r"^\| \w+ \| \w+ \|.*\| ([\d.]+) \|$", PAGE.read_text("utf-8"), re.MULTILINE
-    )
-    assert len(ratios) == 9
-    assert all(0.9 < float(ratio) < 1.1 for ratio in ratios)
+def test_the_page_has_three_sizes_within_a_tenth_and_times_of_the_same_order():
+    found = json.loads(PAGE.with_suffix(".json").read_text("utf-8"))["results"]
+    assert len(found) == 15
+    for one in found:
+        check(one)
+        for what, taken in one["seconds"].items():
+            assert 0.4 < one["estimated_seconds"][what] / taken < 2.5, one

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from glmkit.checkpoint.architecture import Architecture
 from glmkit.choosing.models import Candidate
-from glmkit.choosing.options import SPECIALS, Inference, Method, Request, Training, gib
+from glmkit.choosing.options import SPECIALS, Inference, Method, Request, Training, gib, rounded
 from glmkit.choosing.words import Text, time_words
 from glmkit.embedded import is_here
 
@@ -125,8 +125,8 @@ def strengths_of(
     candidate: Candidate,
     config: Architecture,
     request: Request,
-    method: Method,
     training: Training | None,
+    inference: Inference,
 ) -> list[Text]:
     """Returns what else is worth knowing."""
     found = []
@@ -147,4 +147,9 @@ def strengths_of(
         found.append(Text(
             "the frozen base is kept in 4 bits while adapters are trained (QLoRA); of full size it does not fit",
             "训练适配器时冻结的基座以 4 位保存（QLoRA）；全精度则放不下"))  # fmt: skip
+    if rounded(candidate, inference):
+        bits, dtype = inference.way.dtype.removeprefix("int"), inference.way.dtype
+        found.append(Text(
+            f"answers with weights of {bits} bits (--dtype {dtype}), else it is too large or too slow here; docs/guides/speed.md says what that costs",
+            f"推理时权重取 {bits} 位（--dtype {dtype}），否则在此放不下或太慢；代价见 docs/guides/speed.zh.md"))  # fmt: skip
     return found

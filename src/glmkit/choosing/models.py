@@ -29,6 +29,7 @@ class Candidate:
         objectives: Of its pretraining: token ([MASK]), sentence ([sMASK]), document ([gMASK]).
         learnt: Needs (`tasks.NEEDS`) that were part of its pretraining, in its first language.
         archive: The file in the list of THUDM/GLM, where there is no hub repository.
+        stored: Number type of its weights: those of the published ones are float16.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Candidate:
     objectives: tuple[str, ...]
     learnt: tuple[str, ...] = ()
     archive: str = ""
+    stored: str = "float16"
 
     @property
     def config(self) -> Architecture:
@@ -65,7 +67,7 @@ BOOKS = "Wikipedia, BookCorpus"
 
 CANDIDATES: tuple[Candidate, ...] = (
     Candidate(DEFAULT_MODEL, DEFAULT_MODEL, "", ("zh", "en"), "Chinese poems, Wikipedia, labelled tasks", ALL,
-              ("sentiment", "topics", "answer", "summarize", "chat", "article", "poem")),
+              ("sentiment", "topics", "answer", "summarize", "chat", "article", "poem"), stored="int8"),
     Candidate("base", "glm-base-blank", "base", ("en",), BOOKS, ("token",), archive="glm-base-blank.tar.bz2"),
     Candidate("large", "glm-large-blank", "large", ("en",), BOOKS, ("token",), archive="glm-large-blank.tar.bz2"),
     Candidate("large-generation", "glm-large-generation", "large", ("en",), BOOKS, ("token", "document"),

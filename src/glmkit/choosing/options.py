@@ -13,10 +13,10 @@ from typing import Literal
 from glmkit.checkpoint.architecture import Architecture
 from glmkit.choosing.devices import GIB, Hardware
 from glmkit.choosing.models import Candidate
-from glmkit.choosing.speed import reading_seconds, training_seconds, writing_seconds
+from glmkit.choosing.speed import Way, reading_seconds, training_seconds, writing_seconds
 from glmkit.choosing.tasks import Need
 from glmkit.choosing.words import Text
-from glmkit.generation.memory import inference_memory
+from glmkit.generation.memory import Backend, inference_memory
 from glmkit.training.adapter_memory import adapter_memory
 from glmkit.training.memory import memory_per_device
 
@@ -84,16 +84,16 @@ class Inference:
     """Of answering one text at a time, and many.
 
     Attributes:
+        way: How it is computed.
         memory: Bytes on each device, one text at a time.
-        devices: That the layers are divided among.
         seconds: Of one answer.
         batch_size: Texts at a time that fit, at most 32.
         answers_per_second: With that many on one device (on those that hold one copy).
         fits: Whether there is so much memory.
     """
 
+    way: Way
     memory: int
-    devices: int
     seconds: float
     batch_size: int
     answers_per_second: float
@@ -157,50 +157,81 @@ def plan_training(config: Architecture, request: Request, method: Method) -> Tra
     return Training(memory, rows, accumulation, checkpointing, seconds, fits, quantized)
 
 
-def plan_inference(config: Architecture, request: Request) -> Inference:
-    """Returns what answering takes: on one device where that does, else with the layers divided among all of one kind.
+def ways_of(candidate: Candidate, request: Request, method: Method) -> list[Way]:
+    """Returns the ways in which `glmkit.load` can answer with a model, the most exact first.
 
-    On one GPU what is written is written as `glmkit.load` does there, by captured steps with a static cache.
+    On a CPU the native decoder; on one GPU what is written is written by captured steps with a static cache. Fewer bits come after
+    all that keeps the weights as they are. What was trained is stored in float32.
     """
+    hardware, writes = request.hardware, request.need.kind != "labels"
+    stored = candidate.stored if method == "zero-shot" else "float32"
+    if hardware.device == "cpu":
+        dtypes = ("float32", "int8", "int4") if stored != "int8" else ("int8", "int4")
+        return [Way(dtype, "native", stored) for dtype in dtypes]
+    # Labels are compared in the pass that reads, layers on several devices are not captured.
+    alone: Backend = "graphs" if writes else "torch"
+    ways = [Way(hardware.dtype, alone, stored)] if stored != "int8" else []
+    if hardware.count > 1:
+        ways.append(Way(hardware.dtype, "torch", stored, hardware.count))
+    return [*ways, Way("int8", alone, stored)]
+
+
+def plan_inference(config: Architecture, request: Request, ways: list[Way]) -> Inference:
+    """Returns what answering takes, in the first way that fits into memory and is fast enough, else in the first that fits, else in the last."""
+    plans = [_plan(config, request, way) for way in ways]
+    fitting = [plan for plan in plans if plan.fits] or plans[-1:]
+    latency = request.latency
+    fast = (plan for plan in fitting if latency is None or plan.seconds <= latency)
+    return next(fast, fitting[0])
+
+
+def _plan(config: Architecture, request: Request, way: Way) -> Inference:
     hardware = request.hardware
     read, written = request.input_tokens + SPECIALS, request.output_tokens
-    writes = request.need.kind != "labels"  # labels are compared in the pass that reads
 
-    def captured(devices: int) -> bool:
-        return writes and hardware.device == "cuda" and devices == 1
-
-    def memory(batch_size: int, devices: int) -> int:
+    def memory(batch_size: int) -> int:
         whole = inference_memory(
             config,
             batch_size=batch_size,
             input_tokens=read,
             output_tokens=written,
-            dtype=hardware.dtype,
-            static=captured(devices),
+            dtype=way.dtype,
+            backend=way.backend,
+            stored=way.stored,
         )
-        return -(-(whole.weights + whole.cache) // devices) + whole.working
+        return -(-(whole.weights + whole.cache) // way.devices) + whole.working
 
-    devices = 1
-    if memory(1, 1) > hardware.usable:
-        devices = hardware.count
-    batch_size = next((size for size in (32, 16, 8, 4, 2) if memory(size, devices) <= hardware.usable), 1)  # fmt: skip
-    many = reading_seconds(config, hardware, read * batch_size)
-    one = reading_seconds(config, hardware, read)
-    if writes:
-        steps, fast, tokens = written - 1, captured(devices), read + written
-        one += steps * writing_seconds(config, hardware, tokens, captured=fast)
-        many += steps * writing_seconds(config, hardware, tokens, batch_size, captured=fast)
-    least = memory(1, devices)
-    return Inference(least, devices, one, batch_size, batch_size / many, least <= hardware.usable)
+    batch_size = next((size for size in (32, 16, 8, 4, 2) if memory(size) <= hardware.usable), 1)
+    many = reading_seconds(config, hardware, way, read, batch_size)
+    one = reading_seconds(config, hardware, way, read)
+    if request.need.kind != "labels":
+        steps, tokens = written - 1, read + written
+        one += steps * writing_seconds(config, hardware, way, tokens)
+        many += steps * writing_seconds(config, hardware, way, tokens, batch_size)
+    least = memory(1)
+    return Inference(way, least, one, batch_size, batch_size / many, least <= hardware.usable)
 
 
-def command(candidate: Candidate, method: Method, request: Request, training: Training | None) -> str:  # fmt: skip
+def rounded(candidate: Candidate, inference: Inference) -> bool:
+    """Returns whether weights are of fewer bits than the checkpoint's."""
+    return inference.way.dtype in ("int8", "int4") and inference.way.dtype != candidate.stored
+
+
+def command(
+    candidate: Candidate,
+    method: Method,
+    request: Request,
+    training: Training | None,
+    inference: Inference,
+) -> str:
     """Returns the line to type; MODEL in it is the folder of the unpacked archive where there is no hub repository."""
     need, model = request.need, candidate.source
     if training is None:
         asked = ""
         if need.verb == "classify" and need.task != "topics":  # its default
             asked = f" --task {need.task}" if need.task else " --labels A,B,C"
+        if rounded(candidate, inference):
+            asked += f" --dtype {inference.way.dtype}"
         return f"glmkit {need.verb} --model {model}{asked}"
     task = need.task or "task.yaml"
     words = ["glmkit", "finetune", model, task, "--data train.jsonl", "--valid valid.jsonl"]

@@ -22,6 +22,7 @@ from glmkit.choosing.options import (
     command,
     plan_inference,
     plan_training,
+    ways_of,
 )
 from glmkit.choosing.tasks import find_need
 from glmkit.errors import ConfigError
@@ -156,10 +157,10 @@ def _key(option: Option) -> tuple[object, ...]:
 def _option(candidate: Candidate, method: Method, request: Request) -> Option:
     config = candidate.config
     training = None if method == "zero-shot" else plan_training(config, request, method)
-    inference = plan_inference(config, request)
+    inference = plan_inference(config, request, ways_of(candidate, request, method))
     problems = problems_of(candidate, config, request, training, inference)
     level, reason = level_of(candidate, config, method, request)
-    reasons = [reason, *strengths_of(candidate, config, request, method, training)]
+    reasons = [reason, *strengths_of(candidate, config, request, training, inference)]
     return Option(
         candidate,
         method,
@@ -169,5 +170,5 @@ def _option(candidate: Candidate, method: Method, request: Request) -> Option:
         problems,
         tuple(reasons),
         level,
-        command(candidate, method, request, training),
+        command(candidate, method, request, training, inference),
     )

@@ -20,6 +20,7 @@ HEADS = (
     Text("method", "方法"),
     Text("training GiB", "训练 GiB"),
     Text("training time", "训练时间"),
+    Text("weights", "权重"),
     Text("inference GiB", "推理 GiB"),
     Text("one answer", "单次回答"),
     Text("answers/s", "每秒回答数"),
@@ -119,7 +120,7 @@ def _values(option: Option) -> dict[str, Any]:
         "parameters": option.parameters,
         "method": option.method,
         "training": None if training is None else vars(training),
-        "inference": vars(inference),
+        "inference": {**vars(inference), "way": vars(inference.way)},
         "problems": {name: text._asdict() for name, text in option.problems.items()},
         "reasons": [text._asdict() for text in option.reasons],
         "command": option.command,
@@ -129,12 +130,13 @@ def _values(option: Option) -> dict[str, Any]:
 def row(option: Option, chinese: bool) -> list[str]:
     """Returns an option's cells under `HEADS`."""
     training, inference = option.training, option.inference
-    divided = f" x {inference.devices}" if inference.devices > 1 else ""
+    divided = f" x {inference.way.devices}" if inference.way.devices > 1 else ""
     return [
         option.candidate.name,
         METHOD_WORDS[option.method].say(chinese),
         "-" if training is None else gib(training.memory),
         "-" if training is None else time_words(training.seconds).say(chinese),
+        inference.way.dtype,
         gib(inference.memory) + divided,
         time_words(inference.seconds).say(chinese),
         f"{inference.answers_per_second:.0f}"

@@ -1,19 +1,21 @@
 """How long it takes: from operations, bytes that are read, and what a device does of either in a second.
 
-In: a model's sizes, a device, lengths. Out: seconds. Estimates for planning, within a factor of two at best.
+In: a model's sizes, a device, what its weights are and what computes with them, lengths. Out: seconds. Estimates for planning, within a factor of two at best.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from glmkit.checkpoint.architecture import Architecture
 from glmkit.choosing.devices import Hardware
-from glmkit.generation.memory import WEIGHT_BYTES
+from glmkit.generation.memory import WEIGHT_BYTES, Backend, packed_bytes
 from glmkit.training.flops import StepFlops
 
 COMPUTE_SHARE = {"cuda": 0.35, "cpu": 0.8}
 """Share of a device's operations that training reaches. GPUs: the tables of PaLM (arXiv 2204.02311) have 21 to 46 % for large
 models on many chips. CPUs: our assumption; in `docs/results/choose-memory_cpu_2026-11.md` steps from 109 M
-parameters on ran at 0.7 to 1.4 times the speed that it gives."""
+parameters on took 1.4 times what it gives."""
 
 BANDWIDTH_SHARE = 0.6
 """Share of the memory's bandwidth that writing a token reaches; our assumption."""
@@ -25,6 +27,13 @@ hidden size 64, whose arithmetic takes no time (0.30 to 0.33 ms a layer, with 48
 CAPTURED_ONE, CAPTURED_MANY = (0.85, 1.5e-5), (BANDWIDTH_SHARE, 4e-5)
 """Both, of a step of one text that is captured as a CUDA graph, and of many texts: with them the steps of
 `docs/results/generate_h200_2026-11.md`, of three shapes and 1, 64 and 256 texts, come out at 0.75 to 1.25 times what they took."""
+
+NATIVE_SHARE = {"float32": 1.0, "int8": 2.2, "int4": 2.2}
+"""Of the native decoder: its products a second over those of float32 that NumPy does. Between AVX2 (0.7, 1.1 and 1.4) and AVX-512 (1.6,
+4.2 and 3.7), of an AMD EPYC (Zen 5) and a model of 109 M parameters; `docs/results/choose-memory_cpu_2026-11.md` has three sizes."""
+
+NATIVE_BANDWIDTH_SHARE, NATIVE_LAYER_SECONDS = 0.9, 2e-5
+"""Of the native decoder: its share of the memory's bandwidth, and what threads wait for each other in each layer and step."""
 
 EPOCHS = 3
 """As in `glmkit finetune`."""
@@ -62,21 +71,45 @@ def training_seconds(
     return epochs * examples * one * thirds / 3 / (hardware.flops * share * hardware.count)
 
 
-def reading_seconds(config: Architecture, hardware: Hardware, tokens: int) -> float:
-    """Returns the seconds until the first token: a forward pass over part A, which also reads all weights once."""
-    operations = StepFlops.of(config).total(tokens, tokens**2, 1) / 3
+@dataclass(frozen=True)
+class Way:
+    """How answers are computed.
+
+    Attributes:
+        dtype: What is asked of the weights: a number type, int8 or int4.
+        backend: What computes.
+        stored: The number type of the checkpoint, if it is known.
+        devices: That the layers are divided among.
+    """
+
+    dtype: str
+    backend: Backend = "torch"
+    stored: str | None = None
+    devices: int = 1
+
+
+def reading_seconds(
+    config: Architecture, hardware: Hardware, way: Way, tokens: int, batch_size: int = 1
+) -> float:
+    """Returns the seconds until the first token: a forward pass over part A, which also reads all weights once.
+
+    Args:
+        config: The model.
+        hardware: What there is to compute on.
+        way: How it computes.
+        tokens: That each text has.
+        batch_size: Texts.
+    """
+    operations = batch_size * StepFlops.of(config).total(tokens, tokens**2, 1) / 3
+    if way.backend == "native":
+        return _native_seconds(config, hardware, way, operations, 0)
     computed = operations / (hardware.flops * COMPUTE_SHARE[hardware.device])
-    read = _read_bytes(config, hardware, 0) / (hardware.bandwidth * BANDWIDTH_SHARE)
+    read = _read_bytes(config, way, 0) / (hardware.bandwidth * BANDWIDTH_SHARE)
     return max(computed, read) + LAYER_SECONDS * config.num_layers
 
 
 def writing_seconds(
-    config: Architecture,
-    hardware: Hardware,
-    tokens: int,
-    batch_size: int = 1,
-    *,
-    captured: bool = False,
+    config: Architecture, hardware: Hardware, way: Way, tokens: int, batch_size: int = 1
 ) -> float:
     """Returns the seconds of a token of every text of a batch, after `tokens` tokens.
 
@@ -85,19 +118,35 @@ def writing_seconds(
     Args:
         config: The model.
         hardware: What there is to compute on.
+        way: How it computes.
         tokens: That each text has.
         batch_size: Texts.
-        captured: Whether steps are captured as CUDA graphs (`generation.graphs`).
     """
     cached = batch_size * tokens * 2 * config.num_layers * config.hidden_size
-    share, layer = BANDWIDTH_SHARE, LAYER_SECONDS
-    if captured:
-        share, layer = CAPTURED_ONE if batch_size == 1 else CAPTURED_MANY
-    read = _read_bytes(config, hardware, cached) / (hardware.bandwidth * share)
     operations = batch_size * StepFlops.of(config).total(1, tokens, 1) / 3
+    if way.backend == "native":
+        return _native_seconds(config, hardware, way, operations, cached)
+    share, layer = BANDWIDTH_SHARE, LAYER_SECONDS
+    if way.backend == "graphs":
+        share, layer = CAPTURED_ONE if batch_size == 1 else CAPTURED_MANY
+    read = _read_bytes(config, way, cached) / (hardware.bandwidth * share)
     computed = operations / (hardware.flops * COMPUTE_SHARE[hardware.device])
     return max(read, computed) + layer * config.num_layers
 
 
-def _read_bytes(config: Architecture, hardware: Hardware, cached: int) -> float:
-    return WEIGHT_BYTES[hardware.dtype][1] * (config.num_parameters + cached)
+def _native_seconds(
+    config: Architecture, hardware: Hardware, way: Way, operations: float, cached: int
+) -> float:
+    """Returns the seconds of a pass of the native decoder: what is read and what is computed takes turns."""
+    read = _read_bytes(config, way, cached) / (hardware.bandwidth * NATIVE_BANDWIDTH_SHARE)
+    computed = operations / (hardware.flops * NATIVE_SHARE[way.dtype])
+    return read + computed + NATIVE_LAYER_SECONDS * config.num_layers
+
+
+def _read_bytes(config: Architecture, way: Way, cached: int) -> float:
+    """Returns the bytes of all weights and of so many numbers of the cache."""
+    if way.backend == "native":
+        number = 4 if way.dtype == "float32" else 2
+        return packed_bytes(way.dtype, way.stored) * config.num_parameters + number * cached
+    in_matrix, number = WEIGHT_BYTES[way.dtype]
+    return in_matrix * config.num_parameters + number * cached

@@ -9,6 +9,7 @@ Shapes: B texts, A tokens of part A, G tokens written, H hidden, I = 4 H, V voca
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from glmkit.checkpoint.architecture import Architecture
 from glmkit.errors import ConfigError, nearest
@@ -20,9 +21,14 @@ WEIGHT_BYTES: dict[str, tuple[float, int]] = {
     "int8": (1, 2),
     "int4": (0.5 + 3 / 32, 2),
 }
-"""Name -> bytes of a weight in the layers' matrices, and of any other number. int4 has a float16 scale and a byte of zero
-point for 32 weights, as in `glmkit.checkpoint.packing`; a folder quantized by it also has the word embedding so, and takes
-less."""
+"""Name -> bytes of a weight in the layers' matrices, and of any other number, with torch. int4 has a float16 scale and a byte of
+zero point for 32 weights, as in `glmkit.checkpoint.packing`."""
+
+PACKED_BYTES = {"float32": 4, "float16": 2, "bfloat16": 1.5, "int8": 1, "int4": 0.5 + 3 / 32}
+"""Name -> bytes of a weight in a matrix of the native decoder (`glmkit.checkpoint.packing`); the word embedding is one."""
+
+Backend = Literal["torch", "graphs", "native"]
+"""What computes: see `glmkit.load`."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,10 @@ PASS = 8192
 """Tokens of prompts that `generation.prefill` reads at a time, unless one text is longer."""
 
 
+NATIVE_PAGE = 32
+"""Tokens of a page of the native decoder's cache."""
+
+
 def static_rows(texts: int) -> int:
     """Returns the rows of a static cache: a power of two, and one that takes what belongs nowhere."""
     return (1 << (max(1, texts) - 1).bit_length()) + 1
@@ -56,6 +66,21 @@ def static_capacity(tokens: int, before: int = 0) -> int:
     return -(-max(256, tokens, before + before // 4) // 128) * 128
 
 
+def packed_bytes(dtype: str, stored: str | None = None) -> float:
+    """Returns the bytes of a weight on the native decoder: of float32 what a checkpoint stores in 16 bits stays so.
+
+    Args:
+        dtype: What is asked of the weights (`PACKED_BYTES`).
+        stored: The number type of the checkpoint, if it is known.
+    """
+    return PACKED_BYTES[stored if dtype == "float32" and stored in PACKED_BYTES else dtype]
+
+
+def native_capacity(tokens: int) -> int:
+    """Returns the tokens that the native decoder's pages for a text have room for."""
+    return -(-tokens // NATIVE_PAGE) * NATIVE_PAGE
+
+
 def inference_memory(
     config: Architecture,
     *,
@@ -63,7 +88,8 @@ def inference_memory(
     input_tokens: int = 512,
     output_tokens: int = 128,
     dtype: str = "bfloat16",
-    static: bool = False,
+    backend: Backend = "torch",
+    stored: str | None = None,
 ) -> InferenceMemory:
     """Returns what filling blanks takes (greedy or sampled; n beams are as n texts).
 
@@ -78,9 +104,12 @@ def inference_memory(
         input_tokens: A, of the longest text of the batch; padding counts.
         output_tokens: G, of all its blanks.
         dtype: See `WEIGHT_BYTES`.
-        static: With the cache of `generation.graphs`: its rows and their room are rounded up and there from the first
+        backend: "graphs" has the cache of `generation.graphs`: its rows and their room are rounded up and there from the first
             prompt on; nothing is copied, but steps of up to B tokens are captured, each with logits of its own, and prompts are
-            read `PASS` tokens at a time, without a mask.
+            read `PASS` tokens at a time, without a mask. "native" (`native/model.cpp`) has packed weights beside float32 vectors,
+            a cache in pages of 32 tokens, float32 for weights asked for in float32 and float16 else, and keeps what it reads prompts with:
+            6 H + I float32 for each of B · A tokens, and H + I of 10 bits, what whole numbers make of them.
+        stored: The number type of the checkpoint: of float32 the native decoder keeps 16 bits.
 
     Raises:
         ConfigError: An unknown number type, or a size below 1.
@@ -92,21 +121,31 @@ def inference_memory(
     for name, value in (("batch_size", batch_size), ("input_tokens", input_tokens)):
         if value < 1:
             raise ConfigError(f"{name} = {value}; it must be at least 1")
-    in_matrix, number = WEIGHT_BYTES[dtype]
     hidden, mlp = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
     matrices = config.num_layers * (4 * hidden**2 + 2 * hidden * mlp)
-    weights = int(in_matrix * matrices + number * (config.num_parameters - matrices))
-    per_token = 2 * config.num_layers * hidden * number
-    read = batch_size * input_tokens
-    written = batch_size * (input_tokens + output_tokens)
-    reading = read * (6 * hidden + 2 * mlp) * number + batch_size * input_tokens**2 * number
-    writing = written * hidden * number + batch_size * config.vocab_size * (number + 4)
-    if static:
+    read, length = batch_size * input_tokens, input_tokens + output_tokens
+    in_matrix, number = WEIGHT_BYTES[dtype]
+    if backend == "native":
+        in_matrix, others = packed_bytes(dtype, stored), 4
+        matrices += config.vocab_size * hidden
+        read, written = (batch_size * native_capacity(one) for one in (input_tokens, length))
+        number = 4 if dtype == "float32" else 2
+        # Buffers stay as large as they were once. Logits, and what is barred.
+        reading = batch_size * (4 * (6 * hidden + mlp) + 1.25 * (hidden + mlp)) * input_tokens
+        reading = writing = int(reading) + batch_size * config.vocab_size * 5
+    elif backend == "graphs":
         at_once = max(input_tokens, min(read, PASS))
-        read = written = static_rows(batch_size) * static_capacity(input_tokens + output_tokens)
+        read = written = static_rows(batch_size) * static_capacity(length)
         # Logits with scores in float32 twice, and what is barred; what passes over prompts work with is kept, and has no mask.
         writing = batch_size * config.vocab_size * (2 * number + 9)
         reading = writing = writing + at_once * (6 * hidden + 2 * mlp) * number
+        others = number
+    else:
+        written, others = batch_size * length, number
+        reading = read * (6 * hidden + 2 * mlp) * number + batch_size * input_tokens**2 * number
+        writing = written * hidden * number + batch_size * config.vocab_size * (number + 4)
+    weights = int(in_matrix * matrices + others * (config.num_parameters - matrices))
+    per_token = 2 * config.num_layers * hidden * number
     return InferenceMemory(
         weights=weights,
         cache=written * per_token,

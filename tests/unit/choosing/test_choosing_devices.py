@@ -12,6 +12,10 @@ import torch
 from glmkit.choosing.devices import CARDS, GIB, Hardware, parse_hardware, this_machine
 from glmkit.choosing.speed import (
     LAYER_SECONDS,
+    NATIVE_BANDWIDTH_SHARE,
+    NATIVE_LAYER_SECONDS,
+    NATIVE_SHARE,
+    Way,
     reading_seconds,
     training_seconds,
     writing_seconds,
@@ -98,22 +102,54 @@ def test_speed_by_hand():
     )
     assert again == pytest.approx(once * 4 / 3)
     # A token reads all weights and the keys and values of 10 tokens, in two bytes each.
+    half = Way("float16")
     read = 2 * (config.num_parameters + 10 * 2 * 2) / (1e3 * 0.6)
-    assert writing_seconds(config, slow, 10) == pytest.approx(read + LAYER_SECONDS)
+    assert writing_seconds(config, slow, half, 10) == pytest.approx(read + LAYER_SECONDS)
     fast_memory = Hardware("", 1, GIB, 1e3, 1e12, "cuda", "float16", Text("", ""))
-    assert reading_seconds(config, fast_memory, 10) == pytest.approx(
+    assert reading_seconds(config, fast_memory, half, 10) == pytest.approx(
         (288 * 10 + 24 * 100 + 120) / 3 / 350 + LAYER_SECONDS, rel=1e-6
     )
-    assert writing_seconds(config, slow, 10, 32) > writing_seconds(config, slow, 10)
+    # Texts see themselves alone.
+    assert reading_seconds(config, fast_memory, half, 10, 3) == pytest.approx(
+        3 * (288 * 10 + 24 * 100 + 120) / 3 / 350 + LAYER_SECONDS, rel=1e-6
+    )
+    assert writing_seconds(config, slow, half, 10, 32) > writing_seconds(config, slow, half, 10)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored", "weight", "cached"),
+    [
+        ("float32", "float16", 2, 4),
+        ("float32", "bfloat16", 1.5, 4),
+        ("float32", None, 4, 4),
+        ("int8", "float16", 1, 2),
+        ("int4", "float16", 0.59375, 2),
+    ],
+)
+def test_the_native_decoders_speed_by_hand(dtype, stored, weight, cached):
+    """The model of the test above: what is read and what is computed, one after the other."""
+    config = GLMConfig(vocab_size=10, hidden_size=2, num_layers=1, num_attention_heads=1)
+    slow = Hardware("slow", 1, GIB, 1e3, 1e3, "cpu", "float32", Text("", ""))
+    way = Way(dtype, "native", stored)
+    read = (weight * config.num_parameters + cached * 10 * 4) / (1e3 * NATIVE_BANDWIDTH_SHARE)
+    computed = (288 + 24 * 10 + 120) / 3 / (1e3 * NATIVE_SHARE[dtype])
+    assert writing_seconds(config, slow, way, 10) == pytest.approx(read + computed + NATIVE_LAYER_SECONDS)  # fmt: skip
+
+
+RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
+
+
+def measured_of(page: str) -> dict:
+    return json.loads((RESULTS / page).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("shape", ["large", "2b", "10b"])
-def test_captured_steps_are_estimated_as_they_were_measured(shape):
+@pytest.mark.parametrize(("name", "dtype"), [("graphs", "bfloat16"), ("int8", "int8")])
+def test_captured_steps_are_estimated_as_they_were_measured(shape, name, dtype):
     """127 tokens read, the middle of 128 written; what is promised is a factor of two."""
-    page = Path(__file__).resolve().parents[3] / "docs" / "results" / "generate_h200_2026-11.json"
-    measured = json.loads(page.read_text(encoding="utf-8"))["results"][shape]["glmkit graphs"]
+    measured = measured_of("generate_h200_2026-11.json")["results"][shape][f"glmkit {name}"]
+    way, config, card = Way(dtype, "graphs"), GLMConfig.preset(shape), parse_hardware("H200")
     for texts in (1, 64, 256):
-        seconds = writing_seconds(
-            GLMConfig.preset(shape), parse_hardware("H200"), 191, texts, captured=True
-        )
-        assert texts / seconds == pytest.approx(median(measured[f"decode {texts}"]), rel=0.35)
+        speed = texts / writing_seconds(config, card, way, 191, texts)
+        found = median(measured[f"decode {texts}"])
+        assert speed == pytest.approx(found, rel=0.35 if name == "graphs" else 0.5)

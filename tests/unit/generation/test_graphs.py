@@ -365,7 +365,7 @@ def test_room_grows_in_large_steps():
     assert static_capacity(1025, before=1024) == 1280
     config = MODEL.config
     static = inference_memory(
-        config, batch_size=3, input_tokens=100, output_tokens=200, static=True
+        config, batch_size=3, input_tokens=100, output_tokens=200, backend="graphs"
     )
     assert static.cache == 5 * 384 * 2 * config.num_layers * config.hidden_size * 2
 

@@ -77,6 +77,28 @@ def test_parts_by_hand():
     assert half.weights / 4 < sizes[0] < sizes[1] < half.weights
 
 
+@pytest.mark.parametrize(
+    ("dtype", "stored", "weight", "number"),
+    [
+        ("float32", "float16", 2, 4),
+        ("float32", "bfloat16", 1.5, 4),
+        ("float32", "float32", 4, 4),
+        ("bfloat16", "float16", 1.5, 2),
+        ("int8", "float16", 1, 2),
+        ("int4", "float16", 0.59375, 2),
+    ],
+)
+def test_parts_of_the_native_decoder_by_hand(dtype, stored, weight, number):
+    """Matrices and the word embedding packed, vectors in float32; pages of 32 tokens: 120 tokens take 128."""
+    config = GLMConfig.preset("large-chinese")
+    found = inference_memory(config, batch_size=2, input_tokens=100, output_tokens=20, dtype=dtype, backend="native", stored=stored)  # fmt: skip
+    packed = 24 * 12 * 1024**2 + 50048 * 1024
+    assert found.weights == weight * packed + 4 * (config.num_parameters - packed)
+    assert found.cache == 2 * 128 * 24 * 2 * 1024 * number
+    assert found.working == 200 * 1024 * (4 * 10 + 1.25 * 5) + 2 * 50048 * 5
+    assert found.peak == found.weights + found.cache + found.working
+
+
 def test_what_is_refused():
     with pytest.raises(ConfigError, match="'bf16'; there are float32, bfloat16"):
         inference_memory(GLMConfig.preset("base"), dtype="bf16")
