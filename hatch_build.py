@@ -9,7 +9,6 @@ nothing, =1 makes a failure an error.
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -50,7 +49,9 @@ X86_FLAGS = {
         *(f"-mamx-{part}" for part in ("tile", "int8", "bf16")),
     ],
 }
-"""Of one file alone: what they allow must not leak into code that runs on older processors. Without them a file is empty."""
+ARM_FLAGS = {"kernels_dotprod.cpp": ["-march=armv8.2-a+dotprod"]}
+OWN_FLAGS = {"x86_64": X86_FLAGS, "aarch64": ARM_FLAGS, "arm64": ARM_FLAGS}
+"""For what a compiler compiles -> of one file alone: what they allow must not leak into code that runs on older processors. Without them a file is empty."""
 
 
 class NativeBuild(BuildHookInterface):
@@ -94,12 +95,12 @@ def build(root: Path, *, extra: Sequence[str] = (), library: Path = LIBRARY) -> 
         raise RuntimeError(
             f"there is no C++ compiler (tried {', '.join(COMPILERS)}; CXX names another)"
         )
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    flags = next((one for name, one in OWN_FLAGS.items() if _target(compiler).startswith(name)), {})
     with tempfile.TemporaryDirectory() as folder:
 
         def compiled(source: Path) -> str:
             target = str(Path(folder, source.stem + ".o"))
-            own = X86_FLAGS.get(source.name, []) if x86 else []
+            own = flags.get(source.name, [])
             if not _accepts(compiler, own):
                 own = []
             if EMULATE in extra and source.name == "kernels_avx512.cpp":
@@ -113,6 +114,12 @@ def build(root: Path, *, extra: Sequence[str] = (), library: Path = LIBRARY) -> 
         linked = target.with_name(f".{target.name}.tmp")
         _run([*compiler.split(), "-shared", "-pthread", *extra, *objects, "-o", str(linked)])
         linked.replace(target)
+
+
+def _target(compiler: str) -> str:
+    """Returns what a compiler compiles for, such as x86_64-linux-gnu."""
+    command = [*compiler.split(), "-dumpmachine"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def _accepts(compiler: str, flags: list[str]) -> bool:

@@ -118,6 +118,8 @@ const Kernels* portable_kernels();
 const Kernels* avx2_kernels();  // null where it was not built, as are the next two
 const Kernels* avx512_kernels();
 const Kernels* avx512bf16_kernels();
+const Kernels* neon_kernels();
+const Kernels* dotprod_kernels();
 const Kernels* amx_kernels();     // null where it was not built or cannot be used here; to be asked where AVX-512 is
 
 // Number formats, one number at a time.

@@ -11,6 +11,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace glmkit {
@@ -47,6 +49,9 @@ inline v8 load(const uint16_t* p) {
 #if defined(GLMKIT_AVX512)
 typedef float v16 __attribute__((vector_size(64)));
 using Wide = v16;
+#elif defined(GLMKIT_NEON)
+typedef float v4 __attribute__((vector_size(16)));
+using Wide = v4;
 #else
 using Wide = v8;
 #endif
@@ -64,6 +69,10 @@ inline Wide wide(const float* p) {
 inline Wide wide(const uint16_t* p) {
 #if defined(GLMKIT_AVX512) && defined(__AVX512F__)
     return (Wide)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(GLMKIT_NEON) && defined(__aarch64__)
+    return (Wide)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+#elif defined(GLMKIT_NEON)
+    return Wide{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])};
 #else
     Wide x;
     for (int i = 0; i < WIDTH; i += 8) {
@@ -571,6 +580,222 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
                 v8 product = (v8)_mm256_cvtepi32_ps(_mm256_madd_epi16(dot[n][half], ones));
                 acc[n][half] += (product - zero * sums[n * groups + g]) * (scale * scales[n * groups + g]);
             }
+        }
+    }
+    std::memcpy(out, acc, sizeof acc);
+}
+
+#elif defined(GLMKIT_NEON)
+
+typedef int32_t i4 __attribute__((vector_size(16)));
+typedef int8_t Signed __attribute__((vector_size(16)));
+typedef uint8_t Unsigned __attribute__((vector_size(16)));
+
+constexpr int MOST = 4, MOST_CODED = 2 * MOST;
+constexpr int PARTS = 4;  // vectors of 16 rows' numbers
+
+template <typename V>
+inline V load_bytes(const void* p) {
+    V x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+
+// Calls work with 0, 1, 2 and 3, as constants.
+template <typename Work>
+[[gnu::always_inline]] inline void each_of_four(const Work& work) {
+    work(std::integral_constant<int, 0>());
+    work(std::integral_constant<int, 1>());
+    work(std::integral_constant<int, 2>());
+    work(std::integral_constant<int, 3>());
+}
+
+// Adds to four sums four products each, of bytes with the LANE-th four of others, which repeat.
+template <int LANE>
+inline i4 add_products(i4 sums, Signed bytes, Signed others) {
+#if defined(__ARM_FEATURE_DOTPROD)
+    return (i4)vdotq_laneq_s32((int32x4_t)sums, (int8x16_t)bytes, (int8x16_t)others, LANE);
+#elif defined(__aarch64__)
+    int8x16_t four = (int8x16_t)vdupq_laneq_s32((int32x4_t)others, LANE);
+    int16x8_t low = vmull_s8(vget_low_s8((int8x16_t)bytes), vget_low_s8(four)), high = vmull_high_s8((int8x16_t)bytes, four);
+    return (i4)vpadalq_s16((int32x4_t)sums, vpaddq_s16(low, high));  // two products are at most 2 * 127 * 127
+#else
+    for (int r = 0; r < 16; ++r) sums[r / 4] += bytes[r] * others[LANE * 4 + r % 4];
+    return sums;
+#endif
+}
+
+// Of 16 bytes those that places below 16 say.
+inline Unsigned looked_up(Unsigned bytes, Unsigned places) {
+#if defined(__aarch64__)
+    return (Unsigned)vqtbl1q_u8((uint8x16_t)bytes, (uint8x16_t)places);
+#else
+    Unsigned found;
+    for (int i = 0; i < 16; ++i) found[i] = bytes[places[i]];
+    return found;
+#endif
+}
+
+// The bytes of two vectors by turns: of their first halves, and of their second ones.
+inline void interleave(Unsigned even, Unsigned odd, i4& first, i4& second) {
+#if defined(__aarch64__)
+    first = (i4)vzip1q_u8((uint8x16_t)even, (uint8x16_t)odd), second = (i4)vzip2q_u8((uint8x16_t)even, (uint8x16_t)odd);
+#else
+    uint8_t bytes[32];
+    for (int i = 0; i < 16; ++i) bytes[2 * i] = even[i], bytes[2 * i + 1] = odd[i];
+    first = load_bytes<i4>(bytes), second = load_bytes<i4>(bytes + 16);
+#endif
+}
+
+// Sixteen bytes as floats.
+inline void widen(const uint8_t* p, v4 (&floats)[PARTS]) {
+#if defined(__aarch64__)
+    uint8x16_t bytes = vld1q_u8(p);
+    uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
+    floats[0] = (v4)vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), floats[1] = (v4)vcvtq_f32_u32(vmovl_high_u16(low));
+    floats[2] = (v4)vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))), floats[3] = (v4)vcvtq_f32_u32(vmovl_high_u16(high));
+#else
+    float numbers[ROWS];
+    for (int r = 0; r < ROWS; ++r) numbers[r] = p[r];
+    std::memcpy(floats, numbers, sizeof numbers);
+#endif
+}
+
+template <int N, typename Number>
+void tile_floats(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    auto [columns, w, x] = floats<Number>(m, block, rows, first);
+    v4 acc[N][PARTS] = {}, odd_acc[N][PARTS] = {};
+    for (int64_t c = 0; c < columns; c += 4) {
+        v4 values[N];
+        for (int n = 0; n < N; ++n) values[n] = wide(x + n * columns + c);
+        each_of_four([&](auto lane) {
+            fetch(w + 1024 / sizeof *w);
+            for (int part = 0; part < PARTS; ++part) {
+                v4 weights = wide(w + part * WIDTH);
+                for (int n = 0; n < N; ++n) {
+                    v4& sums = (N <= 2 && int(lane) % 2 ? odd_acc : acc)[n][part];  // a second chain hides the latency of the first
+                    sums += weights * values[n][int(lane)];
+                }
+            }
+            w += ROWS;
+        });
+    }
+    for (int n = 0; n < N; ++n)
+        for (int part = 0; part < PARTS; ++part) put(out[n] + part * WIDTH, acc[n][part] + odd_acc[n][part]);
+}
+
+struct Codes {
+    Unsigned of_all;  // the high bytes of the 16 codes
+
+    explicit Codes(uint8_t first) : of_all(high_bytes(load_bytes<Unsigned>(ALL_CODES.codes), first)) {}
+};
+
+using Pairs = i4[2][PARTS];  // four columns, [column / 2][16][2]
+
+// The first four of eight columns, or the last.
+inline void decode(const uint8_t* w, int half, const Codes& of, Pairs& pairs) {
+#pragma GCC unroll 4
+    for (int part = 0; part < PARTS; ++part) {  // four rows
+        Unsigned low = load_bytes<Unsigned>(w + 64 * half + 16 * part), codes = load_bytes<Unsigned>(w + 128 + 16 * part);
+        interleave(low, looked_up(of.of_all, half ? codes >> 4 : codes & 15), pairs[0][part], pairs[1][part]);
+    }
+}
+
+// acc and odd_acc [N][PARTS] += two columns times two numbers of each row of activations.
+template <int N>
+[[gnu::always_inline]] inline void add_pair(const i4 (&pair)[PARTS], const float* x, int64_t columns, v4 (&acc)[N][PARTS],
+                                            v4 (&odd_acc)[N][PARTS]) {
+#pragma GCC unroll 4
+    for (int part = 0; part < PARTS; ++part) {
+        v4 even = (v4)(pair[part] << 16), odd = (v4)(pair[part] & int32_t(0xffff0000));
+        for (int n = 0; n < N; ++n) {
+            acc[n][part] += even * x[n * columns];
+            (N <= 2 ? odd_acc : acc)[n][part] += odd * x[n * columns + 1];
+        }
+    }
+}
+
+template <int N, typename Block>
+void tile_coded(Block block, int64_t columns, const float* x, float (*out)[ROWS]) {
+    v4 acc[N][PARTS] = {}, odd_acc[N][PARTS] = {};
+    block.each(columns, [&](int64_t c, const Pairs& pairs) {
+#pragma GCC unroll 2
+        for (int pair = 0; pair < 2; ++pair) add_pair<N>(pairs[pair], x + c + 2 * pair, columns, acc, odd_acc);
+    });
+    for (int n = 0; n < N; ++n)
+        for (int part = 0; part < PARTS; ++part) put(out[n] + part * WIDTH, acc[n][part] + odd_acc[n][part]);
+}
+
+// Meanwhile the codes of the `next` block are fetched.
+template <int N>
+void tile_decoded(const uint16_t* w, const uint8_t* next, int64_t columns, const float* x, float (*out)[ROWS]) {
+    v4 acc[N][PARTS] = {}, odd_acc[N][PARTS] = {};
+    for (int64_t c = 0; c < columns; c += 2, w += 2 * ROWS) {
+        i4 pair[PARTS];
+        std::memcpy(pair, w, sizeof pair);
+        soon(next + c * CODED / 8);
+        add_pair<N>(pair, x + c, columns, acc, odd_acc);
+    }
+    for (int n = 0; n < N; ++n)
+        for (int part = 0; part < PARTS; ++part) put(out[n] + part * WIDTH, acc[n][part] + odd_acc[n][part]);
+}
+
+template <int N>
+void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    auto [columns, groups, w, x, scales, sums] = integers<int8_t>(m, block, rows, first);
+    v4 acc[N][PARTS] = {};
+    for (int64_t g = 0; g < groups; ++g) {
+        i4 dot[N][PARTS] = {};
+        for (int64_t c = g * GROUP8; c < (g + 1) * GROUP8; c += 16) {
+            Signed values[N];
+            for (int n = 0; n < N; ++n) values[n] = load_bytes<Signed>(x + n * columns + c);
+            each_of_four([&](auto lane) {
+                fetch(w + 2048);
+                for (int part = 0; part < PARTS; ++part, w += 16) {
+                    Signed weights = load_bytes<Signed>(w);
+                    for (int n = 0; n < N; ++n) dot[n][part] = add_products<decltype(lane)::value>(dot[n][part], weights, values[n]);
+                }
+            });
+        }
+        for (int n = 0; n < N; ++n)
+            for (int part = 0; part < PARTS; ++part)
+                acc[n][part] += __builtin_convertvector(dot[n][part], v4) * scales[n * groups + g];
+    }
+    const float* of_rows = static_cast<const float*>(m.scales) + block * ROWS;
+    for (int n = 0; n < N; ++n)
+        for (int part = 0; part < PARTS; ++part) put(out[n] + part * WIDTH, acc[n][part] * wide(of_rows + part * WIDTH));
+}
+
+template <int N>
+void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    auto [columns, groups, w, x, scales, sums] = integers<uint8_t>(m, block, rows, first);
+    auto [w_scales, zeros] = grids(m, block);
+    v4 acc[N][PARTS] = {};
+    for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
+        i4 dot[N][PARTS] = {}, other[N][PARTS] = {};  // with few rows a second chain hides the latency of the first
+        Signed values[N][2];
+        for (int n = 0; n < N; ++n)
+            for (int half = 0; half < 2; ++half) values[n][half] = load_bytes<Signed>(x + n * columns + g * GROUP4 + 16 * half);
+        each_of_four([&](auto eight) {  // columns
+            constexpr int LANE = decltype(eight)::value % 2 * 2;
+            fetch(w + 1024);
+            for (int part = 0; part < PARTS; ++part, w += 16) {
+                Unsigned both = load_bytes<Unsigned>(w);
+                Signed low = (Signed)(both & 15), high = (Signed)(both >> 4);
+                for (int n = 0; n < N; ++n) {
+                    i4& second = (N <= 2 ? other : dot)[n][part];
+                    dot[n][part] = add_products<LANE>(dot[n][part], low, values[n][int(eight) / 2]);
+                    second = add_products<LANE + 1>(second, high, values[n][int(eight) / 2]);
+                }
+            }
+        });
+        v4 zero[PARTS];
+        widen(zeros, zero);
+        for (int part = 0; part < PARTS; ++part) {
+            v4 scale = wide(w_scales + part * WIDTH);
+            for (int n = 0; n < N; ++n)
+                acc[n][part] += (__builtin_convertvector(dot[n][part] + other[n][part], v4) - zero[part] * sums[n * groups + g]) *
+                                (scale * scales[n * groups + g]);
         }
     }
     std::memcpy(out, acc, sizeof acc);
@@ -1197,6 +1422,8 @@ void to_half(const float* x, uint16_t* y, int64_t n) {
 #if defined(__AVX2__)
     for (; i + 8 <= n; i += 8)
         _mm_storeu_si128(reinterpret_cast<__m128i*>(y + i), _mm256_cvtps_ph((__m256)load(x + i), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(GLMKIT_NEON) && defined(__aarch64__)
+    for (; i + 4 <= n; i += 4) vst1_u16(y + i, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)wide(x + i))));
 #endif
     for (; i < n; ++i) y[i] = float_to_half(x[i]);
 }

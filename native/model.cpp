@@ -14,6 +14,11 @@
 #include <string>
 #include <vector>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #include "glmkit.h"
 #include "kernels.h"
 #include "pool.h"
@@ -23,9 +28,21 @@ namespace {
 
 thread_local std::string error;
 
+#if defined(__aarch64__)
+bool has_dotprod() {
+#if defined(__APPLE__)
+    return true;  // of all of its processors
+#elif defined(__linux__)
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#else
+    return false;
+#endif
+}
+#endif
+
 const Kernels* best_kernels() {
-#if defined(__x86_64__)
     const char* wanted = std::getenv("GLMKIT_INSTRUCTIONS");
+#if defined(__x86_64__) && !defined(GLMKIT_EMULATE_NEON)
     std::string most = wanted ? wanted : "amx";
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
@@ -40,6 +57,12 @@ const Kernels* best_kernels() {
     if ((most == "amx" || most == "avx512bf16") && bfloat && avx512bf16_kernels()) return avx512bf16_kernels();
     if ((most.starts_with("avx512") || most == "amx") && avx512 && avx512_kernels()) return avx512_kernels();
     if (most != "portable" && avx2 && avx2_kernels()) return avx2_kernels();
+#elif defined(__aarch64__) || defined(GLMKIT_EMULATE_NEON)
+    std::string most = wanted ? wanted : "dotprod";
+#if defined(__aarch64__)
+    if (most == "dotprod" && has_dotprod() && dotprod_kernels()) return dotprod_kernels();
+#endif
+    if (most != "portable") return neon_kernels();
 #endif
     return portable_kernels();
 }

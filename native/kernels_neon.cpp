@@ -1,0 +1,14 @@
+// What every 64-bit ARM processor has; `-DGLMKIT_EMULATE_NEON` compiles it for others.
+#include "kernels.h"
+
+#if defined(__aarch64__) || defined(GLMKIT_EMULATE_NEON)
+#define GLMKIT_NEON
+#include "kernels_impl.h"
+
+const glmkit::Kernels* glmkit::neon_kernels() {
+    static const Kernels kernels{"neon", prepare, multiply, normalize, attend, to_half, peak, nullptr, nullptr};
+    return &kernels;
+}
+#else
+const glmkit::Kernels* glmkit::neon_kernels() { return nullptr; }
+#endif
