@@ -663,7 +663,8 @@ inline void widen(const uint8_t* p, v4 (&floats)[PARTS]) {
 
 template <int N, typename Number>
 void tile_floats(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    auto [columns, w, x] = floats<Number>(m, block, rows, first);
+    auto [columns, begin, x] = floats<Number>(m, block, rows, first);
+    const Number* w = begin;
     v4 acc[N][PARTS] = {}, odd_acc[N][PARTS] = {};
     for (int64_t c = 0; c < columns; c += 4) {
         v4 values[N];
@@ -740,13 +741,16 @@ void tile_decoded(const uint16_t* w, const uint8_t* next, int64_t columns, const
         for (int part = 0; part < PARTS; ++part) put(out[n] + part * WIDTH, acc[n][part] + odd_acc[n][part]);
 }
 
-template <int N>
-void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    auto [columns, groups, w, x, scales, sums] = integers<int8_t>(m, block, rows, first);
+// Of int8 weights, or of int4 ones that `widen_int4` made bytes.
+template <int N, Format FORMAT>
+void tile_bytes(const Matrix& m, int64_t block, const Rows& rows, int64_t first, const int8_t* w, float (*out)[ROWS]) {
+    constexpr int GROUP = FORMAT == Format::int8 ? GROUP8 : GROUP4;
+    auto [columns, groups, begin, x, scales, sums] = integers<int8_t>(m, block, rows, first);
+    const uint16_t* w_scales = grids(m, block).w_scales;
     v4 acc[N][PARTS] = {};
     for (int64_t g = 0; g < groups; ++g) {
         i4 dot[N][PARTS] = {};
-        for (int64_t c = g * GROUP8; c < (g + 1) * GROUP8; c += 16) {
+        for (int64_t c = g * GROUP; c < (g + 1) * GROUP; c += 16) {
             Signed values[N];
             for (int n = 0; n < N; ++n) values[n] = load_bytes<Signed>(x + n * columns + c);
             each_of_four([&](auto lane) {
@@ -757,19 +761,45 @@ void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
                 }
             });
         }
-        for (int n = 0; n < N; ++n)
-            for (int part = 0; part < PARTS; ++part)
-                acc[n][part] += __builtin_convertvector(dot[n][part], v4) * scales[n * groups + g];
+        for (int part = 0; part < PARTS; ++part) {
+            v4 scale = v4{} + 1;
+            if constexpr (FORMAT == Format::int4) scale = wide(w_scales + g * ROWS + part * WIDTH);
+            for (int n = 0; n < N; ++n) acc[n][part] += __builtin_convertvector(dot[n][part], v4) * (scale * scales[n * groups + g]);
+        }
     }
     const float* of_rows = static_cast<const float*>(m.scales) + block * ROWS;
     for (int n = 0; n < N; ++n)
-        for (int part = 0; part < PARTS; ++part) put(out[n] + part * WIDTH, acc[n][part] * wide(of_rows + part * WIDTH));
+        for (int part = 0; part < PARTS; ++part)
+            put(out[n] + part * WIDTH, FORMAT == Format::int8 ? acc[n][part] * wide(of_rows + part * WIDTH) : acc[n][part]);
+}
+
+template <int N>
+void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
+    tile_bytes<N, Format::int8>(m, block, rows, first, integers<int8_t>(m, block, rows, first).w, out);
+}
+
+// A block of int4 weights, less their zero points, as bytes in the order of int8.
+void widen_int4(const Matrix& m, int64_t block, int8_t* out) {
+    int64_t columns = m.padded_columns();
+    const uint8_t *w = static_cast<const uint8_t*>(m.data) + block * columns * ROWS / 2, *zeros = grids(m, block).zeros;
+    for (int64_t c = 0; c < columns; c += GROUP4, zeros += ROWS) {
+        Unsigned zero[PARTS], places = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+        for (int part = 0; part < PARTS; ++part, places += 4) zero[part] = looked_up(load_bytes<Unsigned>(zeros), places);
+        for (int64_t i = 0; i < GROUP4; i += 8, out += 64)
+            for (int part = 0; part < PARTS; ++part, w += 16, out += 16) {
+                fetch(w + 1024);
+                Unsigned both = load_bytes<Unsigned>(w), low = (both & 15) - zero[part], high = (both >> 4) - zero[part];
+                std::memcpy(out, &low, sizeof low);
+                std::memcpy(out + 64, &high, sizeof high);
+            }
+    }
 }
 
 template <int N>
 void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    auto [columns, groups, w, x, scales, sums] = integers<uint8_t>(m, block, rows, first);
+    auto [columns, groups, begin, x, scales, sums] = integers<uint8_t>(m, block, rows, first);
     auto [w_scales, zeros] = grids(m, block);
+    const uint8_t* w = begin;
     v4 acc[N][PARTS] = {};
     for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
         i4 dot[N][PARTS] = {}, other[N][PARTS] = {};  // with few rows a second chain hides the latency of the first
@@ -934,9 +964,9 @@ void widen_bfloat16(const Matrix& m, int64_t block, uint16_t* out) {
     });
 }
 
-// A block of bfloat16 may be given `decoded`.
+// A block of bfloat16, or on NEON of int4, may be given `decoded`.
 template <int N>
-void tile(const Matrix& m, int64_t block, const Rows& rows, int64_t first, const uint16_t* decoded, float (*out)[ROWS]) {
+void tile(const Matrix& m, int64_t block, const Rows& rows, int64_t first, const void* decoded, float (*out)[ROWS]) {
     switch (m.format) {
         case Format::float32: return tile_floats<N, float>(m, block, rows, first, out);
         case Format::float16: return tile_floats<N, uint16_t>(m, block, rows, first, out);
@@ -946,18 +976,22 @@ void tile(const Matrix& m, int64_t block, const Rows& rows, int64_t first, const
             if constexpr (MOST_CODED > 0)
                 if (!decoded) return tile_coded<N>(Coded(m, block), columns, x, out);
 #if !defined(GLMKIT_AVX512)  // many rows go by pairs of blocks there
-            tile_decoded<N>(decoded, codes_of(m, block + 1), columns, x, out);
+            tile_decoded<N>(static_cast<const uint16_t*>(decoded), codes_of(m, block + 1), columns, x, out);
 #endif
             return;
         }
         case Format::int8: return tile_int8<N>(m, block, rows, first, out);
-        case Format::int4: return tile_int4<N>(m, block, rows, first, out);
+        case Format::int4:
+#if defined(GLMKIT_NEON)
+            if (decoded) return tile_bytes<N, Format::int4>(m, block, rows, first, static_cast<const int8_t*>(decoded), out);
+#endif
+            return tile_int4<N>(m, block, rows, first, out);
     }
 }
 
 // tile<count>, count being at most N.
 template <int N>
-void tiles(int64_t count, const Matrix& m, int64_t block, const Rows& rows, int64_t first, const uint16_t* decoded,
+void tiles(int64_t count, const Matrix& m, int64_t block, const Rows& rows, int64_t first, const void* decoded,
            float (*out)[ROWS]) {
     if constexpr (N > 1)
         if (count < N) return tiles<N - 1>(count, m, block, rows, first, decoded, out);
@@ -1269,17 +1303,27 @@ void multiply_many(const Matrix& m, const Rows& rows, int64_t first, int64_t las
 
 #endif
 
+// Whether a block is decoded before so many rows are multiplied with it.
+bool decodes(const Matrix& m, int64_t rows) {
+#if defined(GLMKIT_NEON)
+    if (m.format == Format::int4) return rows > 2 * MOST;
+#endif
+    return m.format == Format::bfloat16 && rows > MOST_CODED;
+}
+
 void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
               const Result& result) {
     float acc[MOST][ROWS];
 #if defined(GLMKIT_AVX512)
     if (many(m, rows.count)) return multiply_many(m, rows, first, last, first_block, last_block, result);
 #endif
-    uint16_t* decoded = nullptr;
-    if (m.format == Format::bfloat16 && last - first > MOST_CODED)
-        decoded = reinterpret_cast<uint16_t*>(memory(m.padded_columns() * ROWS * 2));
+    char* decoded = nullptr;
+    if (decodes(m, last - first)) decoded = memory(m.padded_columns() * ROWS * 2);
     for (int64_t block = first_block; block < last_block; ++block) {
-        if (decoded) widen_bfloat16(m, block, decoded);
+        if (decoded && m.format == Format::bfloat16) widen_bfloat16(m, block, reinterpret_cast<uint16_t*>(decoded));
+#if defined(GLMKIT_NEON)
+        if (decoded && m.format == Format::int4) widen_int4(m, block, reinterpret_cast<int8_t*>(decoded));
+#endif
         for (int64_t n = first; n < last;) {
             int64_t count = std::min<int64_t>(MOST, last - n);
             tiles<MOST>(count, m, block, rows, n, decoded, acc);

@@ -89,6 +89,8 @@ class Pool {
         if (++spins < 4000) {
 #if defined(__x86_64__)
             _mm_pause();
+#elif defined(__aarch64__)
+            asm volatile("isb");  // some ten nanoseconds, as a pause of x86; the instruction named yield does nothing
 #endif
         } else {
             std::this_thread::yield();

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -129,6 +130,7 @@ def test_avx512_kernels_compute_what_the_others_do(tmp_path: Path):
 
 CPUINFO = Path("/proc/cpuinfo")
 PROCESSOR = set(re.findall(r"\w+", CPUINFO.read_text() if CPUINFO.exists() else ""))
+EMULATED_NEON = "-DGLMKIT_EMULATE_NEON"
 EMULATED_AMX = ("-include", str(Path(__file__).with_name("emulated_amx.h")))
 
 
@@ -140,12 +142,80 @@ def test_amx_kernels_compute_what_the_others_do(tmp_path: Path):
     exercise(source, "amx", 24, GLMKIT_INSTRUCTIONS="amx")
 
 
-@pytest.mark.parametrize("instructions", ["amx", "avx512bf16", "avx2", "portable"])
+def test_neon_kernels_compute_what_the_others_do(tmp_path: Path):
+    """Its few own instructions are emulated, everything else is as it is compiled for ARM."""
+    exercise(build(tmp_path, EMULATED_NEON), "neon", 24)
+
+
+WITHOUT_TORCH = """
+import sys, numpy
+from glmkit.checkpoint.architecture import Architecture
+from glmkit.checkpoint.quantized import NativeWeights, shapes_of
+from glmkit.generation.runner import Feed
+from glmkit.native.library import instructions
+from glmkit.native.runner import NativeDecoder, NativeRunner
+
+draw, found = numpy.random.RandomState(0), {}
+for round in range(10):
+    heads, prefix = draw.randint(1, 6), draw.randint(0, 80)
+    config = Architecture(
+        num_layers=draw.randint(1, 4), hidden_size=heads * draw.randint(1, 21), num_attention_heads=heads,
+        intermediate_size=int(draw.randint(1, 300)), vocab_size=draw.randint(1, 300), max_sequence_length=100,
+        hidden_act=("gelu", "gelu_new", "relu")[round % 3],
+    )
+    state = {name: draw.standard_normal(shape).astype(numpy.float32) / 3 for name, shape in shapes_of(config).items()}
+    places = numpy.arange(prefix + 12)
+    tokens = draw.randint(0, config.vocab_size, prefix + 12), numpy.minimum(places, prefix), numpy.maximum(places - prefix + 1, 0)
+
+    def feed(sequence, first, end, prefix=0):
+        return Feed(sequence, *(one[first:end] for one in tokens), prefix, end - first)
+
+    for name in ("float32", "float16", "bfloat16", "int8", "int4"):
+        stored = {one: array.astype(numpy.float16 if name == "float16" else numpy.float32) for one, array in state.items()}
+        weights = NativeWeights.of(config, stored, "float32" if name == "float16" else name)
+        runner = NativeRunner(NativeDecoder(config, weights, threads=round % 3 + 1))
+        first, other = runner.open(), runner.open()
+        logits = runner.forward([feed(first, 0, prefix + 3, prefix)])
+        for place in range(prefix + 3, prefix + 12):
+            logits.append(runner.forward([feed(other, 0, 1), feed(first, place, place + 1)])[1])
+            runner.truncate(other, 0)
+        found[f"{round} {name}"] = numpy.concatenate(logits)
+numpy.savez(sys.argv[1], instructions=instructions(), **found)
+"""
+
+ARM_PYTHON, ARM_COMPILER = os.environ.get("GLMKIT_ARM_PYTHON"), "aarch64-linux-gnu-g++"
+
+
+@pytest.mark.skipif(
+    ARM_PYTHON is None or shutil.which(ARM_COMPILER) is None,
+    reason=f"no {ARM_COMPILER}, or GLMKIT_ARM_PYTHON does not name what runs a Python of ARM with NumPy (with qemu)",
+)
+def test_arm_computes_what_this_processor_does(tmp_path: Path, monkeypatch):
+    def logits(python: str, source: Path, instructions: str) -> dict[str, np.ndarray]:
+        environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1", "GLMKIT_INSTRUCTIONS": instructions}  # fmt: skip
+        file = tmp_path / "found.npz"
+        subprocess.run([python, "-c", WITHOUT_TORCH, file], env=environment, check=True)
+        found = dict(np.load(file))
+        assert found.pop("instructions") == instructions
+        return found
+
+    expected = logits(sys.executable, ROOT / "src", "portable")
+    monkeypatch.setenv("CXX", ARM_COMPILER)
+    source = build(tmp_path)
+    for instructions in ("dotprod", "neon", "portable"):
+        for name, found in logits(str(ARM_PYTHON), source, instructions).items():
+            most = {"float32": 1e-5, "float16": 1e-5, "bfloat16": 1e-4}.get(name.split()[1], 6e-2)
+            difference = abs(found - expected[name]).max() / abs(expected[name]).max()
+            assert difference <= most, (instructions, name, difference)
+
+
+@pytest.mark.parametrize("instructions", ["amx", "avx512bf16", "avx2", "neon", "portable"])
 def test_sanitizers_find_nothing(tmp_path: Path, instructions: str):
     """No read or write beyond what is there, nothing undefined: over odd sizes, forks, truncations and threads."""
     if instructions in ("amx", "avx512bf16") and "avx512_bf16" not in PROCESSOR:
         pytest.skip("this processor has no AVX-512 with BF16")
     emulated = EMULATED_AMX if instructions == "amx" and "amx_int8" not in PROCESSOR else ()
+    emulated = (EMULATED_NEON,) if instructions == "neon" else emulated
     source = build(
         tmp_path, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", *emulated
     )

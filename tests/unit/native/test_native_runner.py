@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 import subprocess
 import sys
 import threading
@@ -397,7 +398,7 @@ def test_a_forked_process_goes_on():
     assert done.returncode == 0
 
 
-LESS_TO_MORE = ["portable", "avx2", "avx512", "avx512bf16", "amx"]
+LESS_TO_MORE = ["portable", "neon", "dotprod"] if platform.machine() in ("aarch64", "arm64") else ["portable", "avx2", "avx512", "avx512bf16", "amx"]  # fmt: skip
 
 
 def run_with(instructions: str, code: str, folder: Path):
@@ -414,7 +415,7 @@ def run_with(instructions: str, code: str, folder: Path):
 
 @pytest.mark.parametrize(
     "instructions",
-    [pytest.param("portable", marks=pytest.mark.slow), "avx2", "avx512", "avx512bf16"],
+    [pytest.param(LESS_TO_MORE[0], marks=pytest.mark.slow), *LESS_TO_MORE[1:-1]],
 )
 def test_every_instruction_set_computes_the_same(instructions: str, tmp_path):
     """The plain C++ loops, and the vector instructions that are not this processor's best (which all other tests run)."""
