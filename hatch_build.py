@@ -42,6 +42,7 @@ AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni")
 AVX512BF16 = [*AVX512, "-mavx512bf16"]
 X86_FLAGS = {
     "kernels_avx2.cpp": AVX2,
+    "kernels_avxvnni.cpp": [*AVX2, "-mavxvnni"],
     "kernels_avx512.cpp": AVX512,
     "kernels_avx512bf16.cpp": AVX512BF16,
     "kernels_amx.cpp": [

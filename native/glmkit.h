@@ -31,7 +31,7 @@ constexpr int32_t GLMKIT_FIRST_MEDIA_ID = 1 << 24;
 
 GLMKIT_API int32_t glmkit_interface();
 GLMKIT_API const char* glmkit_error();
-GLMKIT_API const char* glmkit_instructions();  // "amx", "avx512bf16", "avx512", "avx2"; "dotprod", "neon"; "portable"
+GLMKIT_API const char* glmkit_instructions();  // "amx", "avx512bf16", "avx512", "avxvnni", "avx2"; "dotprod", "neon"; "portable"
 
 GLMKIT_API glmkit_model* glmkit_new(const glmkit_sizes*, int32_t threads);
 GLMKIT_API void glmkit_delete(glmkit_model*);

@@ -115,7 +115,8 @@ struct Kernels {
 };
 
 const Kernels* portable_kernels();
-const Kernels* avx2_kernels();  // null where it was not built, as are the next two
+const Kernels* avx2_kernels();  // null where it was not built, as are the next ones
+const Kernels* avxvnni_kernels();
 const Kernels* avx512_kernels();
 const Kernels* avx512bf16_kernels();
 const Kernels* neon_kernels();

@@ -267,6 +267,7 @@ typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint8_t u64 __attribute__((vector_size(64)));
 
 constexpr int MOST = 8;       // rows of activations that one block is multiplied with together
+constexpr int MOST_FLOATS = MOST;  // those of a block of float32 or float16
 constexpr int MOST_CODED = MOST;  // up to so many meet the codes of bfloat16; for more they are decoded first
 constexpr int PAIR_BYTES = 32 * 1024;  // of two blocks, that stay in the first cache while rows of activations go by
 constexpr int64_t SOME = 48;           // such rows, whose sums stay there too
@@ -429,7 +430,7 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 
 #elif defined(__AVX2__)
 
-constexpr int MOST = 4, MOST_CODED = 2 * MOST;  // two readings of codes take as long as writing and reading what they stand for
+constexpr int MOST = 4, MOST_FLOATS = 6, MOST_CODED = 2 * MOST;  // two readings of codes take as long as writing and reading what they stand for
 
 inline __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -517,31 +518,63 @@ void tile_decoded(const uint16_t* w, const uint8_t* next, int64_t columns, const
         for (int half = 0; half < 2; ++half) put(out[n] + 8 * half, acc[n][half] + odd_acc[n][half]);
 }
 
+#if defined(__AVXVNNI__)
+
+// Signed bytes whose products with others are added up.
+struct Factors {
+    static constexpr bool too_much = true;  // 128 times the others' sum, as weights are unsigned and 128 too much
+    __m256i bytes;
+
+    explicit Factors(__m256i w) : bytes(_mm256_xor_si256(w, _mm256_set1_epi8(-OFFSET8))) {}
+    __m256i add_to(__m256i sums, __m256i fours) const { return _mm256_dpbusd_avx_epi32(sums, bytes, fours); }
+};
+
+// Adds products of weights of 4 bits; the sums are those of `whole`.
+inline __m256i add_nibbles(__m256i sums, __m256i nibbles, __m256i fours) { return _mm256_dpbusd_avx_epi32(sums, nibbles, fours); }
+inline __m256i whole(__m256i sums) { return sums; }
+
+#else
+
+struct Factors {
+    static constexpr bool too_much = false;
+    __m256i w, size;
+
+    explicit Factors(__m256i bytes) : w(bytes), size(_mm256_abs_epi8(bytes)) {}
+    // |w| * (x with w's sign): two products are at most 2 * 127 * 127 and do not overflow 16 bits.
+    __m256i add_to(__m256i sums, __m256i fours) const {
+        __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(fours, w));
+        return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+};
+
+// Adds products of weights of 4 bits; 16 bits are enough for a group: 8 times two products of at most 15 * 127.
+inline __m256i add_nibbles(__m256i sums, __m256i nibbles, __m256i fours) {
+    return _mm256_add_epi16(sums, _mm256_maddubs_epi16(nibbles, fours));
+}
+inline __m256i whole(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+
+#endif
+
 template <int N>
 void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
     auto [columns, groups, w, x, scales, sums] = integers<int8_t>(m, block, rows, first);
-    const __m256i ones = _mm256_set1_epi16(1);
     v8 acc[N][2] = {};
     for (int64_t g = 0; g < groups; ++g) {
         __m256i dot[N][2];
         for (int n = 0; n < N; ++n) dot[n][0] = dot[n][1] = _mm256_setzero_si256();
+#pragma GCC unroll 4
         for (int64_t c = g * GROUP8; c < (g + 1) * GROUP8; c += 4, w += 4 * ROWS) {
-            __m256i low = load_bytes(w), high = load_bytes(w + 32);
+            Factors low(load_bytes(w)), high(load_bytes(w + 32));
             fetch(w + 2048);
-            __m256i low_size = _mm256_abs_epi8(low), high_size = _mm256_abs_epi8(high);
             for (int n = 0; n < N; ++n) {
-                // |w| * (x with w's sign): two products are at most 2 * 127 * 127 and do not overflow 16 bits.
-                __m256i four = broadcast4(x + n * columns + c);
-                __m256i one = _mm256_maddubs_epi16(low_size, _mm256_sign_epi8(four, low));
-                __m256i two = _mm256_maddubs_epi16(high_size, _mm256_sign_epi8(four, high));
-                dot[n][0] = _mm256_add_epi32(dot[n][0], _mm256_madd_epi16(one, ones));
-                dot[n][1] = _mm256_add_epi32(dot[n][1], _mm256_madd_epi16(two, ones));
+                __m256i fours = broadcast4(x + n * columns + c);
+                dot[n][0] = low.add_to(dot[n][0], fours);
+                dot[n][1] = high.add_to(dot[n][1], fours);
             }
         }
         for (int n = 0; n < N; ++n) {
-            v8 scale = all(scales[n * groups + g]);
-            acc[n][0] += (v8)_mm256_cvtepi32_ps(dot[n][0]) * scale;
-            acc[n][1] += (v8)_mm256_cvtepi32_ps(dot[n][1]) * scale;
+            v8 scale = all(scales[n * groups + g]), more = all(Factors::too_much ? sums[n * groups + g] : 0);
+            for (int half = 0; half < 2; ++half) acc[n][half] += ((v8)_mm256_cvtepi32_ps(dot[n][half]) - more) * scale;
         }
     }
     const float* of_rows = static_cast<const float*>(m.scales) + block * ROWS;
@@ -553,11 +586,12 @@ template <int N>
 void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
     auto [columns, groups, w, x, scales, sums] = integers<uint8_t>(m, block, rows, first);
     auto [w_scales, zeros] = grids(m, block);
-    const __m256i ones = _mm256_set1_epi16(1), nibble = _mm256_set1_epi8(15);
+    const __m256i nibble = _mm256_set1_epi8(15);
     v8 acc[N][2] = {};
     for (int64_t g = 0; g < groups; ++g, w_scales += ROWS, zeros += ROWS) {
-        __m256i dot[N][2];  // 16 bits are enough: 8 times two products of at most 15 * 127
+        __m256i dot[N][2];
         for (int n = 0; n < N; ++n) dot[n][0] = dot[n][1] = _mm256_setzero_si256();
+#pragma GCC unroll 4
         for (int64_t c = g * GROUP4; c < (g + 1) * GROUP4; c += 8, w += 4 * ROWS) {
             __m256i low = load_bytes(w), high = load_bytes(w + 32);
             fetch(w + 1024);
@@ -566,10 +600,8 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
             __m256i high2 = _mm256_and_si256(_mm256_srli_epi16(high, 4), nibble);
             for (int n = 0; n < N; ++n) {
                 __m256i one = broadcast4(x + n * columns + c), two = broadcast4(x + n * columns + c + 4);
-                dot[n][0] = _mm256_add_epi16(dot[n][0], _mm256_maddubs_epi16(low1, one));
-                dot[n][1] = _mm256_add_epi16(dot[n][1], _mm256_maddubs_epi16(high1, one));
-                dot[n][0] = _mm256_add_epi16(dot[n][0], _mm256_maddubs_epi16(low2, two));
-                dot[n][1] = _mm256_add_epi16(dot[n][1], _mm256_maddubs_epi16(high2, two));
+                dot[n][0] = add_nibbles(add_nibbles(dot[n][0], low1, one), low2, two);
+                dot[n][1] = add_nibbles(add_nibbles(dot[n][1], high1, one), high2, two);
             }
         }
         for (int half = 0; half < 2; ++half) {
@@ -577,7 +609,7 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
             __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(zeros + 8 * half));
             v8 zero = (v8)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
             for (int n = 0; n < N; ++n) {
-                v8 product = (v8)_mm256_cvtepi32_ps(_mm256_madd_epi16(dot[n][half], ones));
+                v8 product = (v8)_mm256_cvtepi32_ps(whole(dot[n][half]));
                 acc[n][half] += (product - zero * sums[n * groups + g]) * (scale * scales[n * groups + g]);
             }
         }
@@ -591,7 +623,7 @@ typedef int32_t i4 __attribute__((vector_size(16)));
 typedef int8_t Signed __attribute__((vector_size(16)));
 typedef uint8_t Unsigned __attribute__((vector_size(16)));
 
-constexpr int MOST = 4, MOST_CODED = 2 * MOST;
+constexpr int MOST = 4, MOST_FLOATS = MOST, MOST_CODED = 2 * MOST;
 constexpr int PARTS = 4;  // vectors of 16 rows' numbers
 
 template <typename V>
@@ -833,7 +865,7 @@ void tile_int4(const Matrix& m, int64_t block, const Rows& rows, int64_t first, 
 
 #else  // any processor: loops that compilers vectorize
 
-constexpr int MOST = 4, MOST_CODED = 0;
+constexpr int MOST = 4, MOST_FLOATS = MOST, MOST_CODED = 0;
 
 template <int N, typename Number>
 void tile_floats(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
@@ -967,25 +999,22 @@ void widen_bfloat16(const Matrix& m, int64_t block, uint16_t* out) {
 // A block of bfloat16, or on NEON of int4, may be given `decoded`.
 template <int N>
 void tile(const Matrix& m, int64_t block, const Rows& rows, int64_t first, const void* decoded, float (*out)[ROWS]) {
-    switch (m.format) {
-        case Format::float32: return tile_floats<N, float>(m, block, rows, first, out);
-        case Format::float16: return tile_floats<N, uint16_t>(m, block, rows, first, out);
-        case Format::bfloat16: {
-            int64_t columns = m.padded_columns();
-            const float* x = rows.values + first * columns;
-            if constexpr (MOST_CODED > 0)
-                if (!decoded) return tile_coded<N>(Coded(m, block), columns, x, out);
-#if !defined(GLMKIT_AVX512)  // many rows go by pairs of blocks there
-            tile_decoded<N>(static_cast<const uint16_t*>(decoded), codes_of(m, block + 1), columns, x, out);
-#endif
-            return;
-        }
-        case Format::int8: return tile_int8<N>(m, block, rows, first, out);
-        case Format::int4:
+    if (m.format == Format::float32) return tile_floats<N, float>(m, block, rows, first, out);
+    if (m.format == Format::float16) return tile_floats<N, uint16_t>(m, block, rows, first, out);
+    if constexpr (N <= MOST) {
+        if (m.format == Format::int8) return tile_int8<N>(m, block, rows, first, out);
 #if defined(GLMKIT_NEON)
-            if (decoded) return tile_bytes<N, Format::int4>(m, block, rows, first, static_cast<const int8_t*>(decoded), out);
+        if (m.format == Format::int4 && decoded)
+            return tile_bytes<N, Format::int4>(m, block, rows, first, static_cast<const int8_t*>(decoded), out);
 #endif
-            return tile_int4<N>(m, block, rows, first, out);
+        if (m.format == Format::int4) return tile_int4<N>(m, block, rows, first, out);
+        int64_t columns = m.padded_columns();
+        const float* x = rows.values + first * columns;
+        if constexpr (MOST_CODED > 0)
+            if (!decoded) return tile_coded<N>(Coded(m, block), columns, x, out);
+#if !defined(GLMKIT_AVX512)  // many rows go by pairs of blocks there
+        tile_decoded<N>(static_cast<const uint16_t*>(decoded), codes_of(m, block + 1), columns, x, out);
+#endif
     }
 }
 
@@ -1313,7 +1342,8 @@ bool decodes(const Matrix& m, int64_t rows) {
 
 void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, int64_t first_block, int64_t last_block,
               const Result& result) {
-    float acc[MOST][ROWS];
+    float acc[MOST_FLOATS][ROWS];
+    int64_t most = m.format == Format::float32 || m.format == Format::float16 ? MOST_FLOATS : MOST;
 #if defined(GLMKIT_AVX512)
     if (many(m, rows.count)) return multiply_many(m, rows, first, last, first_block, last_block, result);
 #endif
@@ -1325,8 +1355,8 @@ void multiply(const Matrix& m, const Rows& rows, int64_t first, int64_t last, in
         if (decoded && m.format == Format::int4) widen_int4(m, block, reinterpret_cast<int8_t*>(decoded));
 #endif
         for (int64_t n = first; n < last;) {
-            int64_t count = std::min<int64_t>(MOST, last - n);
-            tiles<MOST>(count, m, block, rows, n, decoded, acc);
+            int64_t rest = last - n, times = (rest + most - 1) / most, count = (rest + times - 1) / times;
+            tiles<MOST_FLOATS>(count, m, block, rows, n, decoded, acc);
             for (int64_t i = 0; i < count; ++i, ++n) {
                 Wide y[ROWS / WIDTH];
                 std::memcpy(y, acc[i], sizeof y);

@@ -60,6 +60,8 @@ const Kernels* best_kernels() {
     if (most == "amx" && bfloat && amx_kernels()) return amx_kernels();
     if ((most == "amx" || most == "avx512bf16") && bfloat && avx512bf16_kernels()) return avx512bf16_kernels();
     if ((most.starts_with("avx512") || most == "amx") && avx512 && avx512_kernels()) return avx512_kernels();
+    bool vnni = avx2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1 << 4;
+    if (most != "portable" && most != "avx2" && vnni && avxvnni_kernels()) return avxvnni_kernels();
     if (most != "portable" && avx2 && avx2_kernels()) return avx2_kernels();
 #elif defined(__aarch64__) || defined(GLMKIT_EMULATE_NEON)
     std::string most = wanted ? wanted : "dotprod";

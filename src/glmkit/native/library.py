@@ -90,7 +90,7 @@ def why_not() -> str | None:
 
 
 def instructions() -> str:
-    """Returns what runs here: "amx", "avx512bf16", "avx512" or "avx2", on ARM "dotprod" or "neon", else "portable"; GLMKIT_INSTRUCTIONS says the most of them."""
+    """Returns what runs here: "amx", "avx512bf16", "avx512", "avxvnni" or "avx2", on ARM "dotprod" or "neon", else "portable"; GLMKIT_INSTRUCTIONS says the most of them."""
     return load().glmkit_instructions().decode()
 
 

@@ -98,7 +98,7 @@ def test_an_older_compiler_builds_what_it_knows(tmp_path: Path, monkeypatch):
         text=True,
         check=True,
     )
-    assert done.stdout.strip() in ("avx512bf16", "avx512", "avx2", "portable")
+    assert done.stdout.strip() in ("avx512bf16", "avx512", "avxvnni", "avx2", "portable")
 
 
 def exercise(source: Path, instructions: str, rounds: int, **variables: str) -> str:
@@ -209,11 +209,15 @@ def test_arm_computes_what_this_processor_does(tmp_path: Path, monkeypatch):
             assert difference <= most, (instructions, name, difference)
 
 
-@pytest.mark.parametrize("instructions", ["amx", "avx512bf16", "avx2", "neon", "portable"])
+@pytest.mark.parametrize(
+    "instructions", ["amx", "avx512bf16", "avxvnni", "avx2", "neon", "portable"]
+)
 def test_sanitizers_find_nothing(tmp_path: Path, instructions: str):
     """No read or write beyond what is there, nothing undefined: over odd sizes, forks, truncations and threads."""
     if instructions in ("amx", "avx512bf16") and "avx512_bf16" not in PROCESSOR:
         pytest.skip("this processor has no AVX-512 with BF16")
+    if instructions == "avxvnni" and "avx_vnni" not in PROCESSOR:
+        pytest.skip("this processor has no AVX-VNNI")
     emulated = EMULATED_AMX if instructions == "amx" and "amx_int8" not in PROCESSOR else ()
     emulated = (EMULATED_NEON,) if instructions == "neon" else emulated
     source = build(

@@ -398,7 +398,7 @@ def test_a_forked_process_goes_on():
     assert done.returncode == 0
 
 
-LESS_TO_MORE = ["portable", "neon", "dotprod"] if platform.machine() in ("aarch64", "arm64") else ["portable", "avx2", "avx512", "avx512bf16", "amx"]  # fmt: skip
+LESS_TO_MORE = ["portable", "neon", "dotprod"] if platform.machine() in ("aarch64", "arm64") else ["portable", "avx2", "avxvnni", "avx512", "avx512bf16", "amx"]  # fmt: skip
 
 
 def run_with(instructions: str, code: str, folder: Path):
