@@ -17,7 +17,6 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #elif defined(__aarch64__) && defined(__linux__)
-#include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
 
@@ -35,7 +34,7 @@ bool has_dotprod() {
 #if defined(__APPLE__)
     return true;  // of all of its processors
 #elif defined(__linux__)
-    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+    return getauxval(AT_HWCAP) & 1 << 20;  // HWCAP_ASIMDDP, which older headers do not name
 #else
     return false;
 #endif
