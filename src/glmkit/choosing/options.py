@@ -170,10 +170,11 @@ def ways_of(candidate: Candidate, request: Request, method: Method) -> list[Way]
         return [Way(dtype, "native", stored) for dtype in dtypes]
     # Labels are compared in the pass that reads, layers on several devices are not captured.
     alone: Backend = "graphs" if writes else "torch"
-    ways = [Way(hardware.dtype, alone, stored)] if stored != "int8" else []
-    if hardware.count > 1:
-        ways.append(Way(hardware.dtype, "torch", stored, hardware.count))
-    return [*ways, Way("int8", alone, stored)]
+    whole, eight_bits = Way(hardware.dtype, alone, stored), Way("int8", alone, stored)
+    if stored == "int8":
+        return [eight_bits]
+    divided = [Way(hardware.dtype, "torch", stored, hardware.count)] if hardware.count > 1 else []
+    return [whole, *divided, eight_bits]
 
 
 def plan_inference(config: Architecture, request: Request, ways: list[Way]) -> Inference:

@@ -190,9 +190,10 @@ def test_fewer_bits_where_all_of_them_do_not_fit_or_are_too_slow():
     assert slow.inference.way.dtype == "float32"
     assert "latency" in slow.problems
     # glm-mini's own weights have 8 bits.
-    mini = option("glm-mini", "cpu:16GB", "poem")
-    assert mini.inference.way.dtype == "int8"
-    assert "--dtype" not in mini.command
+    for gpu in ("cpu:16GB", "1x24GB", "2x24GB"):
+        mini = option("glm-mini", gpu, "poem")
+        assert (mini.inference.way.dtype, mini.inference.way.devices) == ("int8", 1)
+        assert "--dtype" not in mini.command
 
 
 @pytest.mark.parametrize("here", [True, False])
