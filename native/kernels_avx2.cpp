@@ -3,7 +3,7 @@
 
 const glmkit::Kernels* glmkit::avx2_kernels() {
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-    static const Kernels kernels{"avx2", prepare, multiply, normalize, attend, to_half, peak, nullptr, nullptr};
+    static const Kernels kernels = plain_kernels("avx2");
     return &kernels;
 #else
     return nullptr;

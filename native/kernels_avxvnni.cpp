@@ -3,7 +3,7 @@
 
 const glmkit::Kernels* glmkit::avxvnni_kernels() {
 #if defined(__AVXVNNI__)
-    static const Kernels kernels{"avxvnni", prepare, multiply, normalize, attend, to_half, peak, nullptr, nullptr};
+    static const Kernels kernels = plain_kernels("avxvnni");
     return &kernels;
 #else
     return nullptr;

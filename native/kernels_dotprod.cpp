@@ -6,7 +6,7 @@
 #include "kernels_impl.h"
 
 const glmkit::Kernels* glmkit::dotprod_kernels() {
-    static const Kernels kernels{"dotprod", prepare, multiply, normalize, attend, to_half, peak, nullptr, nullptr};
+    static const Kernels kernels = plain_kernels("dotprod");
     return &kernels;
 }
 #else

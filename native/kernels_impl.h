@@ -775,9 +775,10 @@ void tile_decoded(const uint16_t* w, const uint8_t* next, int64_t columns, const
 
 // Of int8 weights, or of int4 ones that `widen_int4` made bytes.
 template <int N, Format FORMAT>
-void tile_bytes(const Matrix& m, int64_t block, const Rows& rows, int64_t first, const int8_t* w, float (*out)[ROWS]) {
+void tile_bytes(const Matrix& m, int64_t block, const Rows& rows, int64_t first, const int8_t* widened, float (*out)[ROWS]) {
     constexpr int GROUP = FORMAT == Format::int8 ? GROUP8 : GROUP4;
     auto [columns, groups, begin, x, scales, sums] = integers<int8_t>(m, block, rows, first);
+    const int8_t* w = FORMAT == Format::int8 ? begin : widened;
     const uint16_t* w_scales = grids(m, block).w_scales;
     v4 acc[N][PARTS] = {};
     for (int64_t g = 0; g < groups; ++g) {
@@ -807,7 +808,7 @@ void tile_bytes(const Matrix& m, int64_t block, const Rows& rows, int64_t first,
 
 template <int N>
 void tile_int8(const Matrix& m, int64_t block, const Rows& rows, int64_t first, float (*out)[ROWS]) {
-    tile_bytes<N, Format::int8>(m, block, rows, first, integers<int8_t>(m, block, rows, first).w, out);
+    tile_bytes<N, Format::int8>(m, block, rows, first, nullptr, out);
 }
 
 // A block of int4 weights, less their zero points, as bytes in the order of int8.
@@ -1501,6 +1502,9 @@ void to_half(const float* x, uint16_t* y, int64_t n) {
 #endif
     for (; i < n; ++i) y[i] = float_to_half(x[i]);
 }
+
+// What is compiled here, under its name; without tiles and prompts.
+Kernels plain_kernels(const char* name) { return {name, prepare, multiply, normalize, attend, to_half, peak, nullptr, nullptr}; }
 
 }  // namespace
 }  // namespace glmkit

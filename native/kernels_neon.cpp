@@ -6,7 +6,7 @@
 #include "kernels_impl.h"
 
 const glmkit::Kernels* glmkit::neon_kernels() {
-    static const Kernels kernels{"neon", prepare, multiply, normalize, attend, to_half, peak, nullptr, nullptr};
+    static const Kernels kernels = plain_kernels("neon");
     return &kernels;
 }
 #else

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from glmkit.checkpoint.architecture import Architecture
 from glmkit.choosing.devices import Hardware
-from glmkit.generation.memory import WEIGHT_BYTES, Backend, packed_bytes
+from glmkit.generation.memory import Backend, number_bytes
 from glmkit.training.flops import StepFlops
 
 COMPUTE_SHARE = {"cuda": 0.35, "cpu": 0.8}
@@ -101,11 +101,7 @@ def reading_seconds(
         batch_size: Texts.
     """
     operations = batch_size * StepFlops.of(config).total(tokens, tokens**2, 1) / 3
-    if way.backend == "native":
-        return _native_seconds(config, hardware, way, operations, 0)
-    computed = operations / (hardware.flops * COMPUTE_SHARE[hardware.device])
-    read = _read_bytes(config, way, 0) / (hardware.bandwidth * BANDWIDTH_SHARE)
-    return max(computed, read) + LAYER_SECONDS * config.num_layers
+    return _pass_seconds(config, hardware, way, operations, 0, BANDWIDTH_SHARE, LAYER_SECONDS)
 
 
 def writing_seconds(
@@ -124,29 +120,33 @@ def writing_seconds(
     """
     cached = batch_size * tokens * 2 * config.num_layers * config.hidden_size
     operations = batch_size * StepFlops.of(config).total(1, tokens, 1) / 3
-    if way.backend == "native":
-        return _native_seconds(config, hardware, way, operations, cached)
     share, layer = BANDWIDTH_SHARE, LAYER_SECONDS
     if way.backend == "graphs":
         share, layer = CAPTURED_ONE if batch_size == 1 else CAPTURED_MANY
-    read = _read_bytes(config, way, cached) / (hardware.bandwidth * share)
-    computed = operations / (hardware.flops * COMPUTE_SHARE[hardware.device])
-    return max(read, computed) + layer * config.num_layers
+    return _pass_seconds(config, hardware, way, operations, cached, share, layer)
 
 
-def _native_seconds(
-    config: Architecture, hardware: Hardware, way: Way, operations: float, cached: int
+def _pass_seconds(
+    config: Architecture,
+    hardware: Hardware,
+    way: Way,
+    operations: float,
+    cached: int,
+    share: float,
+    layer: float,
 ) -> float:
-    """Returns the seconds of a pass of the native decoder: what is read and what is computed takes turns."""
-    read = _read_bytes(config, way, cached) / (hardware.bandwidth * NATIVE_BANDWIDTH_SHARE)
-    computed = operations / (hardware.flops * NATIVE_SHARE[way.dtype])
-    return read + computed + NATIVE_LAYER_SECONDS * config.num_layers
+    """Returns the seconds of a pass that reads all weights and so many numbers of the cache.
 
-
-def _read_bytes(config: Architecture, way: Way, cached: int) -> float:
-    """Returns the bytes of all weights and of so many numbers of the cache."""
+    With torch what takes longer counts, reading (at a share of the bandwidth) or computing, and so many seconds a layer; with the
+    native decoder both, one after the other.
+    """
+    weight, number = number_bytes(way.dtype, way.backend, way.stored)
+    read = (weight * config.num_parameters + number * cached) / hardware.bandwidth
+    computed = operations / hardware.flops
     if way.backend == "native":
-        number = 4 if way.dtype == "float32" else 2
-        return packed_bytes(way.dtype, way.stored) * config.num_parameters + number * cached
-    in_matrix, number = WEIGHT_BYTES[way.dtype]
-    return in_matrix * config.num_parameters + number * cached
+        return (
+            read / NATIVE_BANDWIDTH_SHARE
+            + computed / NATIVE_SHARE[way.dtype]
+            + NATIVE_LAYER_SECONDS * config.num_layers
+        )
+    return max(read / share, computed / COMPUTE_SHARE[hardware.device]) + layer * config.num_layers

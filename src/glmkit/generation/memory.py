@@ -53,7 +53,7 @@ PASS = 8192
 
 
 NATIVE_PAGE = 32
-"""Tokens of a page of the native decoder's cache."""
+"""Tokens of a page of the native decoder's cache (`PAGE` in `native/kernels.h`)."""
 
 
 def static_rows(texts: int) -> int:
@@ -66,14 +66,18 @@ def static_capacity(tokens: int, before: int = 0) -> int:
     return -(-max(256, tokens, before + before // 4) // 128) * 128
 
 
-def packed_bytes(dtype: str, stored: str | None = None) -> float:
-    """Returns the bytes of a weight on the native decoder: of float32 what a checkpoint stores in 16 bits stays so.
+def number_bytes(dtype: str, backend: Backend, stored: str | None) -> tuple[float, int]:
+    """Returns the bytes of a weight in the layers' matrices and of a number of the cache.
 
     Args:
-        dtype: What is asked of the weights (`PACKED_BYTES`).
+        dtype: What is asked of the weights (`WEIGHT_BYTES`).
+        backend: What computes. On the native decoder what a checkpoint stores in 16 bits stays so in float32.
         stored: The number type of the checkpoint, if it is known.
     """
-    return PACKED_BYTES[stored if dtype == "float32" and stored in PACKED_BYTES else dtype]
+    if backend != "native":
+        return WEIGHT_BYTES[dtype]
+    exact = dtype == "float32"
+    return PACKED_BYTES[stored if exact and stored in PACKED_BYTES else dtype], 4 if exact else 2
 
 
 def native_capacity(tokens: int) -> int:
@@ -124,12 +128,11 @@ def inference_memory(
     hidden, mlp = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
     matrices = config.num_layers * (4 * hidden**2 + 2 * hidden * mlp)
     read, length = batch_size * input_tokens, input_tokens + output_tokens
-    in_matrix, number = WEIGHT_BYTES[dtype]
+    in_matrix, number = number_bytes(dtype, backend, stored)
+    others = 4 if backend == "native" else number
     if backend == "native":
-        in_matrix, others = packed_bytes(dtype, stored), 4
         matrices += config.vocab_size * hidden
         read, written = (batch_size * native_capacity(one) for one in (input_tokens, length))
-        number = 4 if dtype == "float32" else 2
         # Buffers stay as large as they were once. Logits, and what is barred.
         reading = batch_size * (4 * (6 * hidden + mlp) + 1.25 * (hidden + mlp)) * input_tokens
         reading = writing = int(reading) + batch_size * config.vocab_size * 5
@@ -139,9 +142,8 @@ def inference_memory(
         # Logits with scores in float32 twice, and what is barred; what passes over prompts work with is kept, and has no mask.
         writing = batch_size * config.vocab_size * (2 * number + 9)
         reading = writing = writing + at_once * (6 * hidden + 2 * mlp) * number
-        others = number
     else:
-        written, others = batch_size * length, number
+        written = batch_size * length
         reading = read * (6 * hidden + 2 * mlp) * number + batch_size * input_tokens**2 * number
         writing = written * hidden * number + batch_size * config.vocab_size * (number + 4)
     weights = int(in_matrix * matrices + others * (config.num_parameters - matrices))

@@ -7,12 +7,12 @@ what such bodies may take together is bounded, too.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from glmkit.serving.failures import ClientGone, Failure, QueueFull
 from glmkit.serving.settings import ServingSettings
+from glmkit.serving.waiting import Receive
 
 READ_PAST = 8
 """So many times the largest body are read and forgotten: who is cut off while sending often never sees why."""
@@ -22,8 +22,6 @@ TOGETHER = 8
 
 BASE64 = bytes(byte for byte in range(128) if chr(byte).isalnum() or chr(byte) in "+/=_-\\")
 """What files in base64 consist of, in JSON."""
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
 @dataclass
