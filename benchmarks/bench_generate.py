@@ -4,7 +4,7 @@
 
 The shape is glm-large-chinese's (24 layers of 1024, vocabulary 50048) with random weights; peers run GPT-2 of that shape. Greedy, a
 prompt of 128 tokens and 64 new ones (32 for each of 8 texts); a prefill of 512. Each contender lives in a process of its own; in each round every one is
-asked once, in a new order, and numbers are medians over rounds. A peer that is not installed (`pip install glmkit[bench]`, or another
+asked once, in a new order, and numbers are medians over rounds. glmkit also starts anew in every round, and glm-mini writes. A peer that is not installed (`pip install glmkit[bench]`, or another
 interpreter by --peers) is left out, which the page says. Beside them stands what this machine's memory allows: bytes of weights that a
 token reads, against the bandwidth measured in each round.
 """
@@ -33,6 +33,14 @@ ASKED = {
     "decode 8": {"do": "decode", "batch": 8, "prompt": 128, "new": 32},
     "prefill": {"do": "prefill", "tokens": 512},
 }
+ALONE: dict[str, dict[str, dict[str, Any]]] = {
+    **{
+        f"glmkit {kind}": {"start": {"do": "start", "prompt": 128}}
+        for kind in ("bfloat16", "int8", "int4")
+    },
+    "glm-mini": {"first": {"do": "first"}, "poem": {"do": "poem"}},
+}
+"""What no peer is asked: seconds of a new process up to its first token, of glm-mini's first token and of a poem by it."""
 
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.59375}
 """Of a weight with its scales and zero points; glmkit stores bfloat16 in 12 bits."""
@@ -122,6 +130,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     times: dict[str, dict[str, list[float]]] = {
         name: {what: [] for what in ASKED} for name in processes
     }
+    mini = Process("glm-mini", shape, arguments.threads, sys.executable)
+    if not mini.alive:
+        raise SystemExit(f"glm-mini cannot be made: {mini.errors}")
+    everyone = {**processes, "glm-mini": mini}
+    alone: dict[str, dict[str, list[float]]] = {
+        name: {what: [] for what in asked} for name, asked in ALONE.items() if name in everyone
+    }
     speeds, memory = [], {}
     for round_number in range(arguments.rounds):
         speeds.append(bandwidth(arguments.threads))
@@ -133,37 +148,49 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 times[name][what].append(tokens / seconds)
                 if what == "decode 1" and not round_number:
                     memory[name] = processes[name].ask(do="memory")
+        for name, taken in alone.items():
+            for what, asked in ALONE[name].items():
+                taken[what].append(everyone[name].ask(**asked))
         print(f"round {round_number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
     results = {}
     for name, process in processes.items():
         medians = {what: statistics.median(some) for what, some in times[name].items()}
         results[name] = {**medians, "memory 1": memory[name], "memory": process.ask(do="memory"), "all": times[name]}  # fmt: skip
         process.end()
+    mini.end()
     return {
         "shape": dict(zip(("layers", "hidden", "heads", "vocabulary", "positions"), SHAPES[shape], strict=True)),
         "threads": arguments.threads,
         "rounds": arguments.rounds,
         "bandwidth_gb_s": speeds,
         "results": results,
+        "alone": alone,
         "missing": missing,
     }  # fmt: skip
 
 
+def roofline_share(values: dict[str, Any], name: str) -> float | None:
+    """Returns how near one text of a contender of ours comes to what memory allows: the median of the rounds' shares."""
+    each, shape = weight_bytes(name), values["shape"]
+    if not name.startswith("glmkit ") or not each:
+        return None
+    weights = 12 * shape["layers"] * shape["hidden"] ** 2 + shape["vocabulary"] * shape["hidden"]
+    rates = values["results"][name]["all"]["decode 1"]
+    return statistics.median(
+        rate * weights * each / speed / 1e9
+        for rate, speed in zip(rates, values["bandwidth_gb_s"], strict=False)
+    )
+
+
 def table(values: dict[str, Any]) -> str:
     """Returns the table: tokens a second, memory, and how near decoding is to what memory allows."""
-    shape = values["shape"]
-    weights = 12 * shape["layers"] * shape["hidden"] ** 2
-    head = shape["vocabulary"] * shape["hidden"]
     lines = [
         "| contender | decode, 1 text | of the roofline | decode, 8 texts | prefill 512 | peak MB, 1 text | peak MB, all |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, one in values["results"].items():
-        roofline, each = "", weight_bytes(name)
-        if name.startswith("glmkit ") and each:
-            read = (weights + head) * each
-            shares = [rate * read / speed / 1e9 for rate, speed in zip(one["all"]["decode 1"], values["bandwidth_gb_s"], strict=False)]  # fmt: skip
-            roofline = f"{statistics.median(shares):.0%}"
+        share = roofline_share(values, name)
+        roofline = "" if share is None else f"{share:.0%}"
         numbers = (one["decode 1"], one["decode 8"], one["prefill"], one["memory 1"], one["memory"])
         first, *rest = [f"{number:.1f}" if number < 100 else f"{number:.0f}" for number in numbers]
         lines.append(f"| {name} | {first} | {roofline} | {' | '.join(rest)} |")
@@ -234,6 +261,19 @@ GOALS = (
 )
 """Row, our contender (None: the best), what is compared, the peers (None: all), how many times theirs it shall be."""
 
+BOUNDS = (
+    ("16 bit", "glmkit bfloat16", 0.85, 800),
+    ("8 bit", "glmkit int8", 0.8, 450),
+    ("4 bit", "glmkit int4", None, 300),
+)
+"""Row, our contender, the least share of the bandwidth for one text, the most MB of resident memory with one text."""
+MOST_SECONDS = {
+    "start": ("from a new process to the first token after 128, s", 2.0, 1),
+    "first": ("first token, ms", 30, 1e3),
+    "poem": ("a poem of four lines, s", 0.5, 1),
+}
+"""What is asked of one alone -> how it is called, the most it shall take, units in a second."""
+
 
 def goals(values: dict[str, Any]) -> str:
     """Returns the ratios that the project wants, beside what they are: the medians of the rounds' ratios."""
@@ -256,6 +296,28 @@ def goals(values: dict[str, Any]) -> str:
         ]
         met = "yes" if ratio >= goal else "no"
         lines.append(f"| {row} | {cells[0]} | {cells[1]} | {ratio:.2f} | {goal} | {met} |")
+    return "\n".join(lines)
+
+
+def bounds(values: dict[str, Any]) -> str:
+    """Returns what is wanted of glmkit without a peer, beside what it is."""
+    lines = ["| | glmkit | wanted | met |", "|---|---|---|---|"]
+
+    def row(name: str, measured: str, wanted: str, met: bool) -> None:
+        lines.append(f"| {name} | {measured} | {wanted} | {'yes' if met else 'no'} |")
+
+    for name, ours, least, most in BOUNDS:
+        if ours in values["results"]:
+            share, used = roofline_share(values, ours), values["results"][ours]["memory 1"]
+            if least is not None and share is not None:
+                called = f"{name}, 1 text, of the bandwidth"
+                row(called, f"{share:.0%}", f"{least:.0%}", share >= least)
+            row(f"{name}, resident MB with 1 text", f"{used:.0f}", f"{most}", used <= most)
+    for name, taken in values["alone"].items():
+        for what, seconds in taken.items():
+            called, most, units = MOST_SECONDS[what]
+            median = statistics.median(seconds) * units
+            row(f"{name}: {called}", f"{median:.2g}", f"{most:g}", median <= most)
     return "\n".join(lines)
 
 
@@ -283,7 +345,7 @@ def main() -> None:
     start = time.perf_counter()
     values = {"environment": environment(), **measure(arguments)}
     values["seconds"] = round(time.perf_counter() - start)
-    text = f"{goals(values)}\n\n{table(values)}"
+    text = f"{goals(values)}\n\n{bounds(values)}\n\n{table(values)}"
     print(text)
     print(json.dumps({"benchmark": "generate", "results": values["results"], "missing": values["missing"]}))  # fmt: skip
     if arguments.save:
