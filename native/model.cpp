@@ -19,6 +19,9 @@
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "glmkit.h"
 #include "kernels.h"
@@ -79,13 +82,12 @@ const Kernels* best_kernels() {
 #endif
 bool is_little(int64_t products) { return products < GLMKIT_LITTLE; }
 
-// Memory that begins at a cache line; new memory is zero.
+// Memory that begins at a cache line; new memory is zero. On Linux much of it is asked for in large pages, and given back at once.
 class Buffer {
   public:
     void* reserve(int64_t bytes) {
         if (bytes > size_) {
-            memory_.reset(static_cast<char*>(::operator new(size_t(bytes), std::align_val_t(64))));
-            std::memset(memory_.get(), 0, size_t(bytes));
+            memory_ = bytes < LARGE ? few(size_t(bytes)) : many(size_t(bytes));
             size_ = bytes;
         }
         return memory_.get();
@@ -94,9 +96,35 @@ class Buffer {
 
   private:
     struct Free {
-        void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
+        size_t mapped;
+        void operator()(char* p) const {
+#if defined(MADV_HUGEPAGE)
+            if (mapped) return void(munmap(p, mapped));
+#endif
+            ::operator delete(p, std::align_val_t(64));
+        }
     };
-    std::unique_ptr<char, Free> memory_;
+    using Memory = std::unique_ptr<char, Free>;
+
+    static constexpr int64_t LARGE = 2 << 20;
+
+    static Memory few(size_t bytes) {
+        Memory memory(static_cast<char*>(::operator new(bytes, std::align_val_t(64))), Free{0});
+        std::memset(memory.get(), 0, bytes);
+        return memory;
+    }
+#if defined(MADV_HUGEPAGE)
+    static Memory many(size_t bytes) {
+        void* found = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (found == MAP_FAILED) throw std::bad_alloc();
+        madvise(found, bytes, MADV_HUGEPAGE);  // a wish: whether it is granted changes no result
+        return {static_cast<char*>(found), Free{bytes}};
+    }
+#else
+    static Memory many(size_t bytes) { return few(bytes); }
+#endif
+
+    Memory memory_{nullptr, Free{0}};
     int64_t size_ = 0;
 };
 

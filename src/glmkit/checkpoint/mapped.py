@@ -8,6 +8,7 @@ Source of the format: https://github.com/huggingface/safetensors (8 bytes with t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import mmap
@@ -56,6 +57,7 @@ def map_arrays(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """
     with path.open("rb") as file:
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    _wish_large_pages(memory)
     start = 8 + int.from_bytes(memory[:8], "little")
     if len(memory) < max(8, start):
         raise ValueError(f"{len(memory)} bytes are less than the header")
@@ -120,6 +122,7 @@ def new_arrays(
         file.flush()
         _reserve(file, start, start + end)
         memory = mmap.mmap(file.fileno(), start + end)
+    _wish_large_pages(memory)
     return {
         name: np.ndarray(shape, number, memory, start + header[name]["data_offsets"][0])
         for name, (number, shape) in wanted.items()
@@ -131,6 +134,16 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[st
     wanted = {name: (one.dtype.name, one.shape) for name, one in arrays.items()}
     for name, written in new_arrays(path, wanted, metadata).items():
         written[...] = arrays[name]
+
+
+def _wish_large_pages(memory: mmap.mmap) -> None:
+    """Asks the system to keep a file in pages of 2 MB where it comes into memory now, so that reading it all looks up fewer addresses.
+
+    Linux does so from 6.16 on with ext4, from 5.18 on with XFS; elsewhere nothing changes.
+    """
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # this kernel has no such pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
 
 
 def _reserve(file: BinaryIO, start: int, end: int) -> None:
