@@ -34,6 +34,8 @@ GLMKIT_API const char* glmkit_error();
 GLMKIT_API const char* glmkit_instructions();  // "amx", "avx512bf16", "avx512", "avxvnni", "avx2"; "dotprod", "neon"; "portable"
 
 GLMKIT_API glmkit_model* glmkit_new(const glmkit_sizes*, int32_t threads);
+// A model with sequences stays until they are closed, which is all that may be done with it then: what Python collects as garbage
+// together it finalizes in any order.
 GLMKIT_API void glmkit_delete(glmkit_model*);
 // Roles of matrices: 0 word embedding, 1 QKV, 2 attention's dense, 3 MLP up, 4 MLP down. `layer` is 0 for the embedding.
 GLMKIT_API int32_t glmkit_set_matrix(glmkit_model*, int32_t role, int32_t layer, int32_t format, const void* data,

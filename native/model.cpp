@@ -171,6 +171,7 @@ struct glmkit_model {
     std::map<int64_t, Sequence> sequences;
     int64_t next_sequence = 0, page_bytes, head_size, padded_head, number;
     std::mutex lock;
+    bool is_deleted = false;
     Buffer hidden, normed, qkv, context, wide, last, scratch;
     struct {
         Buffer quantized, scales, sums;
@@ -549,7 +550,14 @@ glmkit_model* glmkit_new(const glmkit_sizes* s, int32_t threads) {
     return made;
 }
 
-void glmkit_delete(glmkit_model* model) { delete model; }
+void glmkit_delete(glmkit_model* model) {
+    {
+        std::lock_guard guard(model->lock);
+        model->is_deleted = true;
+        if (!model->sequences.empty()) return;
+    }
+    delete model;
+}
 
 int32_t glmkit_set_matrix(glmkit_model* model, int32_t role, int32_t layer, int32_t format, const void* data,
                           const void* scales, const uint8_t* zeros, const uint8_t* firsts, const uint32_t* strays) {
@@ -614,12 +622,16 @@ int32_t glmkit_truncate(glmkit_model* model, int64_t sequence, int64_t length) {
 }
 
 int32_t glmkit_close(glmkit_model* model, int64_t sequence) {
-    return int32_t(guarded([&]() -> int64_t {
+    bool is_last = false;
+    int64_t status = guarded([&]() -> int64_t {
         std::lock_guard guard(model->lock);
         model->sequence(sequence);
         model->sequences.erase(sequence);
+        is_last = model->is_deleted && model->sequences.empty();
         return 0;
-    }));
+    });
+    if (is_last) delete model;
+    return int32_t(status);
 }
 
 int64_t glmkit_length(glmkit_model* model, int64_t sequence) {

@@ -373,6 +373,32 @@ def test_threads_of_python_take_turns():
     assert not wrong
 
 
+def test_what_is_garbage_together_ends_in_any_order():
+    """Python finalizes the members of a cycle as it likes: a model may be told to go before its sequences are, also when the process ends."""
+    code = (
+        "import gc\n"
+        "from native_samples import native, random_model, sample, feed\n"
+        "model = random_model(); tokens = sample(model, 9, 3)\n"
+        "for turn in range(8):\n"
+        "    runner = native(model, 'int8'); decoder = runner._decoder\n"
+        "    sequences = [runner.open() for _ in range(turn % 3)]\n"
+        "    if sequences: runner.forward([feed(one, tokens, 0, 12, 9) for one in sequences])\n"
+        "    runner.itself, decoder.itself = runner, decoder\n"
+        "    if turn % 2: decoder.runner = runner\n"
+        "    if turn < 6: del runner, decoder; gc.collect()\n"
+        "print('collected')\n"
+    )
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["collected"]), done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_process_goes_on():
