@@ -66,9 +66,10 @@ card-mini: $(VENV)/.dev
 evaluate-mini: $(VENV)/.dev
 	$(BIN)/python benchmarks/evaluate_mini.py --data $(DATA) --model $(or $(MODEL),glm-mini) --save
 
-# Speed of generation beside llama.cpp, OpenVINO, CTranslate2 and transformers; PEERS names an interpreter that has glmkit[bench].
+# Speed of generation beside llama.cpp, OpenVINO, CTranslate2 and transformers; PEERS names an interpreter that has glmkit[bench],
+# ORIGINAL one that has the code published beside the checkpoints.
 bench-generate: $(VENV)/.dev
-	$(BIN)/python benchmarks/bench_generate.py --save $(if $(PEERS),--peers $(PEERS))
+	$(BIN)/python benchmarks/bench_generate.py --save $(if $(PEERS),--peers $(PEERS)) $(if $(ORIGINAL),--original $(ORIGINAL))
 
 # What simple methods reach on the same data; half an hour on a busy core.
 baselines: $(VENV)/.dev
