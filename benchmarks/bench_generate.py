@@ -143,10 +143,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for what, asked in ASKED.items():
             for name in random.Random(round_number).sample(list(processes), len(processes)):
                 smaller = {"new": 4} if arguments.smoke and "new" in asked else {}
-                is_compared = what == "decode 1" and name in speeds
-                before = bandwidth(arguments.threads) if is_compared else 0
+                is_ours = what == "decode 1" and name in speeds
+                before = bandwidth(arguments.threads) if is_ours else 0
                 seconds = processes[name].ask(**{**asked, **smaller})
-                if is_compared:
+                if is_ours:
                     speeds[name].append(max(before, bandwidth(arguments.threads)))
                 tokens = asked.get("tokens") or asked["batch"] * {**asked, **smaller}["new"]
                 times[name][what].append(tokens / seconds)
@@ -173,15 +173,27 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def num_weights(values: dict[str, Any]) -> int:
+    """Returns the weights that a token reads: those of the layers' matrices and of the LM head."""
+    shape = values["shape"]
+    return 12 * shape["layers"] * shape["hidden"] ** 2 + shape["vocabulary"] * shape["hidden"]
+
+
+def bandwidth_range(values: dict[str, Any]) -> tuple[float, float]:
+    """Returns the least and the most GB/s that memory was read at."""
+    speeds = [speed for some in values["bandwidth_gb_s"].values() for speed in some]
+    return min(speeds), max(speeds)
+
+
 def roofline_share(values: dict[str, Any], name: str) -> float | None:
     """Returns how near one text of a contender of ours comes to what memory allows: the median of the rounds' shares."""
-    each, shape = weight_bytes(name), values["shape"]
+    each = weight_bytes(name)
     if not name.startswith("glmkit ") or not each:
         return None
-    weights = 12 * shape["layers"] * shape["hidden"] ** 2 + shape["vocabulary"] * shape["hidden"]
+    read = num_weights(values) * each
     rates, speeds = values["results"][name]["all"]["decode 1"], values["bandwidth_gb_s"][name]
     return statistics.median(
-        rate * weights * each / speed / 1e9 for rate, speed in zip(rates, speeds, strict=True)
+        rate * read / speed / 1e9 for rate, speed in zip(rates, speeds, strict=True)
     )
 
 
@@ -204,20 +216,16 @@ def draw(values: dict[str, Any], path: Path) -> None:
     """Draws the roofline: tokens a second of one text over the bytes that a token reads, beside what memory allows."""
     from matplotlib.figure import Figure
 
-    shape, speeds = (
-        values["shape"],
-        [speed for some in values["bandwidth_gb_s"].values() for speed in some],
-    )
-    count = 12 * shape["layers"] * shape["hidden"] ** 2 + shape["vocabulary"] * shape["hidden"]
+    count, (slowest, fastest) = num_weights(values), bandwidth_range(values)
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     megabytes = np.geomspace(150, 1600, 50)
     axes.fill_between(
         megabytes,
-        min(speeds) * 1e3 / megabytes,
-        max(speeds) * 1e3 / megabytes,
+        slowest * 1e3 / megabytes,
+        fastest * 1e3 / megabytes,
         color="#BBBBBB",
-        label=f"what memory allows ({min(speeds):.0f}–{max(speeds):.0f} GB/s)",
+        label=f"what memory allows ({slowest:.0f}–{fastest:.0f} GB/s)",
     )
     looks = {
         "glmkit": ("o", "#0072B2"),
@@ -360,13 +368,13 @@ def main() -> None:
 
 def write_page(values: dict[str, Any], text: str, arguments: argparse.Namespace) -> Path:
     """Writes docs/results/generate_….md."""
-    speeds = [speed for some in values["bandwidth_gb_s"].values() for speed in some]
+    slowest, fastest = bandwidth_range(values)
     absent = "; ".join(f"{name} ({why})" for name, why in values["missing"].items())
     introduction = f"""
 Greedy generation at the shape of glm-large-chinese (24 layers of 1024, 16 heads, vocabulary 50048), random weights, {values["threads"]} threads; a
 prompt of 128 tokens, tokens a second of the 64 after it (32 for each of 8 texts, all together), and of a prompt of 512 up to the first token. glmkit through its
 engine, as `glm.fill` uses it; peers run GPT-2 of the same sizes. Medians of {values["rounds"]} rounds, contenders interleaved, each in a process of its own.
-The roofline is how fast memory was read just before or after (the faster; {min(speeds):.0f} to {max(speeds):.0f} GB/s) over the bytes of weights which a token reads. Ratios and shares of the roofline are medians of those of the rounds.
+The roofline is how fast memory was read just before or after (the faster; {slowest:.0f} to {fastest:.0f} GB/s) over the bytes of weights which a token reads. Ratios and shares of the roofline are medians of those of the rounds.
 {f"Not measured: {absent}." if absent else ""}
 Peak MB of a peer includes making, converting and quantizing its weights in the same process, glmkit's does not, so that these columns are no comparison.
 """

@@ -95,14 +95,26 @@ def let_go(array: np.ndarray) -> None:
         memory.madvise(mmap.MADV_DONTNEED, first, length)
 
 
-def new_arrays(
-    path: Path, wanted: Mapping[str, tuple[str, tuple[int, ...]]], metadata: dict[str, str]
-) -> dict[str, np.ndarray]:
+Wanted = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Name -> type (a value of `NUMBERS`) and shape of arrays, which follow each other in this order."""
+
+
+def arrays_in_memory(wanted: Wanted) -> dict[str, np.ndarray]:
+    """Returns new arrays, each from a cache line on.
+
+    All are in one memory, because NumPy asks Linux for pages of 2 MB where it needs 4 MB or more at once.
+    """
+    places, end = _places(wanted, LINE)
+    memory = np.empty(end + LINE, np.uint8)
+    return _arrays(memory, -memory.ctypes.data % LINE, wanted, places)
+
+
+def new_arrays(path: Path, wanted: Wanted, metadata: dict[str, str]) -> dict[str, np.ndarray]:
     """Makes a file of arrays and returns them to be written, mapped into memory: what is put into them is in the file.
 
     Args:
         path: The file.
-        wanted: Name -> type (a value of `NUMBERS`) and shape; they follow each other in this order.
+        wanted: The arrays.
         metadata: Texts for the header.
 
     Raises:
@@ -110,10 +122,9 @@ def new_arrays(
     """
     names = {number: name for name, number in NUMBERS.items()}
     header: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
+    places, end = _places(wanted)
     for name, (number, shape) in wanted.items():
-        first, end = end, end + math.prod(shape) * np.dtype(number).itemsize
-        header[name] = {"dtype": names[number], "shape": shape, "data_offsets": [first, end]}
+        header[name] = {"dtype": names[number], "shape": shape, "data_offsets": places[name]}
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % LINE)
     start = 8 + len(text)
@@ -123,10 +134,7 @@ def new_arrays(
         _reserve(file, start, start + end)
         memory = mmap.mmap(file.fileno(), start + end)
     _wish_large_pages(memory)
-    return {
-        name: np.ndarray(shape, number, memory, start + header[name]["data_offsets"][0])
-        for name, (number, shape) in wanted.items()
-    }
+    return _arrays(memory, start, wanted, places)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
@@ -134,6 +142,25 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[st
     wanted = {name: (one.dtype.name, one.shape) for name, one in arrays.items()}
     for name, written in new_arrays(path, wanted, metadata).items():
         written[...] = arrays[name]
+
+
+def _places(wanted: Wanted, step: int = 1) -> tuple[dict[str, tuple[int, int]], int]:
+    """Returns where each array begins, at a multiple of `step`, and ends, and where the next one would begin."""
+    places, end = {}, 0
+    for name, (number, shape) in wanted.items():
+        size = math.prod(shape) * np.dtype(number).itemsize
+        places[name] = (end, end + size)
+        end += -(-size // step) * step
+    return places, end
+
+
+def _arrays(
+    memory: Any, start: int, wanted: Wanted, places: Mapping[str, tuple[int, int]]
+) -> dict[str, np.ndarray]:
+    return {
+        name: np.ndarray(shape, number, memory, start + places[name][0])
+        for name, (number, shape) in wanted.items()
+    }
 
 
 def _wish_large_pages(memory: mmap.mmap) -> None:

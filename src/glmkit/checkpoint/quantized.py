@@ -10,7 +10,6 @@ imported where they are turned back into tensors.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glmkit.checkpoint.mapped import LINE, json_object, let_go, map_arrays, new_arrays, write_arrays
+from glmkit.checkpoint.mapped import (
+    arrays_in_memory,
+    json_object,
+    let_go,
+    map_arrays,
+    new_arrays,
+    write_arrays,
+)
 from glmkit.checkpoint.packing import (
     PARTS,
     Packed,
@@ -106,7 +112,7 @@ class NativeWeights:
             ConfigError: No such quantization.
         """
         matrices = _matrices(config, state, quantization)
-        arrays = _side_by_side(_wanted(config, matrices))
+        arrays = arrays_in_memory(_wanted(config, matrices))
         return cls._filled(arrays, config, matrices, state, quantization)
 
     @classmethod
@@ -261,23 +267,6 @@ def _wanted(config: Any, matrices: Matrices) -> dict[str, tuple[str, tuple[int, 
         if part in (sizes := part_sizes(*matrix))
     }
     return arrays | {name: ("float32", shapes[name]) for name in vector_names(config)}
-
-
-def _side_by_side(wanted: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
-    """Returns new arrays of the types and shapes, each from a cache line on.
-
-    All are in one memory, because NumPy asks Linux for pages of 2 MB where it needs 4 MB or more at once.
-    """
-    places, end = {}, 0
-    for name, (number, shape) in wanted.items():
-        places[name] = end
-        end += -(-math.prod(shape) * np.dtype(number).itemsize // LINE) * LINE
-    memory = np.empty(end + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    return {
-        name: np.ndarray(shape, number, memory, start + places[name])
-        for name, (number, shape) in wanted.items()
-    }
 
 
 def _recipe(quantization: str, matrices: Matrices) -> dict[str, str]:

@@ -373,6 +373,12 @@ def test_threads_of_python_take_turns():
     assert not wrong
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """Of a process that imports what this one does, `native_samples` too."""
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    return {**os.environ, "PYTHONPATH": path, **variables}
+
+
 def test_what_is_garbage_together_ends_in_any_order():
     """Python finalizes the members of a cycle as it likes: a model may be told to go before its sequences are, also when the process ends."""
     code = (
@@ -388,10 +394,9 @@ def test_what_is_garbage_together_ends_in_any_order():
         "    if turn < 6: del runner, decoder; gc.collect()\n"
         "print('collected')\n"
     )
-    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=100,
@@ -414,11 +419,9 @@ def test_a_forked_process_goes_on():
         "if child == 0: os._exit(0 if same else 1)\n"
         "sys.exit(os.waitpid(child, 0)[1] or not same)\n"
     )
-    here = os.path.dirname(__file__)
-    path = os.pathsep.join([here, *sys.path])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment(),
         timeout=100,
     )
     assert done.returncode == 0
@@ -429,10 +432,9 @@ LESS_TO_MORE = ["portable", "neon", "dotprod"] if platform.machine() in ("aarch6
 
 def run_with(instructions: str, code: str, folder: Path):
     """What code pickles into the file that is its argument, in a process that uses no more than these instructions."""
-    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     subprocess.run(
         [sys.executable, "-c", code, str(folder / "found")],
-        env={**os.environ, "PYTHONPATH": path, "GLMKIT_INSTRUCTIONS": instructions},
+        env=environment(GLMKIT_INSTRUCTIONS=instructions),
         check=True,
         timeout=100,
     )
